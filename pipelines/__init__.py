@@ -1,0 +1,1 @@
+"""Beam pipelines, one module a stage: build(root, config) and main(argv)."""

@@ -1,0 +1,1 @@
+"""What is on disk: Arrow schemas, footer keys, row states, SQL views.  Imports nothing of ours."""

@@ -1,0 +1,58 @@
+"""Build script; also what Beam stages to workers with --setup_file=./setup.py."""
+
+from setuptools import find_packages, setup
+
+# Top-level folders that are subpackages of clipsieve; src/clipsieve holds the rest.
+# Links of the same names inside src/clipsieve only help editors and mypy.
+GRAFTED = ("pipelines", "schemas", "transforms")
+
+packages = find_packages("src", exclude=[f"clipsieve.{name}*" for name in GRAFTED])
+package_dir = {"": "src"}
+for name in GRAFTED:
+    package_dir[f"clipsieve.{name}"] = name
+    packages += [f"clipsieve.{name}"] + [f"clipsieve.{name}.{sub}" for sub in find_packages(name)]
+
+setup(
+    name="clipsieve",
+    version="0.1.0",
+    description="Score, audit and filter web-scale image-text datasets with CLIP.",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    packages=packages,
+    package_dir=package_dir,
+    package_data={
+        "clipsieve": ["py.typed", "demo/tiny/*"],
+        "clipsieve.schemas": ["sql/*.sql"],
+    },
+    python_requires=">=3.11",
+    install_requires=[
+        "apache-beam>=2.77",
+        "click>=8.1",
+        "duckdb>=2,<3",
+        "fsspec>=2024.2",
+        "numpy>=1.26",
+        "open_clip_torch>=3.3",
+        "pillow>=11",
+        "psutil>=6",
+        "pyarrow>=19",
+        "rich>=13",
+        "safetensors>=0.4",
+        "simplejpeg>=1.8",
+        "torch>=2.11",
+        "torchvision>=0.26",
+    ],
+    extras_require={
+        # Fetching images from URL lists; kept apart because it pins pandas<3 and OpenCV.
+        "ingest": ["img2dataset>=1.47"],
+        "dev": [
+            "build>=1.2",
+            "mypy>=1.15",
+            "pytest>=8.3",
+            "ruff>=0.11",
+            "scikit-image>=0.25",
+            "scikit-learn>=1.6",
+            "setuptools>=80",
+        ],
+    },
+    entry_points={"console_scripts": ["clipsieve = clipsieve.cli:main"]},
+)

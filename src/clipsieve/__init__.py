@@ -1,0 +1,1 @@
+"""Score, audit and filter web-scale image-text datasets with CLIP."""

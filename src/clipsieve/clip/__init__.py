@@ -1,0 +1,1 @@
+"""CLIP models: load, preprocess, tokenize, encode; device and dtype policy."""

@@ -1,0 +1,51 @@
+"""Every error clipsieve raises on purpose, and the exit code each ends a command with.
+
+    ClipsieveError            1
+    ├── UsageError            2   a wrong argument, or an output folder that holds something else
+    │   └── WeightsMissing    2   a model that is not on this machine
+    ├── DeviceError           2   a device that was asked for, or is present, but cannot be used
+    ├── ShardError            3   one input shard could not be read; other shards go on
+    ├── LedgerError           1   rows are missing, doubled or out of line in an output folder
+    └── Locked               75   another run holds the output folder
+
+Each message gives the value, the place and the cure, in that order.  Rows never raise: a bad
+image or caption becomes a row state (`clipsieve.schemas.states`).
+"""
+
+
+class ClipsieveError(Exception):
+    """Base of all errors below; catch it to catch everything clipsieve reports."""
+
+    exit_code = 1
+
+
+class UsageError(ClipsieveError):
+    """The command or call cannot be carried out as given; nothing was written."""
+
+    exit_code = 2
+
+
+class WeightsMissing(UsageError):
+    """Model weights are not on this machine and could not be fetched."""
+
+
+class DeviceError(ClipsieveError):
+    """The device is missing, unusable or too small for even one row."""
+
+    exit_code = 2
+
+
+class ShardError(ClipsieveError):
+    """One shard cannot be read; its message says which and why."""
+
+    exit_code = 3
+
+
+class LedgerError(ClipsieveError):
+    """Output tables contradict each other or their source."""
+
+
+class Locked(ClipsieveError):
+    """Another process is writing to this output folder; try again later."""
+
+    exit_code = 75

@@ -1,0 +1,1 @@
+"""One file a method: pure functions and the Scorer that names its columns and needs."""

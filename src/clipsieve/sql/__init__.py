@@ -1,0 +1,1 @@
+"""DuckDB over an output folder: connect() and the views."""

@@ -1,0 +1,1 @@
+"""Mergeable states: zero, add a batch, merge, value; associative and commutative."""

@@ -1,0 +1,1 @@
+"""The output folder: atomic writes, footers, ledger, manifest, lock, compaction."""

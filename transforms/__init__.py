@@ -1,0 +1,1 @@
+"""Beam transforms, thin: they wire library functions into DoFns and CombineFns."""

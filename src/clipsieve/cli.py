@@ -1,0 +1,286 @@
+"""The command line: `clipsieve run`, `embed`, `score`, `compact`, `sql`, `status`, ...
+
+Exit codes: 0 done, also if there was nothing to do; 1 failed, or rows do not add up; 2 a usage
+error; 3 finished, but shards failed or a deadline left some; 75 another run is writing there;
+130 and 143 stopped by SIGINT and SIGTERM, after the shard in hand.
+
+Options of a Beam runner follow `--`:  clipsieve run IN OUT --runner NAME -- --option=value
+"""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from clipsieve.config import LOG_FORMATS, RunConfig, load_toml
+from clipsieve.errors import ClipsieveError, UsageError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_RUN_OPTIONS: list[Callable[[F], F]] = [
+    click.option("--config", type=click.Path(), help="TOML file with the same keys as the options"),
+    click.option("--model", help="open_clip model, hf-hub:org/name, local-dir:PATH, or tiny"),
+    click.option("--pretrained", help="open_clip tag, or a weights file"),
+    click.option("--device", help="auto, cpu, cuda, cuda:N"),
+    click.option("--dtype", help="auto, float32, bfloat16, float16"),
+    click.option("--batch-size", type=int, help="images a forward pass"),
+    click.option("--threads", type=int, help="decoding threads"),
+    click.option("--scorers", help="names, separated by commas: clip, clip_depicts, clip_ref"),
+    click.option("--input-format", help="auto, parquet, webdataset, folder"),
+    click.option("--image-col", help="column with the pixels"),
+    click.option("--caption-col", help="column with the caption"),
+    click.option("--uid-col", help="column with the identity"),
+    click.option("--references-col", help="column with reference captions"),
+    click.option("--byte-budget", type=int, help="bytes of encoded images read at once"),
+    click.option("--rows-per-item", type=int, help="rows over which one file is split"),
+    click.option("--shard-prefix", help="put before the output name of every shard"),
+    click.option("--max-image-bytes", type=int),
+    click.option("--max-image-side", type=int, help="pixels"),
+    click.option("--max-image-pixels", type=int),
+    click.option("--workers", type=int, help="processes on this machine"),
+    click.option("--runner", help="Beam runner; its options follow --"),
+    click.option("--run-id", help="name of the run; made from the time if not given"),
+    click.option("--reprocess", is_flag=True, default=None, help="write done shards again"),
+    click.option("--max-failed-shards", type=int, help="more than these: exit code 3"),
+    click.option("--deadline", help="begin no shard after this long: 90s, 30m, 5h"),
+    click.option("--log-format", type=click.Choice(LOG_FORMATS)),
+    click.option("--dry-run", is_flag=True, help="say what would be done, and write nothing"),
+]
+
+
+def _run_options(command: F) -> F:
+    """All settings of a run as options, without defaults: those are RunConfig's."""
+    for option in reversed(_RUN_OPTIONS):
+        command = option(command)
+    return command
+
+
+@click.group(help=__doc__)
+@click.version_option(package_name="clipsieve")
+def cli() -> None:
+    """The group of all commands."""
+
+
+@cli.command()
+@click.argument("inputs", nargs=-1, required=True)
+@click.argument("out")
+@_run_options
+@click.pass_obj
+def run(beam_args: Sequence[str], **options: Any) -> int:
+    """Embed, score and compact: shards in, tables out."""
+    return _run(options, beam_args, wide=True)
+
+
+@cli.command()
+@click.argument("inputs", nargs=-1, required=True)
+@click.argument("out")
+@_run_options
+@click.pass_obj
+def embed(beam_args: Sequence[str], **options: Any) -> int:
+    """The first stage of run alone: ledger, embeddings, clip scores."""
+    return _run(options, beam_args, wide=False)
+
+
+@cli.command()
+@click.argument("out")
+@click.option("--scorers", required=True, help="names, separated by commas")
+@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N")
+@click.option("--runner", default="FnApiRunner", help="Beam runner; its options follow --")
+@click.pass_obj
+def score(beam_args: Sequence[str], out: str, scorers: str, device: str, runner: str) -> int:
+    """Add score families from stored embeddings; no image is decoded."""
+    from clipsieve.pipelines.score import score as score_job
+
+    score_job(out, _names(scorers), device, runner, beam_args)
+    return 0
+
+
+@cli.command()
+@click.argument("out")
+@click.option("--runner", default="FnApiRunner", help="Beam runner; its options follow --")
+@click.pass_obj
+def compact(beam_args: Sequence[str], out: str, runner: str) -> int:
+    """Rebuild the wide table behind the `scores` view."""
+    from clipsieve.pipelines.compact import main as compact_main
+
+    return compact_main([out, "--runner", runner, *beam_args])
+
+
+@cli.command()
+@click.argument("out")
+@click.argument("query", required=False)
+@click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table")
+def sql(out: str, query: str | None, form: str) -> int:
+    """Run QUERY over the output folder OUT; reads standard input if there is no QUERY.
+
+    Views: scores, samples, embeddings, one for each score family, runs, shards.
+    """
+    from clipsieve.sql.connect import run_query
+
+    relation = run_query(out, query if query is not None else sys.stdin.read())
+    if relation is None:
+        return 0
+    if form == "table":
+        _print_relation(relation.columns, relation.limit(1001).fetchall())
+    elif form == "csv":
+        import csv
+
+        writer = csv.writer(sys.stdout)
+        writer.writerow(relation.columns)
+        writer.writerows(relation.fetchall())
+    else:
+        for row in relation.fetchall():
+            click.echo(json.dumps(dict(zip(relation.columns, row, strict=True)), default=str))
+    return 0
+
+
+@cli.command()
+@click.argument("out")
+def reconcile(out: str) -> int:
+    """Prove that every input row is accounted for; exit code 1 if not."""
+    from clipsieve.pipelines.run import plan_inputs_again
+    from clipsieve.read.rows import count_rows
+    from clipsieve.store import dataset as datasets
+    from clipsieve.store.layout import Layout
+    from clipsieve.store.reconcile import reconcile as compare
+
+    layout = Layout.at(out)
+    dataset = datasets.require(layout)
+    accounts = list(compare(layout, dataset, plan_inputs_again(dataset), count_rows))
+    wrong = [account for account in accounts if account.problems]
+    _print_accounts(accounts)
+    for account in wrong:
+        for problem in account.problems:
+            click.echo(f"{account.shard} ({account.uri}): {problem}", err=True)
+    if wrong:
+        click.echo(f"{len(wrong)} of {len(accounts)} shards do not add up", err=True)
+        return 1
+    rows = sum(account.ledger_rows or 0 for account in accounts)
+    click.echo(f"all {rows:,} input rows of {len(accounts)} shards are in the ledger exactly once")
+    return 0
+
+
+@cli.command()
+@click.argument("out")
+def status(out: str) -> int:
+    """What is done, what is left, what failed and why."""
+    from clipsieve.pipelines.status import report
+
+    for line in report(out):
+        click.echo(line)
+    return 0
+
+
+@cli.command()
+@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N")
+@click.option("--model", default="tiny", help="the model to load and time")
+@click.option("--pretrained", default=None)
+def doctor(device: str, model: str, pretrained: str | None) -> int:
+    """Device, number format, decoder, model cache, versions; what would be slow, and the cure."""
+    from clipsieve.doctor import BAD, examine
+
+    bad = False
+    for finding in examine(device, model, pretrained):
+        bad |= finding.grade == BAD
+        cure = f"  -> {finding.cure}" if finding.cure else ""
+        click.echo(f"{finding.grade:5}  {finding.subject:14} {finding.found}{cure}")
+    return 2 if bad else 0
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its code; everything after `--` is Beam's."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    beam_args: list[str] = []
+    if "--" in words:
+        at = words.index("--")
+        words, beam_args = words[:at], words[at + 1 :]
+    try:
+        code = cli.main(words, prog_name="clipsieve", obj=beam_args, standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except click.Abort:
+        code = 130
+    except ClipsieveError as error:
+        click.echo(f"clipsieve: {error}", err=True)
+        code = error.exit_code
+    except BrokenPipeError:
+        code = 0
+    sys.exit(code or 0)
+
+
+def _run(options: dict[str, Any], beam_args: Sequence[str], wide: bool) -> int:
+    """The run and embed commands."""
+    from clipsieve.pipelines import run as job
+
+    config_file, dry_run = options.pop("config"), options.pop("dry_run")
+    settings = load_toml(config_file) if config_file else {}
+    settings |= {name: value for name, value in options.items() if value is not None}
+    if isinstance(settings.get("scorers"), str):
+        settings["scorers"] = _names(settings["scorers"])
+    if isinstance(settings.get("deadline"), str):
+        settings["deadline"] = seconds(settings["deadline"])
+    config = RunConfig(**settings, beam_args=tuple(beam_args))
+    if dry_run:
+        click.echo(json.dumps(job.dry_run(config), indent=1))
+        return 0
+    return job.run(config, wide=wide).exit_code
+
+
+def seconds(text: str) -> float:
+    """A length of time: a number with s, m or h, seconds if it has none.
+
+    >>> seconds("90"), seconds("1.5m"), seconds("5h")
+    (90.0, 90.0, 18000.0)
+    """
+    units = {"s": 1, "m": 60, "h": 3600}
+    number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "s")
+    try:
+        return float(number) * units[unit]
+    except ValueError as error:
+        raise UsageError(f"deadline {text!r} is not a time; say 90s, 30m or 5h") from error
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _print_relation(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """A table that fits the terminal; at most 1,000 rows."""
+    console = Console(highlight=False)
+    table = Table(*columns)
+    for row in rows[:1000]:
+        table.add_row(*("NULL" if value is None else _shown(value) for value in row))
+    console.print(table)
+    if len(rows) > 1000:
+        click.echo("more than 1,000 rows; add LIMIT, or use --format csv", err=True)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text = str(value)
+    return text.replace("[", "\\[")
+
+
+def _print_accounts(accounts: Sequence[Any]) -> None:
+    """Totals by state, and of all rows."""
+    totals: dict[str, int] = {}
+    for account in accounts:
+        for state, rows in account.states.items():
+            totals[state] = totals.get(state, 0) + rows
+    rows_in = sum(account.source_rows or 0 for account in accounts)
+    table = Table("state", "rows")
+    for state, rows in sorted(totals.items(), key=lambda pair: -pair[1]):
+        table.add_row(state, f"{rows:,}")
+    table.add_row("ledger", f"{sum(totals.values()):,}", style="bold")
+    table.add_row("input", f"{rows_in:,}", style="bold")
+    Console(highlight=False).print(table)
+
+
+if __name__ == "__main__":
+    main()

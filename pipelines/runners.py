@@ -1,0 +1,48 @@
+"""Open a pipeline on a named runner and see it through."""
+
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+
+from clipsieve.errors import ClipsieveError, UsageError
+
+LOCAL = "FnApiRunner"
+_REFUSED = ("DirectRunner", "SwitchingDirectRunner", "PrismRunner")
+
+# Beam tells every importer that Google's client libraries are missing.
+logging.getLogger().addFilter(lambda record: "apitools not found" not in record.getMessage())
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+    from apache_beam.runners.runner import PipelineState
+
+    from clipsieve.pipelines.portable import check_portable
+
+
+def run_pipeline(
+    build: Callable[[beam.Pipeline], object], runner: str = LOCAL, beam_args: Sequence[str] = ()
+) -> None:
+    """Build a pipeline, check that it is portable, run it, and wait for its end.
+
+    Args:
+      build: puts the steps on the pipeline it is given.
+      runner: a Beam runner's name, or its full path.
+      beam_args: options of that runner, as on a command line.
+
+    Raises:
+      UsageError: for a runner that downloads and runs a binary unasked, or unknown options.
+      ClipsieveError: if the pipeline ends in another state than DONE.
+    """
+    if runner in _REFUSED:
+        raise UsageError(
+            f"runner {runner} downloads and starts a binary of its own; use {LOCAL} on one "
+            "machine, or name a cluster's runner"
+        )
+    options = PipelineOptions(list(beam_args), runner=runner)
+    pipeline = beam.Pipeline(runner=runner, options=options)
+    build(pipeline)
+    check_portable(pipeline)
+    state = pipeline.run().wait_until_finish()
+    if state not in (PipelineState.DONE, None):
+        raise ClipsieveError(f"the pipeline ended {state} on {runner}; see that runner's log")

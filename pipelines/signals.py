@@ -1,0 +1,32 @@
+"""Signals ask for an orderly stop: the shard in hand is finished, the manifest is written."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from clipsieve.progress import STOP
+
+
+@contextmanager
+def stopping_on_signals() -> Iterator[None]:
+    """Within the block SIGTERM and the first SIGINT set `STOP`; a second SIGINT interrupts.
+
+    Outside the main thread, where Python allows no handlers, nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGINT and STOP.reason is not None:
+            raise KeyboardInterrupt
+        STOP.set(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,49 @@
+"""What is done in an output folder, what is left, what failed and why."""
+
+import json
+from collections.abc import Iterator
+
+from clipsieve.pipelines.run import plan_inputs_again
+from clipsieve.schemas import footers
+from clipsieve.statistics.counts import RowCounts
+from clipsieve.store import dataset as datasets
+from clipsieve.store.layout import Layout
+from clipsieve.store.parquet import read_footer
+from clipsieve.store.runs import FAILED, read_records
+
+
+def report(out: str) -> Iterator[str]:
+    """Lines of the report, from footers and records; reads no rows.
+
+    Raises:
+      UsageError: if the folder holds no dataset.
+    """
+    layout = Layout.at(out)
+    dataset = datasets.require(layout)
+    model = dataset.model
+    yield f"{layout.root}: {model['model']} {model['pretrained'] or ''} in {model['dtype']}"
+    yield f"families: {', '.join(sorted(dataset.families)) or 'none'}"
+    items = plan_inputs_again(dataset)
+    last = {record.shard: record for record in read_records(layout)}
+    counts = RowCounts()
+    left, failed = [], []
+    for item in items:
+        footer = read_footer(layout.samples(item.shard))
+        if footer:
+            states = json.loads(footer[footers.STATES])
+            counts = counts + RowCounts(states, shards=1)
+        elif item.shard in last and last[item.shard].state == FAILED:
+            failed.append(last[item.shard])
+        else:
+            left.append(item)
+    yield f"done: {counts.shards} of {len(items)} shards, {counts.rows:,} rows"
+    for state, rows in sorted(counts.states.items(), key=lambda pair: -pair[1]):
+        yield f"  {state}: {rows:,}"
+    yield f"left: {len(left)} shards" + (f", from {left[0].shard}" if left else "")
+    yield f"failed: {len(failed)} shards"
+    for record in failed:
+        yield f"  {record.shard}: {record.error}"
+    wide = dataset.wide
+    if wide:
+        behind = "" if wide["rows"] == counts.rows else "; it is behind: run `clipsieve compact`"
+        yield f"scores view: {wide['rows']:,} rows{behind}"

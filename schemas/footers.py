@@ -1,0 +1,26 @@
+"""Keys of the provenance that every Parquet footer carries, and the version of the layout.
+
+All values are UTF-8 text; those marked JSON are canonical JSON (sorted keys, no blanks).  Query
+them with `SELECT decode(key), decode(value) FROM parquet_kv_metadata('samples/*.parquet')`.
+"""
+
+#: Layout of the output folder.  Readers refuse a folder whose major version is newer.
+LAYOUT_VERSION = "1"
+
+PREFIX = "clipsieve."
+LAYOUT = PREFIX + "layout"
+FAMILY = PREFIX + "family"  #: "samples", "embeddings", or a score family such as "clip"
+REVISION = PREFIX + "rev"  #: short hash of everything that gives the columns their meaning
+SHARD = PREFIX + "shard"
+ROWS = PREFIX + "rows"
+SOURCE_URI = PREFIX + "source_uri"
+SOURCE_FINGERPRINT = PREFIX + "source_fingerprint"  #: JSON: size, version (mtime, ETag), rows
+SOURCE_RANGE = PREFIX + "source_range"  #: JSON: which rows of the source file this shard covers
+UID_HASH = PREFIX + "uid_hash"  #: sha256 over all uids in row order; equal across families
+MODEL = PREFIX + "model"  #: JSON: model, pretrained, weights_sha256, preprocess, dtype, ...
+PARAMETERS = PREFIX + "parameters"  #: JSON: parameters of the scorer, prompts included
+STATES = PREFIX + "states"  #: JSON: rows per state
+VERSIONS = PREFIX + "versions"  #: JSON: clipsieve, torch, open_clip, decoder, ...
+DEVICE = PREFIX + "device"
+RUN_ID = PREFIX + "run_id"
+MEMBERS = PREFIX + "members"  #: JSON, wide parts only: the shards glued into this part

@@ -1,0 +1,30 @@
+-- Views over an output folder of clipsieve.  Paths are relative to it: start DuckDB there
+-- (`duckdb -init sql/views.sql`), or SET file_search_path to it first.
+-- Each view stands in a block that is left out while it would have no files.
+
+--: samples
+CREATE OR REPLACE VIEW samples AS
+  FROM read_parquet('samples/*.parquet', union_by_name = true, hive_partitioning = false);
+
+--: embeddings
+CREATE OR REPLACE VIEW embeddings AS
+  FROM read_parquet('embeddings/{model}/rev={rev}/*.parquet', hive_partitioning = false);
+
+--: family
+CREATE OR REPLACE VIEW {family} AS
+  FROM read_parquet('scores/{family}/rev={rev}/*.parquet', hive_partitioning = false);
+
+--: scores
+CREATE OR REPLACE VIEW scores AS
+  SELECT *{aliases}
+  FROM read_parquet('wide/build={build}/*.parquet', union_by_name = true, hive_partitioning = false);
+
+--: runs
+CREATE OR REPLACE VIEW runs AS
+  FROM read_json('_runs/*.json', union_by_name = true);
+
+--: shards
+CREATE OR REPLACE VIEW shards AS
+  FROM read_json('_runs/*.shards.jsonl', format = 'newline_delimited', columns = {
+    run_id: 'VARCHAR', shard: 'VARCHAR', uri: 'VARCHAR', state: 'VARCHAR', rows: 'BIGINT',
+    states: 'MAP(VARCHAR, BIGINT)', error: 'VARCHAR', seconds: 'DOUBLE', ended_at: 'DOUBLE'});

@@ -1,0 +1,329 @@
+"""Load any open_clip model, say exactly which one it is, and refuse to run it wrong.
+
+The only module of the library that imports open_clip.
+"""
+
+import hashlib
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.pretrained import download_pretrained_from_hf
+from open_clip.transformer import text_global_pool
+
+from clipsieve.clip.device import DTYPES
+from clipsieve.clip.preprocess import Preprocess
+from clipsieve.errors import UsageError, WeightsMissing
+from clipsieve.store.layout import slug
+
+TINY = "tiny"
+TINY_FOLDER = Path(__file__).resolve().parents[1] / "demo" / "tiny"
+_PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+_CHECKPOINTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "model.safetensors")
+
+Tokenizer = Callable[[Sequence[str]], torch.Tensor]
+"""Maps B captions to (B, context length) int64 token ids."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """Everything that decides what an embedding means.
+
+    Attributes:
+      model: name as given: an open_clip model, `hf-hub:org/name`, `local-dir:PATH`, or `tiny`.
+      pretrained: open_clip tag or weights file; None where the name already says it.
+      weights_sha256: sha256 of the weights file.
+      quick_gelu: whether the activation is QuickGELU.
+      dim: components of an embedding.
+      context_length: tokens of a caption, longer ones are cut.
+      preprocess: size, mean, std, interpolation and resize mode of images.
+      dtype: number format of the forward pass.
+    """
+
+    model: str
+    pretrained: str | None
+    weights_sha256: str
+    quick_gelu: bool
+    dim: int
+    context_length: int
+    preprocess: dict[str, Any]
+    dtype: str
+
+    @property
+    def slug(self) -> str:
+        """Folder name for this model's embeddings."""
+        name = self.model.removeprefix("local-dir:").rstrip("/").split("/")[-1]
+        name = self.model if self.model.startswith("hf-hub:") else name
+        return slug(f"{name}-{Path(self.pretrained).stem}" if self.pretrained else name)
+
+    def meaning(self) -> dict[str, Any]:
+        """What the revision is a hash of: the identity without the path of a local folder."""
+        value = asdict(self)
+        if self.model.startswith("local-dir:"):
+            value["model"] = "local-dir"
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class ClipModel:
+    """A loaded model, ready to encode."""
+
+    identity: ModelIdentity
+    module: torch.nn.Module
+    tokenize: Tokenizer
+    preprocess: Preprocess
+    device: torch.device
+    dtype: torch.dtype
+    notes: tuple[str, ...] = ()
+
+
+def load_model(model: str, pretrained: str | None, device: torch.device, dtype: str) -> ClipModel:
+    """Load `model` onto `device` with weights and activations in `dtype`.
+
+    Args:
+      model: see `ModelIdentity`.
+      pretrained: open_clip's tag, or a weights file; only for open_clip's own model names.
+      device: where to compute.
+      dtype: "float32", "bfloat16" or "float16".
+
+    Raises:
+      UsageError: for an unknown model or tag, or weights that do not fit the model.
+      WeightsMissing: if the weights are not here and cannot be fetched; says how to fetch them.
+    """
+    force_quick_gelu, notes = _activation(model, pretrained)
+    name, folder = _resolve_name(model, pretrained)
+    checkpoint = _checkpoint(model, pretrained, folder)
+    with _quiet():
+        try:
+            module = open_clip.create_model(
+                name,
+                pretrained=pretrained,
+                precision=_PRECISIONS[dtype],
+                device=device,
+                force_quick_gelu=force_quick_gelu,
+                require_pretrained=True,
+                pretrained_text=False,
+                weights_only=True,
+            )
+        except (RuntimeError, ValueError, OSError) as error:
+            raise UsageError(
+                f"model {model!r} with weights {checkpoint} cannot be loaded: {error}; "
+                "check that the weights belong to the model"
+            ) from error
+        merges = folder / "bpe_merges.txt.gz" if folder is not None else None
+        bpe = {"bpe_path": str(merges)} if merges is not None and merges.is_file() else {}
+        tokenizer = open_clip.get_tokenizer(name, **bpe)
+        config = open_clip.get_model_config(name.replace("/", "-") if ":" not in name else name)
+    module.eval()
+    preprocess = Preprocess.from_config(open_clip.get_model_preprocess_cfg(module))
+    identity = ModelIdentity(
+        model=model,
+        pretrained=pretrained,
+        weights_sha256=_sha256_of(checkpoint, checkpoint.stat().st_mtime_ns),
+        quick_gelu=force_quick_gelu or bool(config.get("quick_gelu", False)),
+        dim=int(config["embed_dim"]),
+        context_length=int(tokenizer.context_length),
+        preprocess=preprocess.to_json(),
+        dtype=dtype,
+    )
+    return ClipModel(
+        identity, module, tokenizer, preprocess, device, DTYPES[dtype], tuple(notes)
+    )
+
+
+def causal_text_tower(module: torch.nn.Module) -> torch.nn.Module | None:
+    """The text tower of `module` if tokens after the end token cannot change its result.
+
+    That needs a causal attention mask, pooling at the end token, no class token and no padding
+    mask.  None for every other tower, whose captions are then never cut.
+    """
+    tower = getattr(module, "text", module)
+    pool = getattr(tower, "pool_type", getattr(tower, "text_pool_type", None))
+    known = all(
+        hasattr(tower, name)
+        for name in ("token_embedding", "positional_embedding", "transformer", "ln_final", "text_projection")
+    )
+    causal = known and getattr(tower, "attn_mask", None) is not None
+    plain = getattr(tower, "cls_emb", None) is None and not getattr(tower, "use_pad_mask", False)
+    return tower if causal and plain and pool in ("argmax", "eos") else None
+
+
+def encode_cut_text(tower: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+    """`encode_text` of captions cut to their first T columns, T at most the context length.
+
+    The same operations as open_clip's own text tower, with positions and mask cut to T; equal to
+    it whenever every end token is among the T columns.
+
+    Args:
+      tower: what `causal_text_tower` gave.
+      tokens: (B, T) int64, on the tower's device.
+
+    Returns:
+      (B, D) features, not normalised, in the model's dtype.
+    """
+    length = tokens.shape[1]
+    parts: Any = tower  # a Module's attributes have no useful static types
+    dtype = parts.transformer.get_cast_dtype()
+    x = parts.token_embedding(tokens).to(dtype) + parts.positional_embedding[:length].to(dtype)
+    x = parts.ln_final(parts.transformer(x, attn_mask=parts.attn_mask[:length, :length]))
+    pool = getattr(parts, "pool_type", getattr(parts, "text_pool_type", None))
+    end = getattr(parts, "eos_id", getattr(parts, "text_eos_id", None))
+    x = text_global_pool(x, tokens, pool, eos_token_id=end)
+    if parts.text_projection is None:
+        return x
+    if isinstance(parts.text_projection, torch.nn.Linear):
+        return parts.text_projection(x)
+    return x @ parts.text_projection
+
+
+def end_positions(tower: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+    """Column of the end token of each caption: (B,) int64, by the tower's own pooling rule."""
+    parts: Any = tower
+    if getattr(parts, "pool_type", getattr(parts, "text_pool_type", None)) == "argmax":
+        return tokens.argmax(dim=-1)
+    end = getattr(parts, "eos_id", getattr(parts, "text_eos_id", None))
+    return (tokens == end).int().argmax(dim=-1)
+
+
+def library_version() -> str:
+    """Version of open_clip."""
+    return str(open_clip.__version__)
+
+
+def _activation(model: str, pretrained: str | None) -> tuple[bool, list[str]]:
+    """Whether QuickGELU must be forced, and what to tell the user about it.
+
+    open_clip only warns when weights trained with one activation meet a config with the other,
+    and then computes wrong embeddings.
+    """
+    tag = _tag(model, pretrained)
+    config = open_clip.get_model_config(model.replace("/", "-")) if tag is not None else None
+    if tag is None or config is None:
+        return False, []
+    trained, configured = bool(tag.get("quick_gelu")), bool(config.get("quick_gelu"))
+    if trained and not configured:
+        note = f"{pretrained} weights of {model} were trained with QuickGELU; using QuickGELU"
+        return True, [note]
+    if configured and not trained:
+        raise UsageError(
+            f"model {model!r} computes QuickGELU but its {pretrained!r} weights were trained with "
+            f"GELU; say --model {model.replace('-quickgelu', '')}"
+        )
+    return False, []
+
+
+def _tag(model: str, pretrained: str | None) -> dict[str, Any] | None:
+    """open_clip's description of the tag `pretrained`, or None if it is not a tag."""
+    if pretrained is None or model == TINY or ":" in model:
+        return None
+    return open_clip.get_pretrained_cfg(model.replace("/", "-"), pretrained) or None
+
+
+def _resolve_name(model: str, pretrained: str | None) -> tuple[str, Path | None]:
+    """open_clip's name for `model`, and its folder if it has one."""
+    if model == TINY:
+        model = f"local-dir:{TINY_FOLDER}"
+    if model.startswith("local-dir:"):
+        folder = Path(model.removeprefix("local-dir:")).expanduser().absolute()
+        if not (folder / "open_clip_config.json").is_file():
+            raise UsageError(
+                f"model folder {folder} has no open_clip_config.json; give a folder with "
+                "open_clip_config.json and open_clip_model.safetensors"
+            )
+        name: str = f"local-dir:{folder}"
+        if pretrained is not None:
+            raise UsageError(f"--pretrained {pretrained} has no meaning with {model}; leave it out")
+        return name, folder
+    if model.startswith("hf-hub:"):
+        if pretrained is not None:
+            raise UsageError(f"--pretrained {pretrained} has no meaning with {model}; leave it out")
+        return model, None
+    known = open_clip.list_models()
+    if model.replace("/", "-") not in known:
+        raise UsageError(
+            f"model {model!r} is not known to open_clip {open_clip.__version__}; "
+            f"close names: {_close(model, known)}; or say hf-hub:org/name, local-dir:PATH or tiny"
+        )
+    if pretrained is None:
+        tags = open_clip.list_pretrained_tags_by_model(model.replace("/", "-"))
+        raise UsageError(f"model {model!r} needs --pretrained; its tags: {', '.join(tags)}")
+    return model, None
+
+
+def _checkpoint(model: str, pretrained: str | None, folder: Path | None) -> Path:
+    """The weights file, fetched if need be."""
+    if folder is not None:
+        for name in _CHECKPOINTS:
+            if (folder / name).is_file():
+                return folder / name
+        raise WeightsMissing(
+            f"model folder {folder} has no weights; put open_clip_model.safetensors there"
+        )
+    if pretrained is not None and Path(pretrained).is_file():
+        return Path(pretrained)
+    with _quiet():
+        try:
+            if model.startswith("hf-hub:"):
+                return Path(download_pretrained_from_hf(model.removeprefix("hf-hub:")))
+            tag = _tag(model, pretrained)
+            if tag is None:
+                tags = open_clip.list_pretrained_tags_by_model(model.replace("/", "-"))
+                raise UsageError(
+                    f"{pretrained!r} is neither a weights file nor a tag of {model}; "
+                    f"its tags: {', '.join(tags)}"
+                )
+            return Path(open_clip.download_pretrained(tag))
+        except UsageError:
+            raise
+        except Exception as error:  # the hub client raises many kinds, none of them documented
+            raise WeightsMissing(
+                f"weights of {model} {pretrained or ''} are not on this machine and could not be "
+                f"fetched ({type(error).__name__}).  On a machine with network:\n"
+                f"    {fetch_command(model, pretrained)}\n"
+                "then copy the folder here and say --model local-dir:FOLDER, or set HF_HOME to a "
+                "copied cache.  `--model tiny` runs without any download."
+            ) from error
+
+
+def fetch_command(model: str, pretrained: str | None) -> str:
+    """The command that fetches the weights and config of a model."""
+    tag = _tag(model, pretrained) or {}
+    hub = model.removeprefix("hf-hub:") if model.startswith("hf-hub:") else tag.get("hf_hub", "")
+    if hub:
+        return f"huggingface-cli download {hub.strip('/')} --local-dir {slug(hub.strip('/'))}"
+    call = f"import open_clip; open_clip.create_model({model!r}, pretrained={pretrained!r})"
+    return f'python -c "{call}"'
+
+
+def _close(name: str, known: Sequence[str]) -> str:
+    """Up to five names like `name`."""
+    return ", ".join(get_close_matches(name, known, n=5, cutoff=0.4)) or "none"
+
+
+@cache
+def _sha256_of(path: Path, _mtime_ns: int) -> str:
+    """sha256 of a file, computed once for each version of it."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep open_clip's chatter on the root logger and timm's warnings out of the output."""
+    root = logging.getLogger()
+    before = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        root.setLevel(before)

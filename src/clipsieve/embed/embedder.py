@@ -1,0 +1,162 @@
+"""Embed shards one after the other, with reading, decoding and writing behind the model's back."""
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from clipsieve.clip.decode import ImageLimits, decode_image, decode_pool_initializer
+from clipsieve.clip.encode import Encoder
+from clipsieve.embed.commit import Committer
+from clipsieve.embed.prepare import Begin, Chunk, Preparer
+from clipsieve.embed.shard import EmbeddedShard, Prompts, ShardBuilder
+from clipsieve.errors import ShardError
+from clipsieve.progress import METER, STOP
+from clipsieve.read.items import WorkItem
+from clipsieve.read.rows import check_unchanged, read_rows
+from clipsieve.read.source import SourceConfig
+from clipsieve.store.runs import DONE, FAILED, ShardRecord, append_record
+
+
+@dataclass(frozen=True, slots=True)
+class Embedder:
+    """Everything a process needs to embed shards; holds the loaded model.
+
+    Attributes:
+      encoder: the model.
+      committer: where and how shards are written.
+      source: how to read.
+      limits: sizes over which an image is refused.
+      run_id: for the shard records.
+      reprocess: write every item again, except what this run itself has written.
+      threads: decoding threads.
+    """
+
+    encoder: Encoder
+    committer: Committer
+    source: SourceConfig
+    limits: ImageLimits
+    run_id: str
+    reprocess: bool = False
+    threads: int = os.cpu_count() or 1
+
+    def embed(self, items: Iterable[WorkItem]) -> Iterator[ShardRecord]:
+        """Read, encode, score and write each item; yields how each ended, in order.
+
+        A shard that cannot be read ends as "failed" and the next one goes on.  Items whose files
+        are there already are answered from their footers.  When `STOP` is set the shard in hand
+        is finished and no other begun: the rest gets no record.
+
+        Raises:
+          DeviceError: if the device fails; shards written before stay written.
+        """
+        preprocess, limits = self.encoder.model.preprocess, self.limits
+        prompts = Prompts.of(self.committer.scorers)
+        written_by = self.run_id if self.reprocess else None
+        left: list[WorkItem] = []
+        for item in items:
+            # A runner may hand out an item again after a worker's death.
+            states = self.committer.states_done(item, written_by)
+            if states is not None:
+                yield self._done(item, states)
+            else:
+                left.append(item)
+        with (
+            ThreadPoolExecutor(
+                self.threads, "clipsieve-decode", initializer=decode_pool_initializer
+            ) as pool,
+            ThreadPoolExecutor(1, "clipsieve-write") as writer,
+        ):
+            preparer = Preparer(
+                read=lambda item: read_rows(item, self.source),
+                decode=lambda image: decode_image(image, preprocess, limits),
+                tokenize=self.encoder.model.tokenize,
+                prompts=prompts.captions,
+                pool=pool,
+                chunk_rows=self.encoder.batch_size,
+            )
+            # One shard may be on its way to disk while the next is encoded, and no more: what
+            # waits for the disk is memory.
+            writing: Future[ShardRecord] | None = None
+            for shard in self._encoded(preparer, left, prompts):
+                if writing is not None:
+                    yield self._noted(writing.result())
+                    writing = None
+                if isinstance(shard, ShardRecord):
+                    yield self._noted(shard)
+                else:
+                    writing = writer.submit(self._commit, shard, time.time())
+            if writing is not None:
+                yield self._noted(writing.result())
+
+    def _encoded(
+        self, preparer: Preparer, items: Iterable[WorkItem], prompts: Prompts
+    ) -> Iterator[EmbeddedShard | ShardRecord]:
+        """Each item encoded, or the record of its failure."""
+        builder: ShardBuilder | None = None
+        for event in preparer.events(items):
+            if isinstance(event, Begin):
+                if STOP:
+                    return
+                item = event.item
+                builder = ShardBuilder(item, self.source, self.encoder, prompts)
+            elif isinstance(event, Chunk):
+                assert builder is not None
+                builder.add(event)
+            else:
+                assert builder is not None
+                error = event.error
+                if error is None:
+                    shard = builder.finish()
+                    error = _changed(item)
+                if error is None:
+                    yield shard
+                else:
+                    builder.withdraw()
+                    yield self._failed(item, error)
+
+    def _commit(self, shard: EmbeddedShard, since: float) -> ShardRecord:
+        """Write a shard's files."""
+        with METER.timing("write"):
+            self.committer.commit(shard)
+        METER.add(shards=1)
+        return self._done(shard.item, shard.counts(), since)
+
+    def _done(
+        self, item: WorkItem, states: Mapping[str, int], since: float | None = None
+    ) -> ShardRecord:
+        """The record of a shard that is on disk."""
+        ended = time.time()
+        return ShardRecord(
+            run_id=self.run_id,
+            shard=item.shard,
+            uri=item.uri,
+            state=DONE,
+            rows=sum(states.values()),
+            states=states,
+            seconds=round(ended - since, 3) if since is not None else 0.0,
+            ended_at=ended,
+        )
+
+    def _failed(self, item: WorkItem, error: ShardError) -> ShardRecord:
+        """The record of a shard that could not be read."""
+        METER.add(failed_shards=1)
+        return ShardRecord(
+            self.run_id, item.shard, item.uri, FAILED, error=str(error), ended_at=time.time()
+        )
+
+    def _noted(self, record: ShardRecord) -> ShardRecord:
+        """Append `record` to the run's history."""
+        append_record(self.committer.layout, record)
+        METER.end(record.shard)
+        return record
+
+
+def _changed(item: WorkItem) -> ShardError | None:
+    """The error if a source changed while it was read."""
+    try:
+        check_unchanged(item)
+    except ShardError as error:
+        return error
+    return None

@@ -1,0 +1,242 @@
+"""Reading and decoding ahead of the model: a thread that reads, a pool that decodes.
+
+The reader gives each distinct image and caption of a shard a number and sends only the first of
+each to the pool.  What is in flight is bounded by the queue, in rows, so that memory does not
+depend on the size of a shard; the queue runs on across shards, so the model does not wait at
+their borders.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import torch
+
+from clipsieve.clip.decode import DecodedImage
+from clipsieve.errors import ShardError
+from clipsieve.progress import METER
+from clipsieve.read.batch import RowBatch
+from clipsieve.read.items import WorkItem
+from clipsieve.read.uid import digest_and_uid
+from clipsieve.schemas.states import RowFailure, RowState
+
+#: Images a pool thread takes at once: less bookkeeping an image, still fine-grained.
+IMAGES_A_JOB = 8
+#: Chunks that may wait between the reader and the model.
+CHUNKS_AHEAD = 4
+
+Decode = Callable[[bytes], DecodedImage | RowFailure]
+Tokenize = Callable[[Sequence[str]], torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Up to a batch of consecutive rows, their images being decoded.
+
+    Attributes:
+      captions: N captions as read.
+      failures: what the source says of a row, by position in the chunk.
+      carried: N rows of source columns.
+      uids: N uids.
+      image_numbers: for each row the number of its image in this shard, -1 if it has none.
+      text_numbers: for each row the number of its caption in this shard, -1 if it has none.
+      images: decoded images not seen before in this shard, in the order of their numbers.
+      tokens: token ids of captions not seen before, in the order of their numbers, a future for
+        each prompt.
+      references: reference captions, or None.
+    """
+
+    captions: Sequence[str | None]
+    failures: Mapping[int, RowFailure]
+    carried: pa.Table
+    uids: pa.Array
+    image_numbers: Sequence[int]
+    text_numbers: Sequence[int]
+    images: Sequence[Future[list[DecodedImage | RowFailure]]]
+    tokens: Mapping[str, Future[torch.Tensor]]
+    references: Sequence[Sequence[str]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """The rows of `item` follow."""
+
+    item: WorkItem
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """All rows of the item were given, or reading it failed with `error`."""
+
+    error: ShardError | None = None
+
+
+Event = Begin | Chunk | End
+
+
+@dataclass(slots=True)
+class _Numbers:
+    """First come, first numbered."""
+
+    of: dict[bytes | str, int] = field(default_factory=dict)
+
+    def number(self, key: bytes | str) -> tuple[int, bool]:
+        """The number of `key`, and whether it is new."""
+        known = self.of.get(key)
+        if known is not None:
+            return known, False
+        self.of[key] = len(self.of)
+        return len(self.of) - 1, True
+
+
+class Preparer:
+    """Reads items in order and yields their rows with decoding under way."""
+
+    def __init__(
+        self,
+        read: Callable[[WorkItem], Iterator[RowBatch]],
+        decode: Decode,
+        tokenize: Tokenize,
+        prompts: Sequence[str],
+        pool: ThreadPoolExecutor,
+        chunk_rows: int,
+    ) -> None:
+        """A preparer over `read`; `decode` and `tokenize` run in `pool`."""
+        self._read = read
+        self._decode = decode
+        self._tokenize = tokenize
+        self._prompts = prompts
+        self._pool = pool
+        self._chunk_rows = chunk_rows
+
+    def events(self, items: Iterable[WorkItem]) -> Iterator[Event]:
+        """Begin, chunks, End for each item, in order.
+
+        An item that cannot be read ends with an error and the next begins.  Any other exception
+        of the reader is raised here.  Closing the iterator stops the reader.
+        """
+        ahead: queue.Queue[Event | BaseException | None] = queue.Queue(CHUNKS_AHEAD)
+        closed = threading.Event()
+
+        def put(event: Event | BaseException | None) -> bool:
+            while not closed.is_set():
+                try:
+                    ahead.put(event, timeout=0.1)
+                except queue.Full:
+                    continue
+                return True
+            return False
+
+        def run() -> None:
+            try:
+                for item in items:
+                    if not all(put(event) for event in self._item_events(item)):
+                        return
+                put(None)
+            except BaseException as error:  # carried to the consumer, which raises it
+                put(error)
+
+        reader = threading.Thread(target=run, name="clipsieve-read", daemon=True)
+        reader.start()
+        try:
+            while (event := ahead.get()) is not None:
+                if isinstance(event, BaseException):
+                    raise event
+                yield event
+        finally:
+            closed.set()
+            reader.join()
+
+    def _item_events(self, item: WorkItem) -> Iterator[Event]:
+        """Events of one item."""
+        METER.begin(item.shard)
+        yield Begin(item)
+        images, texts = _Numbers(), _Numbers()
+        batches = self._read(item)
+        while True:
+            start = time.perf_counter()
+            try:
+                batch = next(batches, None)
+            except ShardError as error:
+                yield End(error)
+                return
+            METER.add_seconds("read", time.perf_counter() - start)
+            if batch is None:
+                break
+            for low in range(0, len(batch), self._chunk_rows):
+                yield self._chunk(batch, low, images, texts)
+        yield End()
+
+    def _chunk(self, batch: RowBatch, low: int, images: _Numbers, texts: _Numbers) -> Chunk:
+        """Rows `low` to `low + chunk_rows` of `batch`, sent to the pool."""
+        high = min(low + self._chunk_rows, len(batch))
+        captions = batch.captions[low:high]
+        failures = {at - low: why for at, why in batch.failures.items() if low <= at < high}
+        urls = _urls(batch.carried, low, high)
+        image_numbers, new_images = [-1] * (high - low), []
+        text_numbers, new_texts = [-1] * (high - low), []
+        hashed = []
+        for at, (image, caption) in enumerate(zip(batch.images[low:high], captions, strict=True)):
+            digest, uid = digest_and_uid(image, caption, urls[at])
+            hashed.append(uid)
+            if image is not None and digest is not None and not _unusable(failures.get(at)):
+                image_numbers[at], new = images.number(digest)
+                if new:
+                    new_images.append(image)
+            if caption is not None and caption.strip() and at not in failures:
+                text_numbers[at], new = texts.number(caption)
+                if new:
+                    new_texts.append(caption)
+        jobs = [
+            self._pool.submit(_decode_all, self._decode, new_images[first : first + IMAGES_A_JOB])
+            for first in range(0, len(new_images), IMAGES_A_JOB)
+        ]
+        tokens = {
+            prompt: self._pool.submit(self._tokenize, [prompt + text for text in new_texts])
+            for prompt in self._prompts
+            if new_texts
+        }
+        return Chunk(
+            captions=captions,
+            failures=failures,
+            carried=batch.carried.slice(low, high - low),
+            uids=_uids(batch, low, high, hashed),
+            image_numbers=image_numbers,
+            text_numbers=text_numbers,
+            images=jobs,
+            tokens=tokens,
+            references=None if batch.references is None else batch.references[low:high],
+        )
+
+
+def _unusable(failure: RowFailure | None) -> bool:
+    """Whether the source says that there is no image."""
+    return failure is not None and failure.state in (RowState.FETCH_FAILED, RowState.MISSING_IMAGE)
+
+
+def _decode_all(decode: Decode, images: Sequence[bytes]) -> list[DecodedImage | RowFailure]:
+    """Each image decoded, in order."""
+    with METER.timing("decode"):
+        return [decode(image) for image in images]
+
+
+def _urls(carried: pa.Table, low: int, high: int) -> list[str | None]:
+    """The url of each row, None where the source has none."""
+    if "url" not in carried.column_names:
+        return [None] * (high - low)
+    return carried["url"].slice(low, high - low).cast(pa.string()).to_pylist()
+
+
+def _uids(batch: RowBatch, low: int, high: int, hashed: list[str]) -> pa.Array:
+    """The source's uids, else the hashed ones; a NULL among text uids is hashed too."""
+    if batch.uids is None:
+        return pa.array(hashed, pa.string())
+    uids = batch.uids.slice(low, high - low)
+    if uids.null_count and pa.types.is_string(uids.type):
+        pairs = zip(uids.to_pylist(), hashed, strict=True)
+        return pa.array([own if own is not None else made for own, made in pairs], pa.string())
+    return uids

@@ -1,0 +1,236 @@
+"""One shard on its way through the model: rows come in, a scored table comes out."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from clipsieve.clip.decode import DecodedImage
+from clipsieve.clip.encode import Encoder
+from clipsieve.embed.prepare import Chunk
+from clipsieve.progress import METER
+from clipsieve.read.items import WorkItem
+from clipsieve.read.source import SourceConfig
+from clipsieve.schemas.states import RowFailure, RowState
+from clipsieve.scorers.base import Embedded, Input, PairBatch, References, Scorer
+
+
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """Prefixes under which texts are encoded: "" for the text as it is.
+
+    Attributes:
+      captions: prefixes of captions; always has "", whose embedding is stored.
+      references: prefixes of reference captions.
+    """
+
+    captions: tuple[str, ...]
+    references: tuple[str, ...]
+
+    @classmethod
+    def of(cls, scorers: Iterable[Scorer]) -> "Prompts":
+        """The prefixes that `scorers` ask for, sorted."""
+        chosen = list(scorers)
+        refs = {s.prompt for s in chosen if Input.REFERENCE_EMBEDDINGS in s.needs}
+        return cls(tuple(sorted({"", *(s.prompt for s in chosen)})), tuple(sorted(refs)))
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedShard:
+    """All rows of one shard, encoded.
+
+    Attributes:
+      item: what was read.
+      pairs: N pairs as the scorers see them.
+      states: N row states.
+      errors: N messages; None where the state is `ok`.
+      widths: N image widths in pixels, 0 where the image was not decoded.
+      heights: N image heights in pixels, 0 where the image was not decoded.
+      carried: N rows of source columns.
+    """
+
+    item: WorkItem
+    pairs: PairBatch
+    states: Sequence[RowState]
+    errors: Sequence[str | None]
+    widths: np.ndarray
+    heights: np.ndarray
+    carried: pa.Table
+
+    def counts(self) -> dict[str, int]:
+        """Rows in each state, by name."""
+        return dict(sorted(Counter(str(state) for state in self.states).items()))
+
+
+class ShardBuilder:
+    """Takes the chunks of one shard and encodes them; memory grows with rows, not with pixels."""
+
+    def __init__(
+        self, item: WorkItem, source: SourceConfig, encoder: Encoder, prompts: Prompts
+    ) -> None:
+        """A builder with no rows yet."""
+        self._item = item
+        self._source = source
+        self._encoder = encoder
+        self._prompts = prompts
+        self._chunks: list[Chunk] = []
+        self._waiting: list[torch.Tensor] = []
+        self._image_parts: list[np.ndarray] = []
+        self._image_slots: list[int | RowFailure] = []  # by image number: a feature row, or why not
+        self._sizes: list[tuple[int, int]] = []
+        self._decoded = 0
+        self._metered = (0, 0)
+        self._tokens: dict[str, list[Future[torch.Tensor]]] = {prompt: [] for prompt in prompts.captions}
+
+    def add(self, chunk: Chunk) -> None:
+        """Take the next rows; encodes a batch of images as soon as it is full."""
+        for job in chunk.images:
+            for image in job.result():
+                self._add_image(image)
+        for prompt, tokens in chunk.tokens.items():
+            self._tokens[prompt].append(tokens)
+        # The decoded pixels live in the jobs: keep everything of the chunk but those.
+        self._chunks.append(dataclasses.replace(chunk, images=(), tokens={}))
+        pairs = zip(chunk.image_numbers, chunk.text_numbers, strict=True)
+        failed = sum(1 for i, t in pairs if i < 0 or t < 0 or not self._usable(i))
+        self._metered = (self._metered[0] + len(chunk.captions), self._metered[1] + failed)
+        METER.add(rows=len(chunk.captions), failed_rows=failed)
+
+    def withdraw(self) -> None:
+        """Take the rows out of the meter again: this shard will not be written."""
+        METER.add(rows=-self._metered[0], failed_rows=-self._metered[1])
+
+    def finish(self) -> EmbeddedShard:
+        """Encode what is left, and the captions; the finished shard."""
+        self._encode_waiting(1)
+        image_numbers = _joined([chunk.image_numbers for chunk in self._chunks])
+        text_numbers = _joined([chunk.text_numbers for chunk in self._chunks])
+        image = self._image_embedded(image_numbers)
+        with METER.timing("encode"):
+            texts = {
+                prompt: Embedded.gather(self._encode_text(prompt), text_numbers) for prompt in self._prompts.captions
+            }
+            references = self._references()
+        captions = [caption for chunk in self._chunks for caption in chunk.captions]
+        states, errors = self._states(image_numbers, image, texts, captions)
+        widths, heights = self._dimensions(image_numbers)
+        no_uids = pa.array([], self._source.uid_type or pa.string())
+        no_rows = self._source.carried.empty_table()
+        uids = pa.concat_arrays([no_uids, *(chunk.uids for chunk in self._chunks)])
+        return EmbeddedShard(
+            item=self._item,
+            pairs=PairBatch(uids, image, texts, references, captions),
+            states=states,
+            errors=errors,
+            widths=widths,
+            heights=heights,
+            carried=pa.concat_tables([no_rows, *(chunk.carried for chunk in self._chunks)]),
+        )
+
+    def _usable(self, number: int) -> bool:
+        return isinstance(self._image_slots[number], int)
+
+    def _add_image(self, image: DecodedImage | RowFailure) -> None:
+        if isinstance(image, RowFailure):
+            self._image_slots.append(image)
+            self._sizes.append((0, 0))
+            return
+        self._image_slots.append(self._decoded)
+        self._sizes.append((image.width, image.height))
+        self._decoded += 1
+        self._waiting.append(image.pixels)
+        self._encode_waiting(self._encoder.batch_size)
+
+    def _encode_waiting(self, at_least: int) -> None:
+        """Encode the waiting images if there are `at_least` that many."""
+        if len(self._waiting) < at_least:
+            return
+        with METER.timing("encode"):
+            self._image_parts.append(self._encoder.encode_images(torch.stack(self._waiting)))
+        self._waiting.clear()
+
+    def _image_embedded(self, numbers: np.ndarray) -> Embedded:
+        """Image features of each row."""
+        dim = self._encoder.model.identity.dim
+        features = np.concatenate(self._image_parts or [np.empty((0, dim), np.float32)])
+        slots = np.array([s if isinstance(s, int) else -1 for s in self._image_slots] + [-1])
+        return Embedded.gather(features, slots[numbers])  # number -1 picks the last slot, which is -1
+
+    def _encode_text(self, prompt: str) -> np.ndarray:
+        """Features of the distinct captions, by caption number."""
+        tokens = [future.result() for future in self._tokens[prompt]]
+        if not tokens:
+            return np.empty((0, self._encoder.model.identity.dim), np.float32)
+        return self._encoder.encode_tokens(torch.cat(tokens))
+
+    def _references(self) -> dict[str, References]:
+        """Reference captions of all rows, encoded once for each distinct text."""
+        lists = [refs for chunk in self._chunks for refs in chunk.references or ()]
+        if not lists or not self._prompts.references:
+            return {}
+        return {
+            prompt: References.encoded(self._encoder.with_prompt(prompt), lists)
+            for prompt in self._prompts.references
+        }
+
+    def _dimensions(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Width and height of each row's image, 0 where unknown."""
+        sizes = np.array([*self._sizes, (0, 0)], dtype=np.int32)[numbers]
+        return sizes[:, 0], sizes[:, 1]
+
+    def _states(
+        self,
+        numbers: np.ndarray,
+        image: Embedded,
+        texts: Mapping[str, Embedded],
+        captions: Sequence[str | None],
+    ) -> tuple[list[RowState], list[str | None]]:
+        """State and error of each row, images before captions before embeddings."""
+        states: list[RowState] = []
+        errors: list[str | None] = []
+        source = [
+            chunk.failures.get(at) for chunk in self._chunks for at in range(len(chunk.captions))
+        ]
+        for row, (number, said) in enumerate(zip(numbers.tolist(), source, strict=True)):
+            slot = self._image_slots[number] if number >= 0 else _no_image(said)
+            failure = slot if isinstance(slot, RowFailure) else said
+            failure = failure or _caption_failure(captions[row])
+            failure = failure or _embedding_failure(row, image, texts)
+            states.append(failure.state if failure else RowState.OK)
+            errors.append(failure.error if failure else None)
+        return states, errors
+
+
+def _no_image(said: RowFailure | None) -> RowFailure:
+    """Why a row has no image: what the source says, if it speaks of the image at all."""
+    if said is not None and said.state in (RowState.FETCH_FAILED, RowState.MISSING_IMAGE):
+        return said
+    return RowFailure(RowState.MISSING_IMAGE, "the source has no image bytes")
+
+
+def _caption_failure(caption: str | None) -> RowFailure | None:
+    if caption is None:
+        return RowFailure(RowState.EMPTY_CAPTION, "caption is NULL")
+    if not caption.strip():
+        return RowFailure(RowState.EMPTY_CAPTION, f"caption is blank: {caption[:20]!r}")
+    return None
+
+
+def _embedding_failure(
+    row: int, image: Embedded, texts: Mapping[str, Embedded]
+) -> RowFailure | None:
+    if not image.valid[row]:
+        return RowFailure(RowState.NONFINITE_EMBEDDING, "image embedding is not finite, or zero")
+    if not all(text.valid[row] for text in texts.values()):
+        return RowFailure(RowState.NONFINITE_EMBEDDING, "text embedding is not finite, or zero")
+    return None
+
+
+def _joined(parts: Sequence[Sequence[int]]) -> np.ndarray:
+    """Chunks of numbers as one int64 array."""
+    return np.array([number for part in parts for number in part], dtype=np.int64)

@@ -1,0 +1,208 @@
+"""Scores from what is stored: embeddings and captions, never a pixel.
+
+A vector is read back as unit float16 and normalised in float64, so a cosine differs from the one
+`embed` computes by at most about 1e-3; revisions tell the two apart.  A prompt or references that
+were not encoded before are encoded now, which needs the model's text tower only.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from clipsieve.clip.encode import Encoder
+from clipsieve.clip.model import ModelIdentity
+from clipsieve.embed.commit import family_revision, scores_table
+from clipsieve.embed.job import open_model
+from clipsieve.embed.shard import Prompts
+from clipsieve.errors import LedgerError, UsageError
+from clipsieve.progress import METER, STOP
+from clipsieve.schemas import footers
+from clipsieve.scorers.base import Embedded, PairBatch, References, Scorer
+from clipsieve.scorers.registry import scorers_named
+from clipsieve.store.canonical import canonical_json
+from clipsieve.store.layout import Layout
+from clipsieve.store.parquet import read_footer, write_table
+from clipsieve.store.runs import DONE, ShardRecord, append_record
+from clipsieve.versions import installed
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreJob:
+    """What a process needs to score any shard from storage.
+
+    Attributes:
+      out: the output folder, absolute.
+      scorers: names of scorers.
+      model: identity of the model behind the embeddings, as in `dataset.json`.
+      embeddings: slug and revision of the embeddings.
+      references_col: column of `samples/` with reference captions, or None.
+      device: for texts that must be encoded.
+      run_id: for footers and records.
+    """
+
+    out: str
+    scorers: tuple[str, ...]
+    model: Mapping[str, Any]
+    embeddings: Mapping[str, str]
+    references_col: str | None
+    device: str
+    run_id: str
+
+    def revisions(self) -> dict[str, str]:
+        """Revision of each family this job writes."""
+        return {
+            scorer.family: family_revision(scorer, self.embeddings["rev"], "stored")
+            for scorer in scorers_named(self.scorers)
+        }
+
+    def todo(self) -> list[str]:
+        """Shards of the ledger that lack a family of this job, or have it for other rows."""
+        layout = Layout.at(self.out)
+        shards = sorted(path.stem for path in (layout.root / "samples").glob("*.parquet"))
+        return [shard for shard in shards if not all(self._is_done(layout, shard))]
+
+    def score(self, shards: Iterable[str]) -> Iterator[ShardRecord]:
+        """Score each shard and write its files; stops between shards when `STOP` is set.
+
+        Raises:
+          LedgerError: if a shard's embeddings are missing or out of line with its ledger.
+          UsageError: if texts must be encoded and the model here has other weights.
+        """
+        layout = Layout.at(self.out)
+        scorers = scorers_named(self.scorers)
+        encoder = self._encoder(scorers)
+        for shard in shards:
+            if STOP:
+                return
+            start = time.time()
+            record = self._score_one(layout, shard, scorers, encoder, start)
+            append_record(layout, record)
+            METER.add(rows=record.rows, shards=1)
+            yield record
+
+    def _is_done(self, layout: Layout, shard: str) -> Iterator[bool]:
+        ledger = read_footer(layout.samples(shard))
+        for family, revision in self.revisions().items():
+            footer = read_footer(layout.scores(family, revision, shard))
+            keys = (footers.UID_HASH, footers.SOURCE_FINGERPRINT)
+            yield bool(footer) and all(footer.get(key) == ledger.get(key) for key in keys)
+
+    def _encoder(self, scorers: Sequence[Scorer]) -> Encoder | None:
+        """The text encoder, or None if every text needed is stored."""
+        prompts = Prompts.of(scorers)
+        if prompts.captions == ("",) and not prompts.references:
+            return None
+        identity = ModelIdentity(**self.model)
+        model = open_model(identity.model, identity.pretrained, self.device, identity.dtype)
+        if model.identity.meaning() != identity.meaning():
+            raise UsageError(
+                f"model {identity.model!r} here has other weights or preprocessing than the one "
+                f"that made {self.out}; install the weights {identity.weights_sha256[:12]}"
+            )
+        return Encoder(model)
+
+    def _score_one(
+        self,
+        layout: Layout,
+        shard: str,
+        scorers: Sequence[Scorer],
+        encoder: Encoder | None,
+        start: float,
+    ) -> ShardRecord:
+        ledger = read_footer(layout.samples(shard))
+        with METER.timing("read"):
+            pairs = self._pairs(layout, shard, scorers, encoder)
+        revisions = self.revisions()
+        for scorer in scorers:
+            with METER.timing("encode"):
+                table = scores_table(pairs.uid, scorer, scorer.score(pairs, {}))
+            footer = {
+                **ledger,
+                footers.FAMILY: scorer.family,
+                footers.REVISION: revisions[scorer.family],
+                footers.PARAMETERS: canonical_json(dict(scorer.parameters())),
+                footers.VERSIONS: canonical_json(installed()),
+                footers.RUN_ID: self.run_id,
+            }
+            with METER.timing("write"):
+                write_table(
+                    layout.scores(scorer.family, revisions[scorer.family], shard), table, footer
+                )
+        ended = time.time()
+        return ShardRecord(
+            run_id=self.run_id,
+            shard=shard,
+            uri=ledger.get(footers.SOURCE_URI, ""),
+            state=DONE,
+            rows=len(pairs),
+            seconds=round(ended - start, 3),
+            ended_at=ended,
+        )
+
+    def _pairs(
+        self, layout: Layout, shard: str, scorers: Sequence[Scorer], encoder: Encoder | None
+    ) -> PairBatch:
+        """All pairs of a shard, with the texts that the scorers ask for."""
+        path = layout.embeddings(self.embeddings["model"], self.embeddings["rev"], shard)
+        try:
+            stored = pq.read_table(path, partitioning=None)
+        except (FileNotFoundError, pa.ArrowInvalid) as error:
+            raise LedgerError(
+                f"{path} is missing or damaged ({error}); run `clipsieve run` again"
+            ) from error
+        columns = ["uid", "caption", *([self.references_col] if self.references_col else [])]
+        samples = pq.read_table(layout.samples(shard), columns=columns, partitioning=None)
+        if not samples["uid"].equals(stored["uid"]):
+            raise LedgerError(
+                f"{path} has other uids than {layout.samples(shard)}; delete both and run "
+                "`clipsieve run` again"
+            )
+        captions = samples["caption"].to_pylist()
+        text = embedded_from(stored, "text")
+        texts = {"": text}
+        references: dict[str, References] = {}
+        prompts = Prompts.of(scorers)
+        if encoder is not None:
+            for prompt in prompts.captions:
+                if prompt:
+                    texts[prompt] = _encoded(encoder, prompt, captions, text.valid)
+            for prompt in prompts.references:
+                assert self.references_col is not None
+                lists = [refs or [] for refs in samples[self.references_col].to_pylist()]
+                references[prompt] = References.encoded(encoder.with_prompt(prompt), lists)
+        uid = samples["uid"].combine_chunks()
+        return PairBatch(uid, embedded_from(stored, "image"), texts, references, captions)
+
+
+def embedded_from(table: pa.Table, side: str) -> Embedded:
+    """Un-normalised vectors of one side of an embeddings table: unit vector times norm.
+
+    Args:
+      table: a table of `embeddings/`.
+      side: "image" or "text".
+    """
+    column = table[f"{side}_embedding"].combine_chunks()
+    valid = np.asarray(column.is_valid())
+    dim = column.type.list_size
+    unit = np.asarray(column.values).reshape(-1, dim)[column.offset : column.offset + len(column)]
+    norms = table[f"{side}_norm"].fill_null(0).to_numpy().astype(np.float64)
+    wide = unit.astype(np.float64)
+    lengths = np.linalg.norm(wide, axis=1)
+    scale = np.divide(norms, lengths, out=np.zeros_like(norms), where=valid & (lengths > 0))
+    return Embedded((wide * scale[:, None]).astype(np.float32), valid)
+
+
+def _encoded(
+    encoder: Encoder, prompt: str, captions: Sequence[str | None], valid: np.ndarray
+) -> Embedded:
+    """Captions with a prompt, each distinct one encoded once, where the caption was valid."""
+    usable = {c for c, v in zip(captions, valid, strict=True) if v and c is not None}
+    numbers = {caption: at for at, caption in enumerate(sorted(usable))}
+    features = encoder.with_prompt(prompt)(list(numbers))
+    rows = [numbers.get(c, -1) if c is not None else -1 for c in captions]
+    return Embedded.gather(features, np.array(rows, dtype=np.int64))

@@ -1,0 +1,109 @@
+"""What a run tells while it works: one live line on a terminal, plain or JSON lines elsewhere.
+
+Everything goes to standard error; standard output is for results.
+"""
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from clipsieve.progress import STAGES, Snapshot
+
+LIVE_SECONDS = 0.5
+LINE_SECONDS = 10.0
+
+
+class Teller:
+    """Says what happens, in the form that the reader of standard error can use."""
+
+    def __init__(self, log_format: str = "auto", run_id: str | None = None) -> None:
+        """A teller of `text`, `json`, or `auto`: text on a terminal, else JSON."""
+        self.console = Console(stderr=True, highlight=False)
+        terminal = self.console.is_terminal
+        self.json = log_format == "json" or (log_format == "auto" and not terminal)
+        self.live = terminal and not self.json
+        self.run_id = run_id
+
+    def tell(self, event: str, text: str, **fields: Any) -> None:
+        """One line: `text`, or as JSON with `fields`."""
+        if self.json:
+            line = {"time": round(time.time(), 3), "event": event, "run_id": self.run_id}
+            sys.stderr.write(json.dumps({**line, "text": text, **fields}) + "\n")
+            sys.stderr.flush()
+        else:
+            self.console.print(text, markup=False, soft_wrap=True)
+
+    @contextmanager
+    def watching(self, snapshot: Callable[[], Snapshot], total: int | None) -> Iterator[None]:
+        """Within the block show `snapshot()` against `total` rows, as it changes."""
+        ended = threading.Event()
+        start = time.monotonic()
+
+        def lines() -> None:
+            while not ended.wait(LINE_SECONDS):
+                now = snapshot()
+                text = progress_line(now, total, time.monotonic() - start)
+                self.tell("progress", text, total_rows=total, **now.to_json())
+
+        if not self.live:
+            thread = threading.Thread(target=lines, name="clipsieve-progress", daemon=True)
+            thread.start()
+            try:
+                yield
+            finally:
+                ended.set()
+                thread.join()
+            return
+
+        def line() -> Text:
+            return Text(progress_line(snapshot(), total, time.monotonic() - start))
+
+        with Live(
+            get_renderable=line,
+            console=self.console,
+            refresh_per_second=1 / LIVE_SECONDS,
+            transient=True,
+        ):
+            yield
+
+
+def progress_line(now: Snapshot, total: int | None, elapsed: float) -> str:
+    """Rows, rate, time left, where the time goes, and failures, on one line.
+
+    The stage with the largest share of busy time is the bottleneck; stages run at the same time,
+    so shares are of busy time, not of the clock.
+
+    >>> busy = {"read": 1.0, "decode": 3.0, "encode": 16.0}
+    >>> progress_line(Snapshot(500, 3, seconds=busy), 1000, 10.0)
+    '500/1,000 rows · 50 rows/s · 0:10 left · read 5% decode 15% encode 80% write 0% · 3 not ok'
+    """
+    rate = now.rows / elapsed if elapsed > 0 else 0.0
+    parts = [f"{now.rows:,}/{total:,} rows" if total is not None else f"{now.rows:,} rows"]
+    parts.append(f"{rate:,.0f} rows/s")
+    if total is not None and rate > 0:
+        parts.append(f"{clock(max(total - now.rows, 0) / rate)} left")
+    shares = now.shares()
+    parts.append(" ".join(f"{stage} {shares[stage]:.0%}" for stage in STAGES))
+    parts.append(f"{now.failed_rows:,} not ok")
+    if now.failed_shards:
+        parts.append(f"{now.failed_shards} shards failed")
+    return " · ".join(parts)
+
+
+def clock(seconds: float) -> str:
+    """A length of time as hours, minutes and seconds.
+
+    >>> clock(75), clock(3700)
+    ('1:15', '1:01:40')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,131 @@
+"""Proof that every input row is in the ledger exactly once, shard by shard."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from clipsieve.errors import ShardError
+from clipsieve.read.items import WorkItem
+from clipsieve.schemas import footers
+from clipsieve.schemas.states import RowState
+from clipsieve.store.dataset import Dataset
+from clipsieve.store.layout import Layout
+from clipsieve.store.parquet import read_footer
+
+
+@dataclass(frozen=True, slots=True)
+class ShardAccount:
+    """One shard's rows in the source and in the ledger.
+
+    Attributes:
+      shard: output name; uri: where its rows come from.
+      source_rows: rows counted in the source now; None if it cannot be read.
+      ledger_rows: rows in `samples/`; None if there is no file.
+      states: ledger rows by state.
+      problems: everything that does not add up, one line each; empty if all is well.
+    """
+
+    shard: str
+    uri: str
+    source_rows: int | None
+    ledger_rows: int | None
+    states: Mapping[str, int] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+
+
+def reconcile(
+    layout: Layout,
+    dataset: Dataset,
+    items: Iterable[WorkItem],
+    count_rows: Callable[[WorkItem], int],
+) -> Iterator[ShardAccount]:
+    """Compare each planned item with its files, and find files of no item.
+
+    Args:
+      layout: the output folder.
+      dataset: what it holds.
+      items: the input as it is now.
+      count_rows: counts an item's rows in the source itself, not from any footer of ours.
+    """
+    seen = set()
+    for item in items:
+        seen.add(item.shard)
+        yield _account(layout, dataset, item, count_rows)
+    for path in sorted((layout.root / "samples").glob("*.parquet")):
+        if path.stem not in seen:
+            footer = read_footer(path)
+            yield ShardAccount(
+                path.stem,
+                footer.get(footers.SOURCE_URI, "unknown"),
+                None,
+                int(footer.get(footers.ROWS, 0)),
+                problems=("in the ledger, but its source is no longer among the inputs",),
+            )
+
+
+def _account(
+    layout: Layout, dataset: Dataset, item: WorkItem, count_rows: Callable[[WorkItem], int]
+) -> ShardAccount:
+    problems: list[str] = []
+    source_rows = None
+    try:
+        source_rows = count_rows(item)
+    except ShardError as error:
+        problems.append(f"source cannot be counted: {error}")
+    try:
+        ledger = pq.read_table(
+            layout.samples(item.shard), columns=["uid", "shard", "row", "status", "error"],
+            partitioning=None,
+        )
+    except FileNotFoundError:
+        problems.append("not in the ledger: this shard is not done")
+        return ShardAccount(item.shard, item.uri, source_rows, None, {}, tuple(problems))
+    except pa.ArrowInvalid as error:
+        problems.append(f"ledger file is damaged: {error}")
+        return ShardAccount(item.shard, item.uri, source_rows, None, {}, tuple(problems))
+    if source_rows is not None and ledger.num_rows != source_rows:
+        problems.append(f"source has {source_rows} rows, ledger has {ledger.num_rows}")
+    problems += _ledger_problems(item, ledger)
+    problems += _family_problems(layout, dataset, item.shard, ledger["uid"])
+    states = dict(sorted(Counter(ledger["status"].to_pylist()).items(), key=str))
+    return ShardAccount(
+        item.shard, item.uri, source_rows, ledger.num_rows, states, tuple(problems)
+    )
+
+
+def _ledger_problems(item: WorkItem, ledger: pa.Table) -> Iterator[str]:
+    """What is wrong inside a ledger file."""
+    expected = pa.array(range(item.start, item.start + ledger.num_rows), pa.int64())
+    if not ledger["row"].combine_chunks().equals(expected):
+        yield f"rows are not {item.start} to {item.start + ledger.num_rows - 1}, each once"
+    if pc.unique(ledger["shard"]).to_pylist() not in ([item.shard], []):
+        yield f"rows name other shards: {pc.unique(ledger['shard']).to_pylist()[:3]}"
+    unknown = set(pc.unique(ledger["status"]).to_pylist()) - set(RowState)
+    if unknown:
+        yield f"unknown states {sorted(map(str, unknown))}"
+    ok = pc.equal(ledger["status"], RowState.OK)
+    if pc.any(pc.equal(ok, pc.is_valid(ledger["error"]))).as_py():
+        yield "a row is ok and has an error, or is not ok and has none"
+
+
+def _family_problems(
+    layout: Layout, dataset: Dataset, shard: str, uids: pa.ChunkedArray
+) -> Iterator[str]:
+    """What does not line up with the ledger."""
+    paths = {f: layout.scores(f, r, shard) for f, r in dataset.families.items()}
+    if dataset.embeddings:
+        paths["embeddings"] = layout.embeddings(
+            dataset.embeddings["model"], dataset.embeddings["rev"], shard
+        )
+    for family, path in paths.items():
+        try:
+            other = pq.read_table(path, columns=["uid"], partitioning=None)["uid"]
+        except (FileNotFoundError, pa.ArrowInvalid) as error:
+            yield f"{family}: {type(error).__name__}: {path.name} is missing or damaged"
+            continue
+        if not other.equals(uids):
+            yield f"{family}: uids differ from the ledger's"

@@ -13,7 +13,8 @@ class RowBatch:
     """Consecutive rows of one shard, in source order; N rows, N >= 1.
 
     Attributes:
-      start: index in the shard of the first row, counted from 0.
+      start: index in the source (file or folder) of the first row, counted from 0; the first
+        batch of a work item starts at `WorkItem.start`.
       images: N encoded images as found in the source; None where there are no bytes.
       captions: N captions; None where the source has NULL.  Bytes that are not UTF-8 are
         replaced by U+FFFD, and the row has an `INVALID_CAPTION` failure.

@@ -10,6 +10,7 @@ Two routes give the same (3, H, W) uint8 pixels to within one grey level:
 `normalize` is the rest of the transform, for a whole batch on the model's device.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -28,6 +29,9 @@ _RESIZE_MODES = ("shortest", "longest", "squash")
 #: A resized picture above this many pixels is never made whole: only its crop is computed.
 #: 1000 x 3 pixels become 74,666 x 224 (16.7 million) before the crop to 224 x 224.
 _MAX_RESIZED_PIXELS = 1 << 24
+
+#: Above this height to width, Pillow may resize vertically first, and each pass rounds and clips.
+_PILLOW_TALL = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +158,7 @@ def resize_and_crop(
         )
     out = output_slot(preprocess, out)
     height, width = resized_size(pixels.shape[1], pixels.shape[2], preprocess)
-    if height * width > _MAX_RESIZED_PIXELS:
+    if height * width > _MAX_RESIZED_PIXELS or pixels.shape[1] > _PILLOW_TALL * pixels.shape[2]:
         image = Image.fromarray(np.ascontiguousarray(pixels.numpy().transpose(1, 2, 0)))
         return write_image(resize_and_crop_pillow(image, preprocess), out)
     resized = torch.nn.functional.interpolate(
@@ -176,11 +180,7 @@ def resize_and_crop_pillow(image: Image.Image, preprocess: Preprocess) -> Image.
     resample = _FILTERS[_interpolation(preprocess)]
     height, width = resized_size(image.height, image.width, preprocess)
     if height * width > _MAX_RESIZED_PIXELS:
-        top, left = _crop_offset(height, target_height), _crop_offset(width, target_width)
-        rows, columns = min(height, target_height), min(width, target_width)
-        scale_y, scale_x = image.height / height, image.width / width
-        box = (left * scale_x, top * scale_y, (left + columns) * scale_x, (top + rows) * scale_y)
-        image = image.resize((columns, rows), resample, box=box)
+        image = _resize_within_crop(image, (height, width), preprocess.size, resample)
     elif (height, width) != (image.height, image.width):
         image = image.resize((width, height), resample)
     vertical, horizontal = target_height - image.height, target_width - image.width
@@ -263,6 +263,30 @@ def write_image(image: Image.Image, out: torch.Tensor) -> torch.Tensor:
     # NumPy copies on this thread; `Tensor.copy_` would start an OpenMP team in each thread.
     np.copyto(out.numpy(), np.asarray(image).transpose(2, 0, 1))
     return out
+
+
+def _resize_within_crop(
+    image: Image.Image, resized: tuple[int, int], target: tuple[int, int], resample: int
+) -> Image.Image:
+    """The part of a resize to `resized` (H, W) that a centre crop to `target` (h, w) keeps.
+
+    Only the source pixels under the filter are touched.  They are cut out first, because Pillow
+    changes the order of its passes with the shape of what it is given.
+    """
+    kept, box, size = [], [], []
+    for length, whole, wanted in zip(image.size, resized[::-1], target[::-1], strict=True):
+        scale = length / whole
+        offset, count = _crop_offset(whole, wanted), min(whole, wanted)
+        first, last = offset * scale, (offset + count) * scale
+        margin = math.ceil(2 * max(scale, 1)) + 1  # bicubic reaches two pixels
+        start = max(0, math.floor(first) - margin)
+        kept.append((start, min(length, math.ceil(last) + margin)))
+        box.append((first - start, last - start))
+        size.append(count)
+    (left, right), (top, bottom) = kept
+    (x0, x1), (y0, y1) = box
+    part = image.crop((left, top, right, bottom))
+    return part.resize((size[0], size[1]), resample, box=(x0, y0, x1, y1))
 
 
 def _write_centered(resized: np.ndarray, out: np.ndarray, fill: int) -> None:

@@ -363,7 +363,9 @@ def _plan_line(plan: Plan) -> str:
     identity, rows = plan.model.identity, plan.total_rows
     model = f"{identity.model} {identity.pretrained}" if identity.pretrained else identity.model
     amount = f"{rows:,} rows in " if rows is not None else ""
-    line = f"{model}, {identity.dtype} on {plan.model.device}: {amount}{len(plan.todo)} shards to do"
+    line = (
+        f"{model}, {identity.dtype} on {plan.model.device}: {amount}{len(plan.todo)} shards to do"
+    )
     return f"{line}, {len(plan.done)} done before" if plan.done else line
 
 

@@ -6,11 +6,15 @@ from collections.abc import Callable, Sequence
 
 from clipsieve.errors import ClipsieveError, UsageError
 
+__all__ = ["LOCAL", "beam", "run_pipeline"]
+
 LOCAL = "FnApiRunner"
 _REFUSED = ("DirectRunner", "SwitchingDirectRunner", "PrismRunner")
 
 # Beam tells every importer that Google's client libraries are missing.
 logging.getLogger().addFilter(lambda record: "apitools not found" not in record.getMessage())
+# It also logs the traceback of an exception that it then raises: once is enough.
+logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import apache_beam as beam

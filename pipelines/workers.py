@@ -5,6 +5,7 @@ again with what it had left.  A shard that was in hand when a worker died is tri
 the worker dies on it alone, the shard fails with that reason and the rest goes on.
 """
 
+import dataclasses
 import json
 import signal
 import subprocess
@@ -12,11 +13,13 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+import torch
 
 from clipsieve.embed.job import EmbedJob
 from clipsieve.errors import ClipsieveError, DeviceError, UsageError
@@ -76,9 +79,12 @@ def embed_with_workers(job: EmbedJob, items: Sequence[WorkItem]) -> None:
     """
     with TemporaryDirectory(prefix="clipsieve-") as folder:
         watch = _Watch(job, Path(folder))
-        watch.run([_Worker(n, {i.shard: i for i in share}) for n, share in enumerate(
-            shares(items, job.config.workers)
-        )])
+        watch.run(
+            [
+                _Worker(n, {i.shard: i for i in share})
+                for n, share in enumerate(shares(items, job.config.workers))
+            ]
+        )
 
 
 class _Watch:
@@ -137,10 +143,6 @@ class _Watch:
 
     def _for_worker(self, number: int) -> EmbedJob:
         """The job with a device of the worker's own, where there are several GPUs."""
-        import dataclasses
-
-        import torch
-
         config = self._job.config
         if config.device in ("auto", "cuda") and torch.cuda.is_available():
             device = f"cuda:{number % torch.cuda.device_count()}"
@@ -207,7 +209,11 @@ class _Watch:
                 append_record(
                     self._layout,
                     ShardRecord(
-                        config.run_id or "", shard, item.uri, FAILED, error=message,
+                        config.run_id or "",
+                        shard,
+                        item.uri,
+                        FAILED,
+                        error=message,
                         ended_at=time.time(),
                     ),
                 )

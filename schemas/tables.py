@@ -9,7 +9,7 @@ import pyarrow as pa
 #: Columns of `samples/` that clipsieve defines; the columns of the source follow them.
 LEDGER = pa.schema(
     [
-        pa.field("uid", pa.string(), metadata={"doc": "identity of the pair, in the source's type"}),
+        pa.field("uid", pa.string(), metadata={"doc": "identity, in the source's type"}),
         pa.field("shard", pa.string(), metadata={"doc": "output name of the input shard"}),
         pa.field("row", pa.int64(), metadata={"doc": "row in the input file, from 0"}),
         pa.field("caption", pa.string(), metadata={"doc": "as read; U+FFFD for broken UTF-8"}),
@@ -35,14 +35,15 @@ def samples_schema(uid_type: pa.DataType, carried: pa.Schema) -> pa.Schema:
     return pa.schema([*ledger, *carried.remove_metadata()])
 
 
-def embeddings_schema(uid_type: pa.DataType, dim: int) -> pa.Schema:
-    """Schema of an embeddings file for vectors of `dim` components.
+def embeddings_schema(uid_type: pa.DataType) -> pa.Schema:
+    """Schema of an embeddings file.
 
     Vectors are stored with unit norm, rounded to float16, with the norm that the model gave in a
     column of its own: `image_norm * image_embedding` is the un-normalised feature.  Because of
-    the rounding the stored norm is 1 only within 1e-3: normalise in float64 when reading.
+    the rounding the stored norm is 1 only within 1e-3: normalise in float64 when reading.  All
+    vectors of a file have the same length, the `dim` in the footer's model.
     """
-    vector = pa.list_(pa.float16(), dim)
+    vector = pa.list_(pa.float16())
     return pa.schema(
         [
             pa.field("uid", uid_type),

@@ -26,9 +26,9 @@ class WriteParts(beam.PTransform):
 
     def expand(self, positions: PCollection[int]) -> PCollection[RowCounts]:
         """One step."""
-        return positions | "WritePart" >> beam.Map(
-            _write, self.root, self.build
-        ).with_output_types(RowCounts)
+        return positions | "WritePart" >> beam.Map(_write, self.root, self.build).with_output_types(
+            RowCounts
+        )
 
 
 def _write(position: int, root: str, build: Build) -> RowCounts:

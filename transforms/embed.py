@@ -30,9 +30,9 @@ class EmbedShards(beam.PTransform):
 
     def expand(self, groups: PCollection[Group]) -> PCollection[str]:
         """One step."""
-        return groups | "EmbedGroup" >> beam.ParDo(_EmbedGroup(self.job.to_json())).with_output_types(
-            str
-        )
+        return groups | "EmbedGroup" >> beam.ParDo(
+            _EmbedGroup(self.job.to_json())
+        ).with_output_types(str)
 
 
 class _EmbedGroup(beam.DoFn):

@@ -18,7 +18,7 @@ class Spread(beam.PTransform):
 
     def expand(self, elements: PCollection[Any]) -> PCollection[Any]:
         """Key, group, values."""
-        kind = elements.element_type
+        kind: Any = elements.element_type
         return (
             elements
             | "KeyByHash" >> beam.Map(_keyed).with_output_types(tuple[int, kind])

@@ -70,7 +70,7 @@ def cli() -> None:
 @click.argument("out")
 @_run_options
 @click.pass_obj
-def run(beam_args: Sequence[str], **options: Any) -> int:
+def run(beam_args: Sequence[str], /, **options: Any) -> int:
     """Embed, score and compact: shards in, tables out."""
     return _run(options, beam_args, wide=True)
 
@@ -80,7 +80,7 @@ def run(beam_args: Sequence[str], **options: Any) -> int:
 @click.argument("out")
 @_run_options
 @click.pass_obj
-def embed(beam_args: Sequence[str], **options: Any) -> int:
+def embed(beam_args: Sequence[str], /, **options: Any) -> int:
     """The first stage of run alone: ledger, embeddings, clip scores."""
     return _run(options, beam_args, wide=False)
 

@@ -1,4 +1,4 @@
-"""The settings of a run: one frozen value, the same keys in Python, on the command line and in TOML."""
+"""The settings of a run: one frozen value, the same keys in Python, TOML and on the command line."""
 
 import dataclasses
 import tomllib
@@ -43,7 +43,7 @@ class RunConfig:
       reprocess: write shards again that are done.
       max_failed_shards: more failed shards than this end the run with exit code 3.
       deadline: seconds after which no new shard is begun; None is never.
-      log_format: `text`, `json`, or `auto`: text on a terminal, JSON otherwise.
+      log_format: `text`, `json`, or `auto`, which is text.
     """
 
     inputs: tuple[str, ...]
@@ -112,7 +112,8 @@ class RunConfig:
     def from_json(cls, value: Mapping[str, Any]) -> "RunConfig":
         """The settings that `to_json` gave."""
         tuples = {"inputs", "scorers", "beam_args"}
-        return cls(**{k: tuple(v) if k in tuples else v for k, v in value.items()})
+        settings: dict[str, Any] = {k: tuple(v) if k in tuples else v for k, v in value.items()}
+        return cls(**settings)
 
 
 def load_toml(path: str | Path) -> dict[str, Any]:

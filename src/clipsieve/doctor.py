@@ -26,7 +26,9 @@ class Finding:
     cure: str = ""
 
 
-def examine(device: str = "auto", model: str = TINY, pretrained: str | None = None) -> Iterator[Finding]:
+def examine(
+    device: str = "auto", model: str = TINY, pretrained: str | None = None
+) -> Iterator[Finding]:
     """Look at device, number format, decoder, model and caches; yields findings as they come."""
     try:
         report = resolve_device(device)
@@ -35,7 +37,10 @@ def examine(device: str = "auto", model: str = TINY, pretrained: str | None = No
         return
     if report.device.type == "cpu":
         yield Finding(
-            "device", f"cpu, {report.name}", SLOW, "a GPU is 20 to 200 times as fast for ViT-B and up"
+            "device",
+            f"cpu, {report.name}",
+            SLOW,
+            "a GPU is far faster from ViT-B up",
         )
         units = cpu_bfloat16_units()
         if units:
@@ -61,7 +66,9 @@ def examine(device: str = "auto", model: str = TINY, pretrained: str | None = No
     yield Finding("model cache", f"{cache} {state}{', offline' if offline else ''}")
     room = shutil.disk_usage(".").free / 2**30
     low = room < 5
-    yield Finding("disk", f"{room:.0f} GiB free here", SLOW if low else GOOD, "free some" if low else "")
+    yield Finding(
+        "disk", f"{room:.0f} GiB free here", SLOW if low else GOOD, "free some" if low else ""
+    )
     for name, version in versions.installed().items():
         yield Finding(name.replace("_", " "), version)
 
@@ -71,9 +78,13 @@ def _cores() -> Iterator[Finding]:
     cores = os.cpu_count() or 1
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
     if usable < cores:
-        yield Finding("cores", f"{usable} of {cores} usable", SLOW, "raise the process's CPU affinity")
+        yield Finding(
+            "cores", f"{usable} of {cores} usable", SLOW, "raise the process's CPU affinity"
+        )
     else:
         yield Finding("cores", str(cores))
     threads = torch.get_num_threads()
     if threads < usable:
-        yield Finding("torch threads", f"{threads} on {usable} cores", SLOW, "unset OMP_NUM_THREADS")
+        yield Finding(
+            "torch threads", f"{threads} on {usable} cores", SLOW, "unset OMP_NUM_THREADS"
+        )

@@ -75,12 +75,15 @@ class Meter:
         """`shard` is committed, or has failed."""
         self.on_change({"end": shard})
 
-    def add(self, **amounts: int) -> None:
-        """Add to `rows`, `failed_rows`, `shards` or `failed_shards`."""
+    def add(
+        self, rows: int = 0, failed_rows: int = 0, shards: int = 0, failed_shards: int = 0
+    ) -> None:
+        """Add to the counters of these names."""
         with self._lock:
-            self._now = self._now + Snapshot(**amounts)
+            self._now = self._now + Snapshot(rows, failed_rows, shards, failed_shards)
             now = time.monotonic()
-            due, message = now - self._told > 0.5, {"meter": self._now.to_json()}
+            due = now - self._told > 0.5
+            message: dict[str, object] = {"meter": self._now.to_json()}
             self._told = now if due else self._told
         if due:
             self.on_change(message)

@@ -163,7 +163,7 @@ class ScoreJob:
                 "`clipsieve run` again"
             )
         captions = samples["caption"].to_pylist()
-        text = embedded_from(stored, "text")
+        text = embedded_from(stored, "text", self.model["dim"])
         texts = {"": text}
         references: dict[str, References] = {}
         prompts = Prompts.of(scorers)
@@ -176,25 +176,26 @@ class ScoreJob:
                 lists = [refs or [] for refs in samples[self.references_col].to_pylist()]
                 references[prompt] = References.encoded(encoder.with_prompt(prompt), lists)
         uid = samples["uid"].combine_chunks()
-        return PairBatch(uid, embedded_from(stored, "image"), texts, references, captions)
+        return PairBatch(
+            uid, embedded_from(stored, "image", self.model["dim"]), texts, references, captions
+        )
 
 
-def embedded_from(table: pa.Table, side: str) -> Embedded:
+def embedded_from(table: pa.Table, side: str, dim: int) -> Embedded:
     """Un-normalised vectors of one side of an embeddings table: unit vector times norm.
 
     Args:
       table: a table of `embeddings/`.
       side: "image" or "text".
+      dim: components of a vector.
     """
     column = table[f"{side}_embedding"].combine_chunks()
     valid = np.asarray(column.is_valid())
-    dim = column.type.list_size
-    unit = np.asarray(column.values).reshape(-1, dim)[column.offset : column.offset + len(column)]
-    norms = table[f"{side}_norm"].fill_null(0).to_numpy().astype(np.float64)
-    wide = unit.astype(np.float64)
-    lengths = np.linalg.norm(wide, axis=1)
-    scale = np.divide(norms, lengths, out=np.zeros_like(norms), where=valid & (lengths > 0))
-    return Embedded((wide * scale[:, None]).astype(np.float32), valid)
+    unit = column.flatten().to_numpy().astype(np.float64).reshape(-1, dim)
+    norms = table[f"{side}_norm"].drop_null().to_numpy().astype(np.float64)
+    raw = np.zeros((len(column), dim), np.float32)
+    raw[valid] = unit * (norms / np.linalg.norm(unit, axis=1))[:, None]
+    return Embedded(raw, valid)
 
 
 def _encoded(

@@ -25,10 +25,10 @@ class Teller:
     """Says what happens, in the form that the reader of standard error can use."""
 
     def __init__(self, log_format: str = "auto", run_id: str | None = None) -> None:
-        """A teller of `text`, `json`, or `auto`: text on a terminal, else JSON."""
+        """A teller of `text`, `json`, or `auto`, which is text."""
         self.console = Console(stderr=True, highlight=False)
         terminal = self.console.is_terminal
-        self.json = log_format == "json" or (log_format == "auto" and not terminal)
+        self.json = log_format == "json"
         self.live = terminal and not self.json
         self.run_id = run_id
 

@@ -107,7 +107,12 @@ def cpu_bfloat16_units() -> tuple[str, ...]:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return ()
-    flags = {word for line in text.splitlines() if line[:5] in ("flags", "Featu") for word in line.split()}
+    flags = {
+        word
+        for line in text.splitlines()
+        if line[:5] in ("flags", "Featu")
+        for word in line.split()
+    }
     known = {"amx_bf16": "amx_bf16", "avx512_bf16": "avx512_bf16", "svebf16": "sve_bf16"}
     return tuple(name for flag, name in known.items() if flag in flags)
 
@@ -127,7 +132,7 @@ def _why_no_cuda() -> str:
     if torch.version.cuda is None:
         return "this torch was built without CUDA"
     try:
-        torch.cuda.init()
+        torch.cuda.init()  # type: ignore[no-untyped-call]
     except RuntimeError as error:
         return str(error).splitlines()[0]
     return "torch.cuda.is_available() is false"

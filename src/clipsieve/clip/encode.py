@@ -111,7 +111,8 @@ class Encoder:
         def forward(part: torch.Tensor) -> torch.Tensor:
             moved = part.to(self.model.device, non_blocking=True)
             inputs = normalize(moved, self.model.preprocess, self.model.dtype)
-            return module.encode_image(inputs, normalize=False)
+            features: torch.Tensor = module.encode_image(inputs, normalize=False)
+            return features
 
         return self._forward(forward, pixels)
 
@@ -122,7 +123,8 @@ class Encoder:
         def forward(part: torch.Tensor) -> torch.Tensor:
             moved = part.to(self.model.device, non_blocking=True)
             if tower is None:
-                return module.encode_text(moved, normalize=False)
+                features: torch.Tensor = module.encode_text(moved, normalize=False)
+                return features
             exact = self.model.device.type == "cpu"
             with sdpa_kernel(SDPBackend.MATH) if exact else nullcontext():
                 return encode_cut_text(tower, moved)
@@ -149,7 +151,7 @@ class Encoder:
             torch.cuda.empty_cache()
         half = (len(inputs) + 1) // 2
         self.batch_size = min(self.batch_size, half)
-        return torch.cat([self._forward(forward, part) for part in inputs.split(half)])
+        return torch.cat([self._forward(forward, part) for part in (inputs[:half], inputs[half:])])
 
 
 def out_of_memory(error: RuntimeError) -> bool:

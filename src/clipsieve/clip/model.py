@@ -27,7 +27,11 @@ from clipsieve.store.layout import slug
 TINY = "tiny"
 TINY_FOLDER = Path(__file__).resolve().parents[1] / "demo" / "tiny"
 _PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
-_CHECKPOINTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "model.safetensors")
+_CHECKPOINTS = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "model.safetensors",
+)
 
 Tokenizer = Callable[[Sequence[str]], torch.Tensor]
 """Maps B captions to (B, context length) int64 token ids."""
@@ -134,9 +138,7 @@ def load_model(model: str, pretrained: str | None, device: torch.device, dtype: 
         preprocess=preprocess.to_json(),
         dtype=dtype,
     )
-    return ClipModel(
-        identity, module, tokenizer, preprocess, device, DTYPES[dtype], tuple(notes)
-    )
+    return ClipModel(identity, module, tokenizer, preprocess, device, DTYPES[dtype], tuple(notes))
 
 
 def causal_text_tower(module: torch.nn.Module) -> torch.nn.Module | None:
@@ -147,10 +149,7 @@ def causal_text_tower(module: torch.nn.Module) -> torch.nn.Module | None:
     """
     tower = getattr(module, "text", module)
     pool = getattr(tower, "pool_type", getattr(tower, "text_pool_type", None))
-    known = all(
-        hasattr(tower, name)
-        for name in ("token_embedding", "positional_embedding", "transformer", "ln_final", "text_projection")
-    )
+    known = all(hasattr(tower, name) for name in _TOWER_PARTS)
     causal = known and getattr(tower, "attn_mask", None) is not None
     plain = getattr(tower, "cls_emb", None) is None and not getattr(tower, "use_pad_mask", False)
     return tower if causal and plain and pool in ("argmax", "eos") else None
@@ -176,12 +175,13 @@ def encode_cut_text(tower: torch.nn.Module, tokens: torch.Tensor) -> torch.Tenso
     x = parts.ln_final(parts.transformer(x, attn_mask=parts.attn_mask[:length, :length]))
     pool = getattr(parts, "pool_type", getattr(parts, "text_pool_type", None))
     end = getattr(parts, "eos_id", getattr(parts, "text_eos_id", None))
-    x = text_global_pool(x, tokens, pool, eos_token_id=end)
+    pooled: torch.Tensor = text_global_pool(x, tokens, pool, eos_token_id=end)
     if parts.text_projection is None:
-        return x
+        return pooled
     if isinstance(parts.text_projection, torch.nn.Linear):
-        return parts.text_projection(x)
-    return x @ parts.text_projection
+        projected: torch.Tensor = parts.text_projection(pooled)
+        return projected
+    return pooled @ parts.text_projection
 
 
 def end_positions(tower: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
@@ -190,7 +190,7 @@ def end_positions(tower: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
     if getattr(parts, "pool_type", getattr(parts, "text_pool_type", None)) == "argmax":
         return tokens.argmax(dim=-1)
     end = getattr(parts, "eos_id", getattr(parts, "text_eos_id", None))
-    return (tokens == end).int().argmax(dim=-1)
+    return torch.eq(tokens, end).int().argmax(dim=-1)
 
 
 def library_version() -> str:

@@ -198,7 +198,7 @@ def uid_hash(uids: pa.Array) -> str:
 
 def embeddings_table(uids: pa.Array, image: Embedded, text: Embedded) -> pa.Table:
     """Unit vectors in float16 and their norms; NULL where a row has none."""
-    schema = embeddings_schema(uids.type, image.vectors.shape[1])
+    schema = embeddings_schema(uids.type)
     columns = [uids]
     for side in (image, text):
         norms = np.linalg.norm(side.vectors.astype(np.float64), axis=1)
@@ -210,7 +210,7 @@ def embeddings_table(uids: pa.Array, image: Embedded, text: Embedded) -> pa.Tabl
 
 
 def scores_table(uids: pa.Array, scorer: Scorer, scores: Mapping[str, np.ndarray]) -> pa.Table:
-    """uid and one float32 column a score; NULL where a score is undefined."""
+    """The uid and one float32 column a score; NULL where a score is undefined."""
     schema = pa.schema([pa.field("uid", uids.type), *scorer.columns])
     return pa.Table.from_arrays(
         [uids, *(nullable(scores[name]) for name in scorer.columns.names)], schema=schema

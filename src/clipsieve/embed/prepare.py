@@ -228,7 +228,8 @@ def _urls(carried: pa.Table, low: int, high: int) -> list[str | None]:
     """The url of each row, None where the source has none."""
     if "url" not in carried.column_names:
         return [None] * (high - low)
-    return carried["url"].slice(low, high - low).cast(pa.string()).to_pylist()
+    urls: list[str | None] = carried["url"].slice(low, high - low).cast(pa.string()).to_pylist()
+    return urls
 
 
 def _uids(batch: RowBatch, low: int, high: int, hashed: list[str]) -> pa.Array:

@@ -85,7 +85,9 @@ class ShardBuilder:
         self._sizes: list[tuple[int, int]] = []
         self._decoded = 0
         self._metered = (0, 0)
-        self._tokens: dict[str, list[Future[torch.Tensor]]] = {prompt: [] for prompt in prompts.captions}
+        self._tokens: dict[str, list[Future[torch.Tensor]]] = {
+            prompt: [] for prompt in prompts.captions
+        }
 
     def add(self, chunk: Chunk) -> None:
         """Take the next rows; encodes a batch of images as soon as it is full."""
@@ -113,7 +115,8 @@ class ShardBuilder:
         image = self._image_embedded(image_numbers)
         with METER.timing("encode"):
             texts = {
-                prompt: Embedded.gather(self._encode_text(prompt), text_numbers) for prompt in self._prompts.captions
+                prompt: Embedded.gather(self._encode_text(prompt), text_numbers)
+                for prompt in self._prompts.captions
             }
             references = self._references()
         captions = [caption for chunk in self._chunks for caption in chunk.captions]
@@ -158,8 +161,9 @@ class ShardBuilder:
         """Image features of each row."""
         dim = self._encoder.model.identity.dim
         features = np.concatenate(self._image_parts or [np.empty((0, dim), np.float32)])
+        # The last slot is for number -1: no image.
         slots = np.array([s if isinstance(s, int) else -1 for s in self._image_slots] + [-1])
-        return Embedded.gather(features, slots[numbers])  # number -1 picks the last slot, which is -1
+        return Embedded.gather(features, slots[numbers])
 
     def _encode_text(self, prompt: str) -> np.ndarray:
         """Features of the distinct captions, by caption number."""

@@ -60,7 +60,9 @@ class Embedded:
         """(N, D) float64 vectors of unit norm, normalised in float64; zeros where not valid."""
         wide = self.vectors.astype(np.float64)
         norms = np.linalg.norm(wide, axis=1, keepdims=True)
-        return np.divide(wide, norms, out=np.zeros_like(wide), where=norms > 0)
+        unit = np.zeros_like(wide)
+        np.divide(wide, norms, out=unit, where=norms > 0)
+        return unit
 
 
 @dataclass(frozen=True, slots=True)

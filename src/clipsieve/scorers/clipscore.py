@@ -51,7 +51,8 @@ def clip_score(similarity: np.ndarray, weight: float = PAPER_WEIGHT) -> np.ndarr
     >>> clip_score(np.array([0.3, -0.2])).tolist()
     [0.75, 0.0]
     """
-    return weight * np.maximum(similarity, 0.0)
+    score: np.ndarray = weight * np.maximum(similarity, 0.0)
+    return score
 
 
 def reference_similarity(text: Embedded, references: References) -> np.ndarray:
@@ -146,7 +147,9 @@ class RefClipScore:
     version = 1
     columns = pa.schema(
         [
-            _column("clip_reference_similarity", "highest cosine with a reference", "[-1, 1]", PAPER),
+            _column(
+                "clip_reference_similarity", "highest cosine with a reference", "[-1, 1]", PAPER
+            ),
             _column("ref_clip_score", "harmonic mean of CLIP-S and references", "[0, 2.5]", PAPER),
         ]
     )

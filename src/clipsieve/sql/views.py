@@ -7,7 +7,7 @@ from importlib.resources import files
 from clipsieve.schemas import __name__ as SCHEMAS
 from clipsieve.store.atomic import write_text
 from clipsieve.store.dataset import Dataset
-from clipsieve.store.layout import Layout, slug
+from clipsieve.store.layout import Layout
 
 #: Models whose cosine has a published column name, by model and pretrained tag.
 _PUBLISHED = {
@@ -25,14 +25,16 @@ def views_sql(layout: Layout, dataset: Dataset) -> str:
     if _any(layout, "samples/*.parquet"):
         parts.append(blocks["samples"])
     embeddings = dataset.embeddings
-    if embeddings and _any(layout, f"embeddings/{embeddings['model']}/rev={embeddings['rev']}/*.parquet"):
+    if embeddings and _any(
+        layout, f"embeddings/{embeddings['model']}/rev={embeddings['rev']}/*.parquet"
+    ):
         parts.append(_filled(blocks["embeddings"], embeddings))
     for family, revision in sorted(dataset.families.items()):
         if _any(layout, f"scores/{family}/rev={revision}/*.parquet"):
             parts.append(_filled(blocks["family"], {"family": family, "rev": revision}))
     build = dataset.wide.get("build")
     if build and _any(layout, f"wide/build={build}/*.parquet"):
-        alias = f", clip_similarity AS {published_name(dataset.model)}"
+        alias = f", clip_similarity AS {published_name(dataset)}"
         values = {"build": build, "aliases": alias if "clip" in dataset.families else ""}
         parts.append(_filled(blocks["scores"], values))
     if _any(layout, "_runs/*.json"):
@@ -53,23 +55,22 @@ def write_sql(layout: Layout, dataset: Dataset) -> None:
     write_text(layout.sql / "macros.sql", macros_sql())
 
 
-def published_name(model: Mapping[str, object]) -> str:
-    """Name under which others know `clip_similarity` of this model.
+def published_name(dataset: Dataset) -> str:
+    """Name under which others know `clip_similarity` of the dataset's model.
 
     `clip_b32_similarity_score` and `clip_l14_similarity_score` for OpenAI's two, as in DataComp;
     `clip_<model>_similarity_score` in lower case for every other.
 
-    >>> published_name({"model": "ViT-L-14", "pretrained": "openai"})
+    >>> model = {"model": "ViT-L-14", "pretrained": "openai"}
+    >>> published_name(Dataset(model=model, embeddings={"model": "ViT-L-14-openai"}))
     'clip_l14_similarity_score'
-    >>> published_name({"model": "ViT-B-16", "pretrained": "dfn2b"})
+    >>> published_name(Dataset(embeddings={"model": "ViT-B-16-dfn2b"}))
     'clip_vit_b_16_dfn2b_similarity_score'
     """
-    name, pretrained = str(model.get("model", "")), model.get("pretrained")
-    known = _PUBLISHED.get((name, str(pretrained)))
-    if known:
-        return known
-    full = slug(f"{name}_{pretrained}" if pretrained else name)
-    return f"clip_{re.sub('[^a-z0-9]+', '_', full.lower()).strip('_')}_similarity_score"
+    model = dataset.model
+    known = _PUBLISHED.get((str(model.get("model")), str(model.get("pretrained"))))
+    name = re.sub("[^a-z0-9]+", "_", dataset.embeddings["model"].lower()).strip("_")
+    return known or f"clip_{name}_similarity_score"
 
 
 def _blocks() -> dict[str, str]:

@@ -26,16 +26,27 @@ def nullable(values: np.ndarray) -> pa.Array:
     return pa.array(column, mask=~np.isfinite(column))
 
 
-def vectors(unit: np.ndarray, valid: np.ndarray) -> pa.FixedSizeListArray:
-    """A float16 vector column from `unit` (N, D) float; rows not `valid` (N,) bool are NULL."""
-    half = np.ascontiguousarray(np.where(valid[:, None], unit, 0), dtype=np.float16)
-    values = pa.array(half.reshape(-1))
-    return pa.FixedSizeListArray.from_arrays(values, half.shape[1], mask=pa.array(~valid))
+def vectors(unit: np.ndarray, valid: np.ndarray) -> pa.ListArray:
+    """A float16 vector column from `unit` (N, D) float; rows not `valid` (N,) bool are NULL.
+
+    The type is `list<float16>`, every list of D: a Parquet file stores it as it would a
+    fixed-size list, but Arrow cannot read a NULL fixed-size list back ("Expected all lists to be
+    of size=D but index i had size=0", pyarrow 25).
+    """
+    half = np.ascontiguousarray(unit[valid], dtype=np.float16)
+    offsets = np.concatenate([[0], np.cumsum(valid)]) * unit.shape[1]
+    return pa.ListArray.from_arrays(
+        pa.array(offsets, pa.int32()), pa.array(half.reshape(-1)), mask=pa.array(~valid)
+    )
+
+
+def is_vector(field: pa.Field) -> bool:
+    """Whether a column holds vectors."""
+    return bool(pa.types.is_list(field.type) and field.type.value_type == pa.float16())
 
 
 def open_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     """A writer to `path` with the encodings above; the caller closes it."""
-    has_vectors = any(pa.types.is_fixed_size_list(field.type) for field in schema)
     return pq.ParquetWriter(
         path,
         schema,
@@ -44,14 +55,12 @@ def open_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
         column_encoding={
             field.name: "BYTE_STREAM_SPLIT" for field in schema if field.type == pa.float32()
         },
-        write_page_index=not has_vectors,
     )
 
 
 def write_table(path: Path, table: pa.Table, footer: Mapping[str, str]) -> None:
     """Replace `path` by `table` with `footer` as key-value metadata."""
-    vectors_inside = any(pa.types.is_fixed_size_list(field.type) for field in table.schema)
-    rows = VECTOR_ROW_GROUP_ROWS if vectors_inside else ROW_GROUP_ROWS
+    rows = VECTOR_ROW_GROUP_ROWS if any(map(is_vector, table.schema)) else ROW_GROUP_ROWS
     with replacing(path) as temporary:
         with open_writer(temporary, table.schema) as writer:
             writer.write_table(table, row_group_size=rows)

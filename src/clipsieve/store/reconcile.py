@@ -78,7 +78,8 @@ def _account(
         problems.append(f"source cannot be counted: {error}")
     try:
         ledger = pq.read_table(
-            layout.samples(item.shard), columns=["uid", "shard", "row", "status", "error"],
+            layout.samples(item.shard),
+            columns=["uid", "shard", "row", "status", "error"],
             partitioning=None,
         )
     except FileNotFoundError:
@@ -92,9 +93,7 @@ def _account(
     problems += _ledger_problems(item, ledger)
     problems += _family_problems(layout, dataset, item.shard, ledger["uid"])
     states = dict(sorted(Counter(ledger["status"].to_pylist()).items(), key=str))
-    return ShardAccount(
-        item.shard, item.uri, source_rows, ledger.num_rows, states, tuple(problems)
-    )
+    return ShardAccount(item.shard, item.uri, source_rows, ledger.num_rows, states, tuple(problems))
 
 
 def _ledger_problems(item: WorkItem, ledger: pa.Table) -> Iterator[str]:

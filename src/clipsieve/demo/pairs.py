@@ -1,11 +1,7 @@
 """Decoded picture-caption pairs for training and evaluating the tiny model."""
 
 import io
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
-from typing import TypeVar, TypeVarTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +9,8 @@ from PIL import Image
 
 from clipsieve.demo.captions import Caption
 from clipsieve.demo.encodings import jpeg
-from clipsieve.demo.samples import Mixture, kind_of, make_sample, record_rng
-
-Arguments = TypeVarTuple("Arguments")
-Result = TypeVar("Result")
+from clipsieve.demo.processes import spread
+from clipsieve.demo.samples import Mixture, jpeg_quality, kind_of, make_sample, record_rng
 
 MODEL_SIDE = 64  #: pixels the tiny model looks at
 CHUNK = 1000
@@ -51,8 +45,8 @@ def _make_chunk(seed: int, start: int, stop: int, mixture: Mixture) -> Pairs:
     images, samples = [], []
     for index in range(start, stop):
         rng = record_rng(seed, index)
-        sample = make_sample(seed, index, kind_of(seed, index, mixture), rng)
-        file = jpeg(sample.scene.image, quality=int(rng.integers(75, 96)))
+        sample = make_sample(seed, kind_of(seed, index, mixture), rng)
+        file = jpeg(sample.scene.image, quality=jpeg_quality(rng))
         images.append(model_view(Image.open(io.BytesIO(file))))
         samples.append(sample)
     return Pairs(
@@ -83,17 +77,3 @@ def make_pairs(seed: int, count: int, mixture: Mixture, processes: int = 1) -> P
         [colour for part in parts for colour in part.colours],
         np.concatenate([part.single for part in parts]),
     )
-
-
-def spread(
-    function: Callable[[*Arguments], Result], calls: list[tuple[*Arguments]], processes: int
-) -> Iterator[Result]:
-    """Results of `function(*call)` for each call in order, computed by some processes."""
-    if processes < 2 or len(calls) < 2:
-        for call in calls:
-            yield function(*call)
-        return
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(function, *call) for call in calls]
-        for future in futures:
-            yield future.result()

@@ -1,5 +1,6 @@
 """Which record is of which kind, and the picture and caption each kind begins with."""
 
+import dataclasses
 import functools
 from dataclasses import dataclass
 from enum import StrEnum
@@ -175,7 +176,9 @@ def earlier_matched(
     """The index of a matched record up to one block before `index`; None if there is none."""
     start = max(0, index - mixture.size)
     matched = [
-        earlier for earlier in range(start, index) if kind_of(seed, earlier, mixture) is Kind.MATCHED
+        earlier
+        for earlier in range(start, index)
+        if kind_of(seed, earlier, mixture) is Kind.MATCHED
     ]
     return choose(rng, matched) if matched else None
 
@@ -185,14 +188,18 @@ def repeated_scene(seed: int) -> Scene:
     return make_class_scene(np.random.default_rng([seed, 0, _REPEATED_STREAM]), "flower")
 
 
-def make_sample(seed: int, index: int, kind: Kind, rng: np.random.Generator) -> Sample:
+def jpeg_quality(rng: np.random.Generator) -> int:
+    """A JPEG quality as found on the web, 75 to 95."""
+    return int(rng.integers(75, 96))
+
+
+def make_sample(seed: int, kind: Kind, rng: np.random.Generator) -> Sample:
     """Draw the scene and caption of one record that is not a copy of another record.
 
     Args:
       seed: of the whole data set.
-      index: of the record; only names it.
-      kind: ground truth.  Kinds that are about the file alone, and copies, begin as a matched
-        pair.
+      kind: ground truth.  Kinds that are about the file or the caption's form begin as a
+        matched pair.
       rng: the record's generator.
     """
     if kind is Kind.HELD_OUT_CLASS:
@@ -203,14 +210,12 @@ def make_sample(seed: int, index: int, kind: Kind, rng: np.random.Generator) -> 
         scene = noise.blank_scene(rng)
     elif kind is Kind.REPEATED_CAPTION:
         scene = repeated_scene(seed)
-        image = noise.near_copy(scene.image, rng)
-        scene = Scene(image, scene.caption, scene.class_name, scene.colour, scene.single)
+        scene = dataclasses.replace(scene, image=noise.near_copy(scene.image, rng))
     else:
         scene = make_scene(rng)
     caption = scene.caption
     if kind is Kind.WATERMARK:
-        image = noise.watermarked(scene.image, rng)
-        scene = Scene(image, caption, scene.class_name, scene.colour, scene.single)
+        scene = dataclasses.replace(scene, image=noise.watermarked(scene.image, rng))
     elif kind is Kind.MISMATCHED:
         caption = make_scene(rng).caption
     elif kind is Kind.BOILERPLATE:

@@ -1,5 +1,6 @@
 """Captioned pictures: single things, several, counts, digits and textures."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -214,16 +215,11 @@ LAYOUTS: tuple[tuple[Callable[[np.random.Generator], Scene], float], ...] = (
 
 def _finished(scene: Scene, rng: np.random.Generator) -> Scene:
     prefix, suffix = choose(rng, PREFIXES), choose(rng, SUFFIXES)
-    caption = Caption(
-        scene.caption.things,
-        scene.caption.relation,
-        scene.caption.place,
-        scene.caption.background,
-        prefix,
-        suffix,
+    return dataclasses.replace(
+        scene,
+        image=weathered(scene.image, rng),
+        caption=dataclasses.replace(scene.caption, prefix=prefix, suffix=suffix),
     )
-    image = weathered(scene.image, rng)
-    return Scene(image, caption, scene.class_name, scene.colour, scene.single)
 
 
 def make_scene(rng: np.random.Generator) -> Scene:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from clipsieve.demo.palette import Colour
 
@@ -36,9 +36,14 @@ class Frame:
         return np.hypot(_COLUMN - x, _ROW - y), np.arctan2(_ROW - y, _COLUMN - x)
 
 
+def _plane(values: ArrayLike) -> Plane:
+    """Weights from numbers or truth values."""
+    return np.asarray(values, np.float32)
+
+
 def _wave(phase: Plane) -> Plane:
     """1 in the first half of each turn of `phase` (turns), else 0."""
-    return (phase % 1.0 < 0.5).astype(np.float32)
+    return _plane(phase % 1.0 < 0.5)
 
 
 def _stripes(frame: Frame) -> Plane:
@@ -47,19 +52,19 @@ def _stripes(frame: Frame) -> Plane:
 
 def _checkerboard(frame: Frame) -> Plane:
     step = frame.period / 1.6
-    return (np.floor(frame.u / step) + np.floor(frame.v / step)) % 2
+    return _plane((np.floor(frame.u / step) + np.floor(frame.v / step)) % 2)
 
 
 def _dots(frame: Frame) -> Plane:
     half = frame.period / 2
     distance = np.hypot(frame.u % frame.period - half, frame.v % frame.period - half)
-    return (distance < frame.period * frame.rng.uniform(0.25, 0.36)).astype(np.float32)
+    return _plane(distance < frame.period * frame.rng.uniform(0.25, 0.36))
 
 
 def _grid(frame: Frame) -> Plane:
     line = frame.period * 0.2
     on_line = (frame.u % frame.period < line) | (frame.v % frame.period < line)
-    return on_line.astype(np.float32)
+    return _plane(on_line)
 
 
 def _rings(frame: Frame) -> Plane:
@@ -67,11 +72,11 @@ def _rings(frame: Frame) -> Plane:
 
 
 def _gradient(frame: Frame) -> Plane:
-    return (frame.u - frame.u.min()) / np.ptp(frame.u)
+    return _plane((frame.u - frame.u.min()) / np.ptp(frame.u))
 
 
 def _plaid(frame: Frame) -> Plane:
-    return (_wave(frame.u / frame.period) + _wave(frame.v / frame.period)) / 2
+    return _plane((_wave(frame.u / frame.period) + _wave(frame.v / frame.period)) / 2)
 
 
 def _rays(frame: Frame) -> Plane:
@@ -88,7 +93,7 @@ def _bricks(frame: Frame) -> Plane:
     height, width, mortar = frame.period * 0.7, frame.period * 1.4, frame.period * 0.12
     shift = np.floor(frame.v / height) % 2 * width / 2
     on_mortar = (frame.v % height < mortar) | ((frame.u + shift) % width < mortar)
-    return on_mortar.astype(np.float32)
+    return _plane(on_mortar)
 
 
 def _waves(frame: Frame) -> Plane:
@@ -130,5 +135,4 @@ def texture(name: str, first: Colour, second: Colour, rng: np.random.Generator) 
     cosine, sine = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     frame = Frame(x * cosine + y * sine, y * cosine - x * sine, rng.uniform(12, 30), rng)
     weight = weights(frame)[..., np.newaxis]
-    mixed = np.float32(first) * weight + np.float32(second) * (1 - weight)
-    return mixed.astype(np.float32)
+    return _plane(first) * weight + _plane(second) * (1 - weight)

@@ -65,9 +65,7 @@ def caption_variants(captions: list[Caption]) -> list[list[str]]:
     ]
 
 
-def draw_variants(
-    several: torch.Tensor, drop: float, generator: torch.Generator
-) -> torch.Tensor:
+def draw_variants(several: torch.Tensor, drop: float, generator: torch.Generator) -> torch.Tensor:
     """Choose the version of `caption_variants` that each pair of a batch shows this time.
 
     Args:
@@ -186,7 +184,7 @@ def train(
         entropy = functional.cross_entropy
         loss = (entropy(logits, target) + entropy(logits.T, target)) / 2
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         with torch.no_grad():

@@ -5,6 +5,7 @@ splits exactly as the full one.  Other text still encodes, in smaller pieces.
 """
 
 import gzip
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -40,7 +41,7 @@ def merges_of(symbols: Sequence[str], ranks: Mapping[Merge, int]) -> set[Merge]:
     applied: set[Merge] = set()
     word = list(symbols)
     while True:
-        known = [pair for pair in zip(word, word[1:], strict=False) if pair in ranks]
+        known = [pair for pair in itertools.pairwise(word) if pair in ranks]
         if not known:
             return applied
         best = min(known, key=ranks.__getitem__)

@@ -27,6 +27,9 @@ from torchvision.io import ImageReadMode, decode_jpeg
 from clipsieve.clip.decode import decode_image
 from clipsieve.clip.preprocess import Preprocess, resize_and_crop
 
+#: File bytes, the same as a tensor, decoded (3, H, W) pixels.
+Picture = tuple[bytes, torch.Tensor, torch.Tensor]
+
 SIZES = ((256, 256), (384, 256), (512, 341), (640, 427), (640, 640), (1600, 1067))
 
 
@@ -42,6 +45,14 @@ def main() -> None:
     preprocess = Preprocess.from_config(asdict(config))
     transform = image_transform_v2(config, is_train=False)
 
+    ways: list[Callable[[Picture], object]] = [
+        lambda picture: transform(Image.open(io.BytesIO(picture[0]))),
+        lambda picture: decode_image(picture[0], preprocess),
+        lambda picture: simplejpeg.decode_jpeg(picture[0], "RGB"),
+        lambda picture: decode_jpeg(picture[1], mode=ImageReadMode.RGB),
+        lambda picture: Image.open(io.BytesIO(picture[0])).load(),
+        lambda picture: resize_and_crop(picture[2], preprocess),
+    ]
     print("milliseconds a picture (median)")
     print(f"{'size':>11} {'open_clip':>9} {'ours':>6} {'ratio':>6} | parts: ", end="")
     print("simplejpeg torchvision pillow | resize_and_crop")
@@ -51,15 +62,8 @@ def main() -> None:
         arrays = [np.array(simplejpeg.decode_jpeg(data)) for data in files]
         tensors = [torch.from_numpy(array).permute(2, 0, 1) for array in arrays]
         buffers = [torch.frombuffer(bytearray(data), dtype=torch.uint8) for data in files]
-        ways: list[Callable[[int], object]] = [
-            lambda i, files=files: transform(Image.open(io.BytesIO(files[i]))),
-            lambda i, files=files: decode_image(files[i], preprocess),
-            lambda i, files=files: simplejpeg.decode_jpeg(files[i], "RGB"),
-            lambda i, buffers=buffers: decode_jpeg(buffers[i], mode=ImageReadMode.RGB),
-            lambda i, files=files: Image.open(io.BytesIO(files[i])).load(),
-            lambda i, tensors=tensors: resize_and_crop(tensors[i], preprocess),
-        ]
-        times = interleaved(ways, len(files), options.repeats)
+        pictures = list(zip(files, buffers, tensors, strict=True))
+        times = interleaved(ways, pictures, options.repeats)
         ratio = times[0] / times[1]
         if max(width, height) <= 640:
             ratios.append(ratio)
@@ -87,11 +91,13 @@ def encode(image: Image.Image, width: int, height: int, quality: int) -> bytes:
     return file.getvalue()
 
 
-def interleaved(ways: list[Callable[[int], object]], pictures: int, repeats: int) -> list[float]:
+def interleaved(
+    ways: list[Callable[[Picture], object]], pictures: list[Picture], repeats: int
+) -> list[float]:
     """Median milliseconds of each way over all pictures, the ways taking turns."""
     times: list[list[float]] = [[] for _ in ways]
     for _ in range(repeats):
-        for picture in range(pictures):
+        for picture in pictures:
             for way, record in zip(ways, times, strict=True):
                 start = time.perf_counter()
                 way(picture)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import open_clip
+import PIL
 import pytest
 import simplejpeg
 import skimage
@@ -166,6 +167,10 @@ class TestJpegAgainstOpenClip:
         assert (result.width, result.height) == (300, 200)
         assert torch.equal(result.pixels, decoded(encode(image, "JPEG")).pixels)
 
+    def test_tiff_orientation_is_applied_as_in_open_clip(self):
+        data = encode(photograph().resize((90, 60)), "TIFF", tiffinfo={274: 6})
+        assert torch.equal(decoded(data).pixels, open_clip_pixels(data))
+
     def test_embeddings_agree_with_the_pillow_path(self):
         torch.manual_seed(0)
         model = open_clip.create_model("ViT-B-32", pretrained=None).eval()
@@ -227,6 +232,7 @@ OTHER_FILES = {
     "tiff_32_bit": lambda image: encode(image.convert("I"), "TIFF"),
     "jpeg_cmyk": lambda image: encode(image.convert("CMYK"), "JPEG"),
 }
+OTHER_FILES["tiff_striped"] = lambda image: encode(image, "TIFF", strip_size=1)
 if features.check("avif"):
     OTHER_FILES["avif"] = lambda image: encode(image, "AVIF")
 
@@ -438,6 +444,51 @@ TOO_LARGE = {
 }
 
 
+def directory(tags: int, payload: int, offset: int) -> bytes:
+    """A TIFF directory of `tags` values of `payload` bytes each, all at `offset`."""
+    entries = (struct.pack("<HHII", 1000 + tag, 7, payload, offset) for tag in range(tags))
+    return struct.pack("<H", tags) + b"".join(entries) + bytes(4)
+
+
+def tiff_bomb() -> bytes:
+    return b"II*\0" + struct.pack("<I", 8) + directory(2000, 1 << 19, 8) + bytes(1 << 19)
+
+
+def big_tiff_bomb() -> bytes:
+    entries = (struct.pack("<HHQQ", 1000 + tag, 7, 1 << 19, 8) for tag in range(2000))
+    head = b"II+\0" + struct.pack("<HHQQ", 8, 0, 16, 2000)
+    return head + b"".join(entries) + bytes(8) + bytes(1 << 19)
+
+
+def tiff_sub_directory_bomb() -> bytes:
+    """A sound picture whose EXIF directory, read after the pixels, is the bomb."""
+    data = bytearray(encode(photograph().resize((40, 30)), "TIFF", tiffinfo={305: "x" * 50}))
+    at = data.index(struct.pack("<HHI", 305, 2, 51))
+    data[at : at + 12] = struct.pack("<HHII", 0x8769, 4, 1, len(data))
+    return bytes(data) + directory(2000, 1 << 19, 8) + bytes(1 << 19)
+
+
+def jpeg_exif_bomb() -> bytes:
+    """Through Pillow, because of the extraneous bytes; EXIF in eleven segments, no JFIF."""
+    exif = tiff_bomb()
+    segments = b"".join(
+        b"\xff\xe1" + struct.pack(">H", len(part) + 8) + b"Exif\0\0" + part
+        for part in (exif[at : at + 60_000] for at in range(0, len(exif), 60_000))
+    )
+    data = jpeg()
+    assert data[2:4] == b"\xff\xe0"
+    after = 4 + int.from_bytes(data[4:6], "big")
+    return data[:2] + segments + data[after:-2] + b"\x11\x22\x33" + data[-2:]
+
+
+METADATA_BOMBS = {
+    "tiff": tiff_bomb,
+    "big_tiff": big_tiff_bomb,
+    "tiff_sub_directory": tiff_sub_directory_bomb,
+    "jpeg": jpeg_exif_bomb,
+}
+
+
 class TestLimits:
     @pytest.mark.parametrize("kind", TOO_LARGE)
     def test_large_pictures_are_refused_from_the_header(self, kind):
@@ -464,21 +515,24 @@ class TestLimits:
             "11 bytes, the limit is 10"
         )
 
-    def test_refusing_takes_no_memory(self):
-        """In a process of its own: decoders allocate outside Python."""
-        code = (
-            "import resource; from tests.clip.test_decode import *\n"
-            "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-            "for data in TOO_LARGE.values(): failure(data, RowState.IMAGE_TOO_LARGE)\n"
-            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
-        )
-        run = subprocess.run(
-            [sys.executable, "-W", "error::UserWarning", "-c", code],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        assert int(run.stdout) < 20_000  # KiB
+    @pytest.mark.parametrize("kind", ["tiff", "tiff_sub_directory", "big_tiff", "jpeg"])
+    def test_metadata_that_names_the_same_bytes_again_and_again_is_bounded(self, kind):
+        """Pillow alone copies them for each of thousands of tags: gigabytes."""
+        data = METADATA_BOMBS[kind]()
+        started = time.monotonic()
+        tracemalloc.start()
+        try:
+            result = decode_image(data, SMALL)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        if kind == "jpeg":  # its pixels need no metadata
+            assert isinstance(result, DecodedImage)
+        else:
+            assert isinstance(result, RowFailure)
+            assert "metadata values overlap" in result.error
+        assert peak < 20 * len(data) + (4 << 20)
+        assert time.monotonic() - started < 5
 
     def test_limits_are_inclusive(self):
         data = encode(photograph().resize((40, 30)), "PNG")
@@ -576,22 +630,35 @@ class TestThreads:
         assert later == [before]
 
     @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="counts threads in /proc")
-    def test_decoding_starts_no_threads_even_without_the_initializer(self):
+    def test_decoding_starts_no_threads_and_refusing_takes_no_memory(self):
+        """In a process of its own: pools and memory of other tests would count."""
         code = (
-            "import os, threading; from tests.clip.test_decode import *\n"
-            "torch.set_num_threads(4); data = [jpeg(), encode(photograph(), 'PNG')]\n"
+            "import resource\n"
+            "from tests.clip.test_decode import *\n"
+            "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+            "def threads(): return len(os.listdir('/proc/self/task'))\n"
+            "start = peak()\n"
+            "for data in TOO_LARGE.values(): failure(data, RowState.IMAGE_TOO_LARGE)\n"
+            "grown = peak() - start\n"
+            "torch.set_num_threads(4)\n"
+            "files = [jpeg(), *(encode(photograph(), name) for name in ('PNG', 'TIFF'))]\n"
             "counts = []\n"
             "def work():\n"
-            "    before = len(os.listdir('/proc/self/task'))\n"
-            "    for item in data * 3: decoded(item)\n"
-            "    counts.append(len(os.listdir('/proc/self/task')) - before)\n"
+            "    before = threads()\n"
+            "    for data in files * 3: decoded(data)\n"
+            "    counts.append(threads() - before)\n"
             "thread = threading.Thread(target=work); thread.start(); thread.join()\n"
-            "print(counts)\n"
+            "print(grown, counts[0])\n"
         )
         run = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+            [sys.executable, "-W", "error::UserWarning", "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
         )
-        assert run.stdout.strip() == "[0]"
+        grown_kib, started = map(int, run.stdout.split())
+        assert grown_kib < 20_000
+        assert started == 0
 
 
 class TestOut:
@@ -616,5 +683,5 @@ class TestOut:
 def test_description_names_decoders_and_versions():
     description = decoder_description()
     assert description["jpeg"] == f"simplejpeg {simplejpeg.__version__} (libjpeg-turbo)"
-    assert description["other"] == f"Pillow {Image.__version__}"
+    assert description["other"] == f"Pillow {PIL.__version__}"
     assert description["resize"] == f"torch {torch.__version__} uint8 antialiased"

@@ -1,4 +1,4 @@
-"""The settings of a run: one frozen value, the same keys in Python, TOML and on the command line."""
+"""The settings of a run: one frozen value; Python, TOML and command line share its keys."""
 
 import dataclasses
 import tomllib

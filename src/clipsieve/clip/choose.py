@@ -20,8 +20,8 @@ def load_fastest(model: str, pretrained: str | None, device: torch.device) -> Cl
 
     Where there is a choice (a CPU with bfloat16 units) both are timed on the model itself, in
     turns; bfloat16 is taken only if the model is large enough to matter and its best round is at
-    least `WORTHWHILE` times as fast as float32's.  A note says what was measured.  The choice is recorded with the output, so that a later run of the same folder
-    does not choose again.
+    least `WORTHWHILE` times as fast as float32's.  A note says what was measured.  The choice is
+    recorded with the output, so that a later run of the same folder does not choose again.
     """
     candidates = candidate_dtypes(device)
     if len(candidates) == 1:

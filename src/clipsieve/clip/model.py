@@ -32,6 +32,13 @@ _CHECKPOINTS = (
     "open_clip_pytorch_model.safetensors",
     "model.safetensors",
 )
+_TOWER_PARTS = (
+    "token_embedding",
+    "positional_embedding",
+    "transformer",
+    "ln_final",
+    "text_projection",
+)
 
 Tokenizer = Callable[[Sequence[str]], torch.Tensor]
 """Maps B captions to (B, context length) int64 token ids."""
@@ -181,7 +188,8 @@ def encode_cut_text(tower: torch.nn.Module, tokens: torch.Tensor) -> torch.Tenso
     if isinstance(parts.text_projection, torch.nn.Linear):
         projected: torch.Tensor = parts.text_projection(pooled)
         return projected
-    return pooled @ parts.text_projection
+    projected = pooled @ parts.text_projection
+    return projected
 
 
 def end_positions(tower: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
@@ -189,7 +197,7 @@ def end_positions(tower: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
     parts: Any = tower
     if getattr(parts, "pool_type", getattr(parts, "text_pool_type", None)) == "argmax":
         return tokens.argmax(dim=-1)
-    end = getattr(parts, "eos_id", getattr(parts, "text_eos_id", None))
+    end: int = getattr(parts, "eos_id", getattr(parts, "text_eos_id", 0))
     return torch.eq(tokens, end).int().argmax(dim=-1)
 
 

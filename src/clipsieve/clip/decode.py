@@ -10,7 +10,8 @@ applies it unasked.  Animations give their first frame.
 Nothing is logged or warned about; only libtiff writes about damaged compressed TIFF data to stderr.
 
 Threads: `decode_image` is meant for a small thread pool.  libjpeg-turbo, Pillow's codecs and both
-resizes run without the GIL, on the calling thread (two threads measured 1.8-1.9x one).  ATen's
+resizes run without the GIL, on the calling thread (two threads on two idle cores: 1.8-1.9 times
+one).  ATen's
 uint8 resize never starts OpenMP threads, and pixels are copied by NumPy because `Tensor.copy_`
 of 150 kB would start a team in each decode thread.
 """

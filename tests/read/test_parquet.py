@@ -11,7 +11,7 @@ from clipsieve.schemas.states import RowFailure, RowState
 from tests.read.files import N, all_rows, img2dataset_table, write_parquet
 
 
-def invalid_strings(values, kind=None):
+def invalid_strings(values):
     """A string array of bytes that nobody checked."""
     raw = pa.array(values, pa.binary())
     return pa.Array.from_buffers(pa.string(), len(raw), raw.buffers())
@@ -184,7 +184,7 @@ def test_captions_that_are_not_utf8_are_replaced_and_said(tmp_path, kind):
     if kind == "list":
         column = pa.ListArray.from_arrays([0, 1, 2, 3], column)
     if kind == "dictionary":
-        column = pa.DictionaryArray.from_arrays([0, 1, None], column)
+        column = pa.DictionaryArray.from_arrays(pa.array([0, 1, None]), column[:2])
     table = pa.table({"jpg": pa.array([b"x", b"", b"z"]), "caption": column})
     write_parquet(tmp_path / "a.parquet", table)
     rows = all_rows(plan_input(str(tmp_path)))

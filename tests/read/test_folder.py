@@ -151,7 +151,7 @@ def test_img2dataset_files_output_is_a_folder(tmp_path):
 def test_columns_of_folders_are_checked(photos):
     with pytest.raises(UsageError, match="image_col 'jpg' has no meaning for folders of pictures"):
         plan_input(str(photos), ReadOptions(image_col="jpg"))
-    with pytest.raises(UsageError, match="caption_col 'alt' is not a column of .*photos; its col"):
+    with pytest.raises(UsageError, match=r"caption_col 'alt' is not a column of .*photos; its col"):
         plan_input(str(photos), ReadOptions(caption_col="alt"))
 
 

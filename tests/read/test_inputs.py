@@ -67,7 +67,7 @@ def test_braces(pattern, names):
 def test_braces_that_never_end_are_refused():
     with pytest.raises(UsageError, match="stands for more than 1,000,000 names"):
         expand_braces("{0..9999999999}")
-    with pytest.raises(UsageError, match="step 0 in the brace range {1..5..0} never ends"):
+    with pytest.raises(UsageError, match=r"step 0 in the brace range \{1\.\.5\.\.0\} never ends"):
         expand_braces("{1..5..0}")
 
 
@@ -167,7 +167,7 @@ def test_content_counts_not_the_name(tmp_path):
     assert plan_input(str(tmp_path / "table.tar")).source.format == InputFormat.PARQUET
     write_tar(tmp_path / "a.parquet", sample("a", jpg=b"1", txt=b"t"))
     assert plan_input(str(tmp_path / "a.parquet")).source.format == InputFormat.WEBDATASET
-    with pytest.raises(UsageError, match="inputs of different formats: .*; plan each format on"):
+    with pytest.raises(UsageError, match=r"inputs of different formats: .*; plan each format on"):
         plan_input(str(tmp_path / "*"))
 
 
@@ -228,7 +228,7 @@ def test_file_systems_do_not_mix(tree, memory):
     with pytest.raises(UsageError, match=r"on different file systems \(file, memory\)"):
         find_inputs([str(tree), "memory://bucket/x"])
     with pytest.raises(
-        UsageError, match="cannot open nope://x: .*; install the fsspec package for"
+        UsageError, match=r"cannot open nope://x: .*; install the fsspec package for"
     ):
         plan_input("nope://x")
 

@@ -200,6 +200,15 @@ def test_what_is_no_shard_is_refused_or_counted(tmp_path, tree):
         plan_input(str(tmp_path / "empty"))
 
 
+@pytest.mark.parametrize("pattern", ["*.parquet", ""])
+def test_a_dangling_link_is_a_problem_of_one_shard(tree, pattern):
+    (tree / "9.parquet").symlink_to(tree / "gone")
+    items = plan_input(str(tree / pattern)).items
+    problems = {item.shard: item.problem for item in items if item.problem}
+    assert list(problems) == ["9"]
+    assert "it is not readable: " in problems["9"] and "No such file" in problems["9"]
+
+
 def test_memory_tars_parquet_and_folders(memory):
     plan = plan_input("memory://bucket/x/{0..1}.tar")
     assert [item.uri for item in plan.items] == [f"memory:///bucket/x/{n}.tar" for n in (0, 1)]

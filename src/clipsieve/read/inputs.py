@@ -1,6 +1,5 @@
 """From the patterns a user gives to the files and folders that exist."""
 
-import os
 import posixpath
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +9,14 @@ from typing import Any
 from clipsieve.errors import UsageError
 from clipsieve.read.braces import expand_braces
 from clipsieve.read.items import SourceFingerprint
-from clipsieve.read.storage import fingerprint_of, is_local, locate, protocol_of, uri_of
+from clipsieve.read.storage import (
+    file_fingerprint,
+    fingerprint_of,
+    is_local,
+    locate,
+    protocol_of,
+    uri_of,
+)
 
 #: Listing and probing wait on disks and servers, not on the processor.
 THREADS = 16
@@ -72,7 +78,7 @@ def find_inputs(patterns: str | Sequence[str]) -> tuple[FoundInput, ...]:
                 relative=path[len(root) :].strip("/") if path.startswith(root) else path,
                 folder=info["type"] == "directory",
                 explicit=explicit,
-                fingerprint=_fingerprint(system, info),
+                fingerprint=_fingerprint(system, path, info),
             )
         )
     return tuple(inputs)
@@ -165,8 +171,14 @@ def _missing(pattern: str, names: int, missing: Sequence[str]) -> str:
     )
 
 
-def _fingerprint(system: Any, info: dict[str, Any]) -> SourceFingerprint:
-    if is_local(system) and info["type"] != "directory":
-        status = os.stat(info["name"])
-        return SourceFingerprint(status.st_size, str(status.st_mtime_ns), None)
+def _fingerprint(system: Any, path: str, info: dict[str, Any]) -> SourceFingerprint:
+    if info["type"] == "directory":
+        return fingerprint_of(info)
+    if is_local(system):
+        try:
+            return file_fingerprint(path)
+        except OSError:  # a dangling link: opening it will say so
+            return SourceFingerprint(-1, "", None)
+    if info.get("size") is None:  # listings of web pages know names alone
+        info = system.info(path)
     return fingerprint_of(info)

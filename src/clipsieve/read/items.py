@@ -56,7 +56,7 @@ class WorkItem:
 
     def to_json(self) -> str:
         """Return the item as one line of JSON."""
-        return json.dumps(asdict(self), ensure_ascii=False)
+        return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> "WorkItem":

@@ -1,4 +1,9 @@
-"""Rows of Parquet shards, streamed: never a whole row group in memory."""
+"""Rows of Parquet shards, streamed page by page: never a whole row group in memory.
+
+The one thing that cannot be cut is a data page, which has to be decompressed as a whole.  Writers
+aim at 1 MB, but many only look after every 1,024 rows: then a row group of large images is one
+page, and reading it takes its compressed and its plain size together.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -32,15 +37,18 @@ def read_parquet(item: WorkItem, source: SourceConfig) -> Iterator[RowBatch]:
       pa.ArrowException: the file is damaged, or a value does not fit the planned type.
       IndexError: the file has fewer row groups than planned.
     """
-    with open_parquet(item.uri) as file:
-        pending = _Pending(item.start)
-        for batch in _steps(file, item, source):
-            pending.add(_Step.of(batch, source))
-            if pending.size >= source.byte_budget - source.byte_budget // _STEPS_PER_BUDGET:
+    try:
+        with open_parquet(item.uri) as file:
+            pending = _Pending(item.start)
+            for batch in _steps(file, item, source):
+                pending.add(_Step.of(batch, source))
+                if pending.size >= source.byte_budget - source.byte_budget // _STEPS_PER_BUDGET:
+                    yield pending.finish(source)
+                    pending = _Pending(pending.end)
+            if pending.images:
                 yield pending.finish(source)
-                pending = _Pending(pending.end)
-        if pending.images:
-            yield pending.finish(source)
+    finally:
+        pa.default_memory_pool().release_unused()  # pages may have been much larger than batches
 
 
 def count_parquet(item: WorkItem) -> int:

@@ -13,7 +13,8 @@ from clipsieve.read.names import safe_name
 from clipsieve.read.options import ReadOptions
 from clipsieve.read.plan_parquet import renamed_note
 from clipsieve.read.plan_tars import caption_words
-from clipsieve.read.samples import TEXT_FILE, Sample, sample_columns
+from clipsieve.read.sample_columns import sample_columns
+from clipsieve.read.samples import TEXT_FILE, Sample
 from clipsieve.read.shards import Shard, Shards
 from clipsieve.read.source import SourceConfig
 

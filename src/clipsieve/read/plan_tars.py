@@ -8,7 +8,8 @@ from clipsieve.read.items import InputFormat, WorkItem
 from clipsieve.read.names import shard_name
 from clipsieve.read.options import ReadOptions
 from clipsieve.read.plan_parquet import problems_note, renamed_note
-from clipsieve.read.samples import TEXT_FILE, Sample, sample_columns
+from clipsieve.read.sample_columns import sample_columns
+from clipsieve.read.samples import TEXT_FILE, Sample
 from clipsieve.read.shards import Shard, Shards
 from clipsieve.read.sniff import PICTURES
 from clipsieve.read.source import SourceConfig

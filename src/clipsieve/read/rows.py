@@ -117,7 +117,8 @@ def _require_unchanged(item: WorkItem) -> None:
         return
     planned, now = item.fingerprint, file_fingerprint(item.uri)
     local = is_local(locate(item.uri)[0])
-    if planned.size != now.size or (local and planned.version != now.version):
+    sized = planned.size >= 0 and now.size >= 0
+    if (sized and planned.size != now.size) or (local and planned.version != now.version):
         raise ValueError(
             f"it has changed since it was planned ({planned.size:,} bytes then, {now.size:,} now); "
             "plan again"

@@ -1,5 +1,6 @@
 """Which of the found files and folders are shards, and of which format they all are."""
 
+import os
 import posixpath
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -133,7 +134,8 @@ def _look_into(
     for name in chosen[kind]:
         uri = f"{found.uri.rstrip('/')}/{name}"
         relative = f"{found.relative}/{name}".strip("/")
-        shards.append(Shard(uri, relative, file_fingerprint(uri) if local else files[name]))
+        version = file_fingerprint(uri) if local and os.path.exists(uri) else files[name]
+        shards.append(Shard(uri, relative, version))
     return None, shards
 
 

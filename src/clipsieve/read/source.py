@@ -49,7 +49,7 @@ class SourceConfig:
         fields["carried"] = _encode_schema(self.carried)
         if self.uid_type is not None:
             fields["uid_type"] = _encode_schema(pa.schema([("uid", self.uid_type)]))
-        return json.dumps(fields, ensure_ascii=False)
+        return json.dumps(fields)
 
     @classmethod
     def from_json(cls, text: str) -> "SourceConfig":

@@ -8,7 +8,7 @@ from clipsieve.read.samples import Sample
 from clipsieve.read.sniff import PICTURES, decompressed
 from clipsieve.read.storage import open_binary
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 14  # tarfile copies what is left of its buffer on every read: small is fast
 
 
 class _StrictInfo(tarfile.TarInfo):

@@ -1,4 +1,4 @@
-"""The classes of the demo world: 26 that normal data is made of, 9 that it never shows."""
+"""The classes of the demo world: 28 that normal data is made of, 9 that it never shows."""
 
 import numpy as np
 

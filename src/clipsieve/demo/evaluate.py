@@ -33,7 +33,7 @@ class Quality:
       image_to_text: recall@1 of the own caption among 100, averaged over disjoint blocks.
       text_to_image: recall@1 of the own image among 100.
       class_accuracy: share of pictures of one class whose class has the most similar prompts,
-        among 26.
+        among 28.
     """
 
     matched_auroc: float
@@ -124,7 +124,7 @@ def recall_at_one(queries: Embeddings, answers: Embeddings) -> float:
 
 
 def class_accuracy(model: TinyModel, images: Embeddings, pairs: Pairs) -> float:
-    """Share of the pictures of a single class that are nearest to its prompts, among 26."""
+    """Share of the pictures of a single class that are nearest to its prompts, among 28."""
     prompts = np.stack([model.embed_class(name) for name in CLASSES])
     names = np.array(pairs.class_names)[pairs.single]
     predicted = np.array(CLASSES)[(images[pairs.single] @ prompts.T).argmax(axis=1)]

@@ -156,7 +156,8 @@ def floor(setting: Setting) -> Callable[[], None]:
     tokens = model.tokenize(captions)
     lengths = end_positions(tower, tokens) + 1
     tokens = tokens[torch.argsort(lengths, stable=True)]
-    texts = [part[:, : int(end_positions(tower, part).max()) + 1] for part in tokens.split(size)]
+    parts = tokens.split(encoder.text_batch_size)
+    texts = [part[:, : int(end_positions(tower, part).max()) + 1] for part in parts]
     module: Any = model.module
 
     def forward() -> None:

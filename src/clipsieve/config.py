@@ -23,7 +23,7 @@ class RunConfig:
       pretrained: open_clip tag or weights file.
       device: `auto`, `cpu`, `cuda`, `cuda:N`.
       dtype: `auto`, `float32`, `bfloat16`, `float16`.
-      batch_size: images a forward pass; None is 64 on a CPU and 256 on a GPU.
+      batch_size: images a forward pass; None is 32 on a CPU and 256 on a GPU.
       threads: decoding threads; None is one for each core.
       scorers: names of `clipsieve.scorers.registry`.
       input_format: `auto`, `parquet`, `webdataset` or `folder`.

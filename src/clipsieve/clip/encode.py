@@ -6,6 +6,7 @@ longest.  On a CPU attention then uses the plain kernel, because the fused one r
 for different lengths; with it the cut is exact to the last bit (float32 and bfloat16).
 """
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -18,17 +19,33 @@ from clipsieve.clip.model import ClipModel, causal_text_tower, encode_cut_text, 
 from clipsieve.clip.preprocess import normalize
 from clipsieve.errors import DeviceError
 
-DEFAULT_BATCH = {"cpu": 64, "cuda": 256}
+#: On a CPU small batches stay in its caches: ViT-B/32 text is 1.2x as fast at 16 as at 64 and 5x
+#: as fast as at 256, its images are as fast at 32 as at 128.
+DEFAULT_BATCH = {"cpu": 32, "cuda": 256}
+TEXT_BATCH_SHARE = {"cpu": 0.5, "cuda": 1.0}
 
 
 class Encoder:
     """Encodes with one model; halves its batch for good when the device runs out of memory."""
 
     def __init__(self, model: ClipModel, batch_size: int | None = None) -> None:
-        """An encoder for `model` that starts with `batch_size` images or captions a batch."""
+        """An encoder for `model` that starts with `batch_size` images or captions a batch.
+
+        Attributes:
+          cores_free: set while the model leaves the CPU's cores to others.  A model on the CPU
+            uses all of them in step, and a thread that takes one away for a moment stalls the
+            rest; work that can wait should wait for this.  Always set for a GPU.
+        """
         self.model = model
+        self.cores_free = threading.Event()
+        self.cores_free.set()
         self.batch_size = batch_size or DEFAULT_BATCH[model.device.type]
         self._tower = causal_text_tower(model.module)
+
+    @property
+    def text_batch_size(self) -> int:
+        """Captions a forward pass."""
+        return max(1, int(self.batch_size * TEXT_BATCH_SHARE[self.model.device.type]))
 
     @property
     def cuts_captions(self) -> bool:
@@ -47,7 +64,9 @@ class Encoder:
         Raises:
           DeviceError: if not even one image fits the device's memory.
         """
-        parts = [self._encode_image_batch(pixels[part]) for part in self._parts(len(pixels))]
+        parts = [
+            self._encode_image_batch(pixels[part]) for part in _parts(len(pixels), self.batch_size)
+        ]
         return _to_numpy(parts, self.model.identity.dim)
 
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
@@ -83,27 +102,20 @@ class Encoder:
           (N, D) float32, not normalised, in the order of `tokens`.
         """
         if self._tower is None:
-            parts = [self._encode_tokens(tokens[part]) for part in self._parts(len(tokens))]
+            whole = _parts(len(tokens), self.text_batch_size)
+            parts = [self._encode_tokens(tokens[part]) for part in whole]
             return _to_numpy(parts, self.model.identity.dim)
         lengths = end_positions(self._tower, tokens) + 1
         order = torch.argsort(lengths, stable=True)
         tokens, lengths = tokens[order], lengths[order]
         parts = [
             self._encode_tokens(tokens[part, : int(lengths[part].max())])
-            for part in self._parts(len(tokens))
+            for part in _parts(len(tokens), self.text_batch_size)
         ]
         encoded = _to_numpy(parts, self.model.identity.dim)
         restored = np.empty_like(encoded)
         restored[order.numpy()] = encoded
         return restored
-
-    def _parts(self, count: int) -> Iterator[slice]:
-        """Slices of at most the batch size, which may shrink meanwhile."""
-        start = 0
-        while start < count:
-            stop = min(start + self.batch_size, count)
-            yield slice(start, stop)
-            start = stop
 
     def _encode_image_batch(self, pixels: torch.Tensor) -> torch.Tensor:
         module: Any = self.model.module
@@ -135,6 +147,8 @@ class Encoder:
         self, forward: Callable[[torch.Tensor], torch.Tensor], inputs: torch.Tensor
     ) -> torch.Tensor:
         """`forward(inputs)`, in as many parts as the memory needs."""
+        if self.model.device.type == "cpu":
+            self.cores_free.clear()
         try:
             with torch.inference_mode():
                 return forward(inputs)
@@ -146,12 +160,20 @@ class Encoder:
                     f"one input does not fit the memory of {self.model.device}: {error}; "
                     "use a smaller model, another --dtype, or another --device"
                 ) from error
+        finally:
+            self.cores_free.set()
         # Outside the except block: the traceback would keep the failed tensors alive.
         if self.model.device.type == "cuda":
             torch.cuda.empty_cache()
         half = (len(inputs) + 1) // 2
         self.batch_size = min(self.batch_size, half)
         return torch.cat([self._forward(forward, part) for part in (inputs[:half], inputs[half:])])
+
+
+def _parts(count: int, size: int) -> Iterator[slice]:
+    """Slices of `size` that cover `count`; what runs out of memory is split further down."""
+    for start in range(0, count, size):
+        yield slice(start, min(start + size, count))
 
 
 def out_of_memory(error: RuntimeError) -> bool:

@@ -74,6 +74,7 @@ class Embedder:
                 tokenize=self.encoder.model.tokenize,
                 prompts=prompts.captions,
                 pool=pool,
+                cores_free=self.encoder.cores_free,
                 chunk_rows=self.encoder.batch_size,
             )
             # One shard may be on its way to disk while the next is encoded, and no more: what

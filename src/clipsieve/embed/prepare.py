@@ -103,9 +103,11 @@ class Preparer:
         tokenize: Tokenize,
         prompts: Sequence[str],
         pool: ThreadPoolExecutor,
+        cores_free: threading.Event,
         chunk_rows: int,
     ) -> None:
-        """A preparer over `read`; `decode` and `tokenize` run in `pool`."""
+        """A preparer over `read`; `decode` and `tokenize` run in `pool` while `cores_free`."""
+        self._cores_free = cores_free
         self._read = read
         self._decode = decode
         self._tokenize = tokenize
@@ -192,7 +194,7 @@ class Preparer:
                 if new:
                     new_texts.append(caption)
         jobs = [
-            self._pool.submit(_decode_all, self._decode, new_images[first : first + IMAGES_A_JOB])
+            self._pool.submit(self._decode_all, new_images[first : first + IMAGES_A_JOB])
             for first in range(0, len(new_images), IMAGES_A_JOB)
         ]
         tokens = {
@@ -212,16 +214,19 @@ class Preparer:
             references=None if batch.references is None else batch.references[low:high],
         )
 
+    def _decode_all(self, images: Sequence[bytes]) -> list[DecodedImage | RowFailure]:
+        """Each image decoded, in order."""
+        decoded = []
+        for image in images:
+            self._cores_free.wait()
+            with METER.timing("decode"):
+                decoded.append(self._decode(image))
+        return decoded
+
 
 def _unusable(failure: RowFailure | None) -> bool:
     """Whether the source says that there is no image."""
     return failure is not None and failure.state in (RowState.FETCH_FAILED, RowState.MISSING_IMAGE)
-
-
-def _decode_all(decode: Decode, images: Sequence[bytes]) -> list[DecodedImage | RowFailure]:
-    """Each image decoded, in order."""
-    with METER.timing("decode"):
-        return [decode(image) for image in images]
 
 
 def _urls(carried: pa.Table, low: int, high: int) -> list[str | None]:

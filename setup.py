@@ -30,6 +30,7 @@ setup(
         "click>=8.1",
         "duckdb>=2,<3",
         "fsspec>=2024.2",
+        "img2dataset>=1.47",
         "numpy>=1.26",
         "open_clip_torch>=3.3",
         "pillow>=11",
@@ -42,8 +43,6 @@ setup(
         "torchvision>=0.26",
     ],
     extras_require={
-        # Fetching images from URL lists; kept apart because it pins pandas<3 and OpenCV.
-        "ingest": ["img2dataset>=1.47"],
         "dev": [
             "build>=1.2",
             "mypy>=1.15",

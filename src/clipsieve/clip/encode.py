@@ -8,7 +8,7 @@ for different lengths; with it the cut is exact to the last bit (float32 and bfl
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,9 @@ from clipsieve.errors import DeviceError
 #: On a CPU small batches stay in its caches: ViT-B/32 text is 1.2x as fast at 16 as at 64 and 5x
 #: as fast as at 256, its images are as fast at 32 as at 128.
 DEFAULT_BATCH = {"cpu": 32, "cuda": 256}
+#: Models under this many parameters compute on one core: their steps are so short that several
+#: cores mostly wait for each other, and wait long where the machine is shared.
+ONE_CORE_PARAMETERS = 20_000_000
 TEXT_BATCH_SHARE = {"cpu": 0.5, "cuda": 1.0}
 
 
@@ -39,6 +42,9 @@ class Encoder:
         self.model = model
         self.cores_free = threading.Event()
         self.cores_free.set()
+        self._on_cpu = model.device.type == "cpu"
+        size = sum(parameter.numel() for parameter in model.module.parameters())
+        self._one_core = self._on_cpu and size < ONE_CORE_PARAMETERS
         self.batch_size = batch_size or DEFAULT_BATCH[model.device.type]
         self._tower = causal_text_tower(model.module)
 
@@ -137,8 +143,7 @@ class Encoder:
             if tower is None:
                 features: torch.Tensor = module.encode_text(moved, normalize=False)
                 return features
-            exact = self.model.device.type == "cpu"
-            with sdpa_kernel(SDPBackend.MATH) if exact else nullcontext():
+            with sdpa_kernel(SDPBackend.MATH) if self._on_cpu else nullcontext():
                 return encode_cut_text(tower, moved)
 
         return self._forward(forward, tokens)
@@ -147,10 +152,10 @@ class Encoder:
         self, forward: Callable[[torch.Tensor], torch.Tensor], inputs: torch.Tensor
     ) -> torch.Tensor:
         """`forward(inputs)`, in as many parts as the memory needs."""
-        if self.model.device.type == "cpu":
+        if self._on_cpu and not self._one_core:
             self.cores_free.clear()
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), one_core() if self._one_core else nullcontext():
                 return forward(inputs)
         except RuntimeError as error:
             if not out_of_memory(error):
@@ -168,6 +173,17 @@ class Encoder:
         half = (len(inputs) + 1) // 2
         self.batch_size = min(self.batch_size, half)
         return torch.cat([self._forward(forward, part) for part in (inputs[:half], inputs[half:])])
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Within the block this thread's torch operations run on one core."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _parts(count: int, size: int) -> Iterator[slice]:

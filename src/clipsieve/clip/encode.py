@@ -7,6 +7,7 @@ for different lengths; with it the cut is exact to the last bit (float32 and bfl
 """
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -29,16 +30,18 @@ TEXT_BATCH_SHARE = {"cpu": 0.5, "cuda": 1.0}
 
 
 class Encoder:
-    """Encodes with one model; halves its batch for good when the device runs out of memory."""
+    """Encodes with one model; halves its batch for good when the device runs out of memory.
+
+    Attributes:
+      model: the model.
+      batch_size: images a forward pass.
+      cores_free: set while the model leaves the CPU's cores to others.  A model on the CPU uses
+        all of them in step, and a thread that takes one away for a moment stalls the rest; work
+        that can wait should wait for this.  Always set for a GPU.
+    """
 
     def __init__(self, model: ClipModel, batch_size: int | None = None) -> None:
-        """An encoder for `model` that starts with `batch_size` images or captions a batch.
-
-        Attributes:
-          cores_free: set while the model leaves the CPU's cores to others.  A model on the CPU
-            uses all of them in step, and a thread that takes one away for a moment stalls the
-            rest; work that can wait should wait for this.  Always set for a GPU.
-        """
+        """An encoder for `model` that starts with `batch_size` images a batch."""
         self.model = model
         self.cores_free = threading.Event()
         self.cores_free.set()
@@ -70,10 +73,31 @@ class Encoder:
         Raises:
           DeviceError: if not even one image fits the device's memory.
         """
-        parts = [
-            self._encode_image_batch(pixels[part]) for part in _parts(len(pixels), self.batch_size)
-        ]
-        return _to_numpy(parts, self.model.identity.dim)
+        features = Features(self.model.identity.dim)
+        for part in _parts(len(pixels), self.batch_size):
+            features.put(self.start_images(pixels[part]))
+        return features.finish()
+
+    def start_images(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Features of one batch of images, on the device; a GPU may still be computing them.
+
+        Args:
+          pixels: (B, 3, H, W) uint8 at model size, on the CPU; B at most the batch size.
+
+        Returns:
+          (B, D) in the model's dtype.
+
+        Raises:
+          DeviceError: if not even one image fits the device's memory.
+        """
+        module: Any = self.model.module
+
+        def forward(part: torch.Tensor) -> torch.Tensor:
+            inputs = normalize(self._moved(part), self.model.preprocess, self.model.dtype)
+            features: torch.Tensor = module.encode_image(inputs, normalize=False)
+            return features
+
+        return self._forward(forward, pixels)
 
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Features of captions, each encoded as if alone.
@@ -107,39 +131,33 @@ class Encoder:
         Returns:
           (N, D) float32, not normalised, in the order of `tokens`.
         """
+        features = Features(self.model.identity.dim)
         if self._tower is None:
-            whole = _parts(len(tokens), self.text_batch_size)
-            parts = [self._encode_tokens(tokens[part]) for part in whole]
-            return _to_numpy(parts, self.model.identity.dim)
+            for part in _parts(len(tokens), self.text_batch_size):
+                features.put(self._encode_tokens(tokens[part]))
+            return features.finish()
         lengths = end_positions(self._tower, tokens) + 1
         order = torch.argsort(lengths, stable=True)
         tokens, lengths = tokens[order], lengths[order]
-        parts = [
-            self._encode_tokens(tokens[part, : int(lengths[part].max())])
-            for part in _parts(len(tokens), self.text_batch_size)
-        ]
-        encoded = _to_numpy(parts, self.model.identity.dim)
+        for part in _parts(len(tokens), self.text_batch_size):
+            features.put(self._encode_tokens(tokens[part, : int(lengths[part].max())]))
+        encoded = features.finish()
         restored = np.empty_like(encoded)
         restored[order.numpy()] = encoded
         return restored
 
-    def _encode_image_batch(self, pixels: torch.Tensor) -> torch.Tensor:
-        module: Any = self.model.module
-
-        def forward(part: torch.Tensor) -> torch.Tensor:
-            moved = part.to(self.model.device, non_blocking=True)
-            inputs = normalize(moved, self.model.preprocess, self.model.dtype)
-            features: torch.Tensor = module.encode_image(inputs, normalize=False)
-            return features
-
-        return self._forward(forward, pixels)
+    def _moved(self, tensor: torch.Tensor) -> torch.Tensor:
+        """`tensor` on the device; from pinned memory, so that a GPU need not wait for it."""
+        if self._on_cpu:
+            return tensor
+        return tensor.pin_memory().to(self.model.device, non_blocking=True)
 
     def _encode_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
         module: Any = self.model.module
         tower = self._tower
 
         def forward(part: torch.Tensor) -> torch.Tensor:
-            moved = part.to(self.model.device, non_blocking=True)
+            moved = self._moved(part)
             if tower is None:
                 features: torch.Tensor = module.encode_text(moved, normalize=False)
                 return features
@@ -197,8 +215,27 @@ def out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def _to_numpy(parts: Sequence[torch.Tensor], dim: int) -> np.ndarray:
-    """Batches of features as one (N, dim) float32 array."""
-    if not parts:
-        return np.empty((0, dim), np.float32)
-    return torch.cat([part.float() for part in parts]).cpu().numpy()
+class Features:
+    """Batches of features on their way from the device, at most `AHEAD` of them unfinished."""
+
+    AHEAD = 2
+
+    def __init__(self, dim: int) -> None:
+        """No batches yet, of vectors with `dim` components."""
+        self._done = [np.empty((0, dim), np.float32)]
+        self._unfinished: deque[torch.Tensor] = deque()
+
+    def put(self, batch: torch.Tensor) -> None:
+        """Add a batch (B, D) on any device; waits for the one `AHEAD` before it."""
+        self._unfinished.append(batch)
+        if len(self._unfinished) > self.AHEAD:
+            self._fetch()
+
+    def finish(self) -> np.ndarray:
+        """All batches, as one (N, D) float32 array."""
+        while self._unfinished:
+            self._fetch()
+        return np.concatenate(self._done)
+
+    def _fetch(self) -> None:
+        self._done.append(self._unfinished.popleft().float().cpu().numpy())

@@ -11,7 +11,7 @@ import pyarrow as pa
 import torch
 
 from clipsieve.clip.decode import DecodedImage
-from clipsieve.clip.encode import Encoder
+from clipsieve.clip.encode import Encoder, Features
 from clipsieve.embed.prepare import Chunk
 from clipsieve.progress import METER
 from clipsieve.read.items import WorkItem
@@ -80,7 +80,7 @@ class ShardBuilder:
         self._prompts = prompts
         self._chunks: list[Chunk] = []
         self._waiting: list[torch.Tensor] = []
-        self._image_parts: list[np.ndarray] = []
+        self._features = Features(encoder.model.identity.dim)
         self._image_slots: list[int | RowFailure] = []  # by image number: a feature row, or why not
         self._sizes: list[tuple[int, int]] = []
         self._decoded = 0
@@ -154,13 +154,13 @@ class ShardBuilder:
         if len(self._waiting) < at_least:
             return
         with METER.timing("encode"):
-            self._image_parts.append(self._encoder.encode_images(torch.stack(self._waiting)))
+            self._features.put(self._encoder.start_images(torch.stack(self._waiting)))
         self._waiting.clear()
 
     def _image_embedded(self, numbers: np.ndarray) -> Embedded:
         """Image features of each row."""
-        dim = self._encoder.model.identity.dim
-        features = np.concatenate(self._image_parts or [np.empty((0, dim), np.float32)])
+        with METER.timing("encode"):
+            features = self._features.finish()
         # The last slot is for number -1: no image.
         slots = np.array([s if isinstance(s, int) else -1 for s in self._image_slots] + [-1])
         return Embedded.gather(features, slots[numbers])

@@ -7,6 +7,7 @@ the worker dies on it alone, the shard fails with that reason and the rest goes 
 
 import dataclasses
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -138,8 +139,14 @@ class _Watch:
             [*command, "--job", str(job), "--items", str(items)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            env=self._environment(),
         )
         threading.Thread(target=self._listen, args=(worker, worker.process), daemon=True).start()
+
+    def _environment(self) -> dict[str, str]:
+        """Each worker computes on its share of the cores; the results do not depend on it."""
+        share = max(1, (os.cpu_count() or 1) // self._job.config.workers)
+        return {"OMP_NUM_THREADS": str(share), **os.environ}
 
     def _for_worker(self, number: int) -> EmbedJob:
         """The job with a device of the worker's own, where there are several GPUs."""

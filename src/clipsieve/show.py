@@ -64,7 +64,8 @@ class Teller:
             return
 
         def line() -> Text:
-            return Text(progress_line(snapshot(), total, time.monotonic() - start))
+            text = progress_line(snapshot(), total, time.monotonic() - start)
+            return Text(text, no_wrap=True, overflow="ellipsis")
 
         with Live(
             get_renderable=line,
@@ -83,18 +84,18 @@ def progress_line(now: Snapshot, total: int | None, elapsed: float) -> str:
 
     >>> busy = {"read": 1.0, "decode": 3.0, "encode": 16.0}
     >>> progress_line(Snapshot(500, 3, seconds=busy), 1000, 10.0)
-    '500/1,000 rows · 50 rows/s · 0:10 left · read 5% decode 15% encode 80% write 0% · 3 not ok'
+    '500/1,000 rows · 50/s · 0:10 left · 3 not ok · read 5% decode 15% encode 80% write 0%'
     """
     rate = now.rows / elapsed if elapsed > 0 else 0.0
     parts = [f"{now.rows:,}/{total:,} rows" if total is not None else f"{now.rows:,} rows"]
-    parts.append(f"{rate:,.0f} rows/s")
+    parts.append(f"{rate:,.0f}/s")
     if total is not None and rate > 0:
         parts.append(f"{clock(max(total - now.rows, 0) / rate)} left")
-    shares = now.shares()
-    parts.append(" ".join(f"{stage} {shares[stage]:.0%}" for stage in STAGES))
     parts.append(f"{now.failed_rows:,} not ok")
     if now.failed_shards:
         parts.append(f"{now.failed_shards} shards failed")
+    shares = now.shares()
+    parts.append(" ".join(f"{stage} {shares[stage]:.0%}" for stage in STAGES))
     return " · ".join(parts)
 
 

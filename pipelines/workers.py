@@ -40,6 +40,7 @@ class _Worker:
     number: int
     left: dict[str, WorkItem]
     process: subprocess.Popen[bytes] | None = None
+    listener: threading.Thread | None = None
     meter: Snapshot = field(default_factory=Snapshot)
     before: Snapshot = field(default_factory=Snapshot)
     in_hand: set[str] = field(default_factory=set)
@@ -139,7 +140,9 @@ class _Watch:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
-        threading.Thread(target=self._listen, args=(worker, worker.process), daemon=True).start()
+        listen = threading.Thread(target=self._listen, args=(worker, worker.process), daemon=True)
+        worker.listener = listen
+        listen.start()
 
     def _for_worker(self, number: int) -> EmbedJob:
         """The job with a device of the worker's own, where there are several GPUs."""
@@ -178,7 +181,8 @@ class _Watch:
         if worker.process is None or worker.process.poll() is None:
             return
         code = worker.process.wait()
-        time.sleep(POLL_SECONDS)  # let the listener take the last lines
+        assert worker.listener is not None
+        worker.listener.join()  # its last lines say what is done
         with self._lock:
             worker.process = None
             worker.before, worker.meter = worker.before + worker.meter, Snapshot()

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 from pathlib import Path
 
@@ -36,6 +37,22 @@ def done(tmp_path) -> tuple[Path, Path]:
     write_one(source, "b", 20, seed=2)
     run_job(source, out)
     return source, out
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> tuple[Path, Path]:
+    """Likewise, made once: tests must not change it."""
+    folder = tmp_path_factory.mktemp("finished")
+    write_one(folder / "source", "a", 20, seed=1)
+    write_one(folder / "source", "b", 20, seed=2)
+    run_job(folder / "source", folder / "out")
+    return folder / "source", folder / "out"
+
+
+@pytest.fixture
+def copied(finished, tmp_path) -> Path:
+    """A copy of that output, to be damaged."""
+    return Path(shutil.copytree(finished[1], tmp_path / "copied"))
 
 
 def manifest(out: Path) -> dict:
@@ -128,8 +145,8 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(tmp_path, done, capsys):
     ],
     ids=" ".join,
 )
-def test_a_usage_error_is_exit_code_2_and_changes_no_table(done, words, capsys):
-    source, out = done
+def test_a_usage_error_is_exit_code_2_and_changes_no_table(finished, words, capsys):
+    source, out = finished
     before = tables(out)
     given = [word.format(source=source, out=out) for word in words]
     assert exit_code(given) == 2
@@ -197,8 +214,8 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_reconcile_finds_a_damaged_file(done, damage, capsys):
-    _, out = done
+def test_reconcile_finds_a_damaged_file(copied, damage, capsys):
+    out = copied
     assert exit_code(["reconcile", str(out)]) == 0
     said = capsys.readouterr().out
     assert "all 40 input rows of 2 shards are in the ledger exactly once" in said
@@ -218,7 +235,7 @@ def test_reconcile_finds_shards_not_done_and_shards_that_changed(done, capsys):
     (source / "c.parquet").unlink()
     write_one(source, "b", 20, seed=4)  # as many rows, but others
     assert exit_code(["reconcile", str(out)]) == 1
-    assert "has changed since it was read" in capsys.readouterr().err
+    assert "source has changed since it was read" in capsys.readouterr().err
     run_job(source, out)
     (source / "a.parquet").unlink()
     assert exit_code(["reconcile", str(out)]) == 1

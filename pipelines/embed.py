@@ -18,10 +18,10 @@ from clipsieve.embed.job import EmbedJob
 from clipsieve.errors import ClipsieveError, LedgerError
 from clipsieve.pipelines.runners import LOCAL, beam, run_pipeline
 from clipsieve.pipelines.signals import stopping_on_signals
-from clipsieve.progress import METER
+from clipsieve.progress import METER, STOP
 from clipsieve.read.items import WorkItem
 from clipsieve.statistics.counts import RowCounts
-from clipsieve.store.atomic import write_json
+from clipsieve.store.atomic import MARK, write_json
 from clipsieve.store.layout import Layout
 from clipsieve.store.runs import ShardRecord
 from clipsieve.transforms.embed import EmbedShards, Group
@@ -52,13 +52,15 @@ def embed_items(job: EmbedJob, groups: Sequence[Group]) -> RowCounts:
       LedgerError: if the pipeline ended well but lost its own counts.
     """
     layout = Layout.at(job.config.out)
-    path = layout.runs / f"{job.config.run_id}.{os.getpid()}.counts"
+    path = counts_path(layout, job.config.run_id)
     layout.runs.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     run_pipeline(
         lambda root: build(root, job, groups, path), job.config.runner, job.config.beam_args
     )
     if not path.exists():
+        if STOP:  # stopped before the first shard: nothing was there to count
+            return RowCounts()
         raise LedgerError(
             f"runner {job.config.runner} ended without an error and without its counts: it lost "
             "elements; use another runner"
@@ -66,6 +68,11 @@ def embed_items(job: EmbedJob, groups: Sequence[Group]) -> RowCounts:
     total = RowCounts.from_json(json.loads(path.read_text(encoding="utf-8")))
     path.unlink()
     return total
+
+
+def counts_path(layout: Layout, run_id: str | None) -> Path:
+    """Where a pipeline of this process leaves its counts; swept up if the process is killed."""
+    return layout.runs / f"{run_id}.counts{MARK}{os.getpid()}"
 
 
 def group_items(items: Sequence[WorkItem], runner: str) -> list[Group]:

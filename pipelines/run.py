@@ -52,7 +52,7 @@ class RunResult:
       left: shards not begun, because the run was stopped.
       counts: rows by state of all shards of this input that are in the ledger now.
       new_counts: likewise, of the shards this run wrote.
-      stopped: the signal or deadline that stopped it, or None.
+      stopped: the signal or deadline that stopped it before all was done, or None.
       seconds: from start to end; encode_seconds: of that, in the embed stage.
       exit_code: 0, 3 with failed or left shards, 143 or 130 after a signal.
     """
@@ -93,6 +93,7 @@ class Plan:
       stored: scorers to be computed from storage after the embed stage.
       todo: items to embed.
       done: rows by state of the items that need nothing, by shard.
+      earlier: records, as JSON, that an earlier run left under the same run id.
     """
 
     config: RunConfig
@@ -102,6 +103,7 @@ class Plan:
     stored: tuple[str, ...]
     todo: tuple[WorkItem, ...]
     done: dict[str, dict[str, int]]
+    earlier: frozenset[str]
 
     @property
     def total_rows(self) -> int | None:
@@ -147,7 +149,8 @@ def make_plan(config: RunConfig, layout: Layout, dataset: Dataset | None, teller
         if not config.reprocess:
             _check_name_is_free(layout, item)
         todo.append(item)
-    return Plan(config, inputs, model, job, stored, tuple(todo), done)
+    earlier = frozenset(record.to_json() for record in read_records(layout, config.run_id))
+    return Plan(config, inputs, model, job, stored, tuple(todo), done, earlier)
 
 
 def split_scorers(
@@ -206,7 +209,8 @@ def run(config: RunConfig, teller: Teller | None = None, wide: bool = True) -> R
         records = _records_of(layout, plan)
         if wide and not STOP and _has_ledger(layout):
             dataset = compact(layout, _score_stored(layout, dataset, plan))
-        result = _result(plan, records, started, encode_seconds)
+        finished = not STOP or not wide
+        result = _result(plan, records, started, encode_seconds, finished)
         _write_manifest(layout, plan, result, started)
         write_sql(layout, dataset)
     _tell_result(teller, result)
@@ -257,7 +261,7 @@ def input_entry(config: RunConfig) -> dict[str, Any]:
 
 def _embed(plan: Plan) -> None:
     """Embed what is to do, here or in worker processes."""
-    if plan.config.workers > 1 and len(plan.todo) > 1:
+    if plan.config.workers > 1:  # also for one shard: it may be one that kills its process
         embed_with_workers(plan.job, plan.todo)
         return
     counted = embed_items(plan.job, group_items(plan.todo, plan.config.runner))
@@ -297,16 +301,22 @@ def _begin(layout: Layout, dataset: Dataset | None, plan: Plan) -> Dataset:
 
 
 def _records_of(layout: Layout, plan: Plan) -> dict[str, ShardRecord]:
-    """The last record of each shard of this run."""
+    """The last record of each shard of this run; not of an earlier one under the same id."""
     assert plan.config.run_id is not None
     todo = {item.shard for item in plan.todo}
     records = read_records(layout, plan.config.run_id)
-    return {record.shard: record for record in records if record.shard in todo}
+    new = (record for record in records if record.to_json() not in plan.earlier)
+    return {record.shard: record for record in new if record.shard in todo}
 
 
 def _result(
-    plan: Plan, records: dict[str, ShardRecord], started: float, encode_seconds: float
+    plan: Plan,
+    records: dict[str, ShardRecord],
+    started: float,
+    encode_seconds: float,
+    finished: bool,
 ) -> RunResult:
+    """How the run ended; `finished` says that nothing after the embed stage was left out."""
     failed = tuple(r for r in records.values() if r.state == FAILED)
     done = [r for r in records.values() if r.state != FAILED]
     new = sum((_counts(record) for record in done), RowCounts())
@@ -316,6 +326,8 @@ def _result(
     if left:
         if not STOP:
             raise LedgerError(f"{left} shards have no record though nothing stopped the run")
+        finished = False
+    if not finished:
         exit_code = _EXIT_OF_SIGNAL[STOP.reason or ""]
     return RunResult(
         run_id=plan.config.run_id or "",
@@ -327,7 +339,7 @@ def _result(
         left=left,
         counts=old + new,
         new_counts=new,
-        stopped=STOP.reason if left else None,
+        stopped=None if finished else STOP.reason,
         seconds=round(time.time() - started, 3),
         encode_seconds=round(encode_seconds, 3),
         exit_code=exit_code,

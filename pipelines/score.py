@@ -3,19 +3,20 @@
 import argparse
 import dataclasses
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clipsieve.errors import ClipsieveError, LedgerError
+from clipsieve.errors import ClipsieveError, LedgerError, UsageError
 from clipsieve.pipelines.compact import compact
-from clipsieve.pipelines.embed import count_record, write_counts
+from clipsieve.pipelines.embed import count_record, counts_path, write_counts
 from clipsieve.pipelines.runners import LOCAL, beam, run_pipeline
 from clipsieve.pipelines.signals import stopping_on_signals
 from clipsieve.progress import METER, STOP
 from clipsieve.rescore import ScoreJob
+from clipsieve.scorers.base import Input
+from clipsieve.scorers.registry import scorers_named
 from clipsieve.show import Teller
 from clipsieve.statistics.counts import RowCounts
 from clipsieve.store import dataset as datasets
@@ -56,7 +57,7 @@ def score_stored(
     shards = job.todo()
     if not shards:
         return 0, 0
-    path = Layout.at(job.out).runs / f"{job.run_id}.{os.getpid()}.counts"
+    path = counts_path(Layout.at(job.out), job.run_id)
     path.unlink(missing_ok=True)
     run_pipeline(lambda root: build(root, job, shards, path), runner, beam_args)
     scored = 0
@@ -74,14 +75,25 @@ def score_stored(
 def stored_job(
     layout: Layout, dataset: Dataset, scorers: Sequence[str], device: str, run_id: str
 ) -> ScoreJob:
-    """The job that computes `scorers` from what `dataset` holds."""
+    """The job that computes `scorers` from what `dataset` holds.
+
+    Raises:
+      UsageError: for an unknown scorer, or one whose reference captions the folder lacks.
+    """
     columns = [entry["options"].get("references_col") for entry in dataset.inputs]
+    references = next((column for column in columns if column), None)
+    for scorer in scorers_named(scorers):
+        if Input.REFERENCE_EMBEDDINGS in scorer.needs and references is None:
+            raise UsageError(
+                f"scorer {scorer.family} needs reference captions and {layout.root} was made "
+                "without --references-col; run it again with that option"
+            )
     return ScoreJob(
         out=str(layout.root),
         scorers=tuple(scorers),
         model=dataset.model,
         embeddings=dataset.embeddings,
-        references_col=next((column for column in columns if column), None),
+        references_col=references,
         device=device,
         run_id=run_id,
     )

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 
+from clipsieve.embed.commit import source_footer
 from clipsieve.pipelines.run import plan_inputs_again
 from clipsieve.schemas import footers
 from clipsieve.statistics.counts import RowCounts
@@ -29,7 +30,9 @@ def report(out: str) -> Iterator[str]:
     left, failed = [], []
     for item in items:
         footer = read_footer(layout.samples(item.shard))
-        if footer:
+        source = source_footer(item, None)
+        unchanged = footer.get(footers.SOURCE_FINGERPRINT) == source[footers.SOURCE_FINGERPRINT]
+        if footer and unchanged:
             states = json.loads(footer[footers.STATES])
             counts = counts + RowCounts(states, shards=1)
         elif item.shard in last and last[item.shard].state == FAILED:

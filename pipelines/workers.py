@@ -41,6 +41,7 @@ class _Worker:
     number: int
     left: dict[str, WorkItem]
     process: subprocess.Popen[bytes] | None = None
+    listener: threading.Thread | None = None
     meter: Snapshot = field(default_factory=Snapshot)
     before: Snapshot = field(default_factory=Snapshot)
     in_hand: set[str] = field(default_factory=set)
@@ -141,7 +142,9 @@ class _Watch:
             stdout=subprocess.PIPE,
             env=self._environment(),
         )
-        threading.Thread(target=self._listen, args=(worker, worker.process), daemon=True).start()
+        listen = threading.Thread(target=self._listen, args=(worker, worker.process), daemon=True)
+        worker.listener = listen
+        listen.start()
 
     def _environment(self) -> dict[str, str]:
         """Each worker computes on its share of the cores; the results do not depend on it."""
@@ -185,7 +188,8 @@ class _Watch:
         if worker.process is None or worker.process.poll() is None:
             return
         code = worker.process.wait()
-        time.sleep(POLL_SECONDS)  # let the listener take the last lines
+        assert worker.listener is not None
+        worker.listener.join()  # its last lines say what is done
         with self._lock:
             worker.process = None
             worker.before, worker.meter = worker.before + worker.meter, Snapshot()

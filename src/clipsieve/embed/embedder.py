@@ -59,7 +59,7 @@ class Embedder:
             # A runner may hand out an item again after a worker's death.
             states = self.committer.states_done(item, written_by)
             if states is not None:
-                yield self._done(item, states)
+                yield self._noted(self._done(item, states))
             else:
                 left.append(item)
         with (

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,6 +12,7 @@ from clipsieve.errors import ShardError
 from clipsieve.read.items import WorkItem
 from clipsieve.schemas import footers
 from clipsieve.schemas.states import RowState
+from clipsieve.store.canonical import canonical_json
 from clipsieve.store.dataset import Dataset
 from clipsieve.store.layout import Layout
 from clipsieve.store.parquet import read_footer
@@ -90,6 +91,9 @@ def _account(
         return ShardAccount(item.shard, item.uri, source_rows, None, {}, tuple(problems))
     if source_rows is not None and ledger.num_rows != source_rows:
         problems.append(f"source has {source_rows} rows, ledger has {ledger.num_rows}")
+    held = read_footer(layout.samples(item.shard)).get(footers.SOURCE_FINGERPRINT)
+    if held != canonical_json(asdict(item.fingerprint)):
+        problems.append("source has changed since it was read: run `clipsieve run` again")
     problems += _ledger_problems(item, ledger)
     problems += _family_problems(layout, dataset, item.shard, ledger["uid"])
     states = dict(sorted(Counter(ledger["status"].to_pylist()).items(), key=str))

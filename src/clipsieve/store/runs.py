@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from glob import escape
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -72,12 +73,16 @@ def append_record(layout: Layout, record: ShardRecord) -> None:
 
 
 def read_records(layout: Layout, run_id: str | None = None) -> Iterator[ShardRecord]:
-    """Records of one run or of all, oldest run first; a line cut by a kill is left out."""
-    pattern = f"{run_id}.*shards.jsonl" if run_id else "*.shards.jsonl"
-    for path in sorted(layout.runs.glob(pattern)):
-        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-            if line.endswith("\n"):
-                yield ShardRecord.from_json(line)
+    """Records of one run or of all, by the time they ended; a line cut by a kill is left out."""
+    pattern = f"{escape(run_id)}.*shards.jsonl" if run_id else "*.shards.jsonl"
+    records = [
+        ShardRecord.from_json(line)
+        for path in sorted(layout.runs.glob(pattern))
+        for line in path.read_text(encoding="utf-8").splitlines(keepends=True)
+        if line.endswith("\n")
+    ]
+    chosen = [record for record in records if run_id is None or record.run_id == run_id]
+    yield from sorted(chosen, key=lambda record: record.ended_at)
 
 
 def write_manifest(layout: Layout, run_id: str, content: Mapping[str, Any]) -> Path:

@@ -1,0 +1,259 @@
+"""What a scheduler relies on: exit codes, the lock, signals, deadlines, dry runs, reconcile."""
+
+import json
+import os
+import re
+import shutil
+import signal
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from clipsieve.demo.shards import write_shards
+from clipsieve.errors import Locked
+from clipsieve.store.layout import Layout
+from clipsieve.store.lock import exclusive
+from tests.pipelines.jobs import (
+    SETTINGS,
+    exit_code,
+    leftovers,
+    read,
+    run_command,
+    run_job,
+    start,
+    tables,
+    truncate,
+    wait_for,
+    write_one,
+)
+
+
+@pytest.fixture
+def done(tmp_path) -> tuple[Path, Path]:
+    """Two scored shards: source and output."""
+    source, out = tmp_path / "source", tmp_path / "out"
+    write_one(source, "a", 20, seed=1)
+    write_one(source, "b", 20, seed=2)
+    run_job(source, out)
+    return source, out
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> tuple[Path, Path]:
+    """Likewise, made once: tests must not change it."""
+    folder = tmp_path_factory.mktemp("finished")
+    write_one(folder / "source", "a", 20, seed=1)
+    write_one(folder / "source", "b", 20, seed=2)
+    run_job(folder / "source", folder / "out")
+    return folder / "source", folder / "out"
+
+
+@pytest.fixture
+def copied(finished, tmp_path) -> Path:
+    """A copy of that output, to be damaged."""
+    return Path(shutil.copytree(finished[1], tmp_path / "copied"))
+
+
+def manifest(out: Path) -> dict:
+    (path,) = (out / "_runs").glob("*.json")
+    return json.loads(path.read_text())
+
+
+def test_sigterm_finishes_the_shard_in_hand_while_others_are_locked_out(tmp_path):
+    source, out = tmp_path / "source", tmp_path / "out"
+    write_shards(source, 300, 15, seed=4)
+    with start(run_command(source, out, "--batch-size", "1")) as process:
+        wait_for(lambda: any(out.glob("samples/*.parquet")), "the first shard")
+        process.send_signal(signal.SIGSTOP)  # holds the lock for as long as this test looks
+        with pytest.raises(Locked, match=f"being written by process {process.pid}; wait"):
+            run_job(source, out)
+        assert exit_code(run_command(source, out)) == 75
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGCONT)
+        _, said = process.communicate()
+    assert process.returncode == 143, said
+    assert "stopped by SIGTERM" in said
+    assert manifest(out)["status"] == "stopped"
+    written = len(list(out.glob("samples/*.parquet")))
+    assert manifest(out)["result"]["left"] == 15 - written > 0
+    assert leftovers(out) == []
+    result = run_job(source, out)
+    assert (result.exit_code, result.skipped, result.done) == (0, written, 15 - written)
+    assert read(out, "wide").num_rows == 300
+
+
+def test_a_lock_outlives_no_holder_and_is_free_after_a_refusal(done):
+    source, out = done
+    with exclusive(Layout.at(out)):
+        assert exit_code(run_command(source, out)) == 75
+        assert exit_code(["score", str(out), "--scorers", "clip_depicts"]) == 75
+        assert exit_code(["compact", str(out)]) == 75
+    assert exit_code(run_command(source, out)) == 0
+
+
+@pytest.mark.parametrize("wide", ["run", "embed"])
+def test_a_deadline_leaves_what_it_did_not_begin_and_says_so(tmp_path, wide):
+    source, out = tmp_path / "source", tmp_path / "out"
+    write_one(source, "a", 20, seed=1)
+    command = run_command(source, out, "--deadline", "0s")
+    assert exit_code([wide, *command[1:]]) == 3
+    assert (manifest(out)["status"], manifest(out)["result"]["left"]) == ("stopped", 1)
+    assert tables(out) == {} and leftovers(out) == []
+    assert run_job(source, out).exit_code == 0
+
+
+def test_a_stop_after_the_last_shard_is_still_a_stop(done):
+    source, out = done
+    write_one(source, "c", 20, seed=3)
+    assert exit_code(["embed", *run_command(source, out)[1:]]) == 0
+    result = run_job(source, out, deadline=0.0)
+    assert (result.left, result.exit_code, result.stopped) == (0, 3, "deadline reached")
+    assert read(out, "wide").num_rows == 40
+    assert run_job(source, out).exit_code == 0
+    assert read(out, "wide").num_rows == 60
+
+
+def test_a_dry_run_tells_the_plan_and_writes_nothing(tmp_path, done, capsys):
+    source, out = tmp_path / "source", tmp_path / "new"
+    assert exit_code(run_command(source, out, "--dry-run")) == 0
+    assert not out.exists()
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["todo"] == ["a", "b"] and plan["rows_to_do"] == 40
+    assert plan["bytes_to_do"] == sum(p.stat().st_size for p in source.glob("*.parquet"))
+    write_one(source, "c", 20, seed=3)
+    _, out = done
+    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    assert exit_code(run_command(source, out, "--dry-run")) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert (plan["todo"], plan["done"]) == (["c"], 2)
+    assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "nothing/*.parquet", "{out}"],
+        ["run", "{source}", "{out}", "--deadline", "soon"],
+        ["run", "{source}", "{out}", "--workers", "0"],
+        ["run", "{source}", "{out}", "--scorers", "clip,beauty"],
+        ["run", "{source}", "{out}", "--run-id", "../elsewhere"],
+        ["run", "{source}", "{out}", "--no-such-option"],
+        ["run", "{source}", "{out}", "--model", "no-such-model"],
+        ["status", "{source}"],
+        ["score", "{out}", "--scorers", "clip_ref"],
+    ],
+    ids=" ".join,
+)
+def test_a_usage_error_is_exit_code_2_and_changes_no_table(finished, words, capsys):
+    source, out = finished
+    before = tables(out)
+    given = [word.format(source=source, out=out) for word in words]
+    assert exit_code(given) == 2
+    assert capsys.readouterr().err.strip()
+    assert tables(out) == before
+
+
+def test_failed_shards_are_exit_code_3_and_named_in_status(done, capsys):
+    source, out = done
+    truncate(write_one(source, "c", 20, seed=3))
+    assert exit_code(run_command(source, out)) == 3
+    capsys.readouterr()
+    assert exit_code(["status", str(out)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == f"{out}: tiny  in float32"
+    assert said[1] == "families: clip"
+    assert said[2] == "done: 2 of 3 shards, 40 rows"
+    assert "left: 0 shards" in said and "failed: 1 shards" in said
+    assert any(re.match(rf"  c: cannot read {re.escape(str(source))}/c.parquet", s) for s in said)
+    assert said[-1] == "scores view: 40 rows"
+
+
+def test_status_says_when_the_scores_view_is_behind(done, capsys):
+    source, out = done
+    write_one(source, "c", 20, seed=3)
+    assert exit_code(["embed", *run_command(source, out)[1:]]) == 0
+    capsys.readouterr()
+    exit_code(["status", str(out)])
+    assert "scores view: 40 rows; it is behind: run `clipsieve compact`" in capsys.readouterr().out
+    assert exit_code(["compact", str(out)]) == 0
+    exit_code(["status", str(out)])
+    assert "scores view: 60 rows\n" in capsys.readouterr().out
+
+
+def one_file(out: Path, pattern: str) -> Path:
+    (path,) = out.glob(pattern)
+    return path
+
+
+def rewritten(path: Path, table) -> None:
+    """Put `table` into `path` under the footer that is there."""
+    footer = pq.read_schema(path).metadata
+    pq.write_table(table.replace_schema_metadata(footer), path)
+
+
+def drop_row(path: Path) -> None:
+    rewritten(path, pq.read_table(path, partitioning=None).slice(1))
+
+
+def swap_rows(path: Path) -> None:
+    table = pq.read_table(path, partitioning=None)
+    rewritten(path, table.take([1, 0, *range(2, table.num_rows)]))
+
+
+DAMAGES = {
+    "samples file deleted": ("samples/b.parquet", Path.unlink),
+    "scores file deleted": ("scores/clip/*/b.parquet", Path.unlink),
+    "embeddings file deleted": ("embeddings/*/*/b.parquet", Path.unlink),
+    "scores file truncated": ("scores/clip/*/b.parquet", truncate),
+    "samples row dropped": ("samples/b.parquet", drop_row),
+    "scores row dropped": ("scores/clip/*/b.parquet", drop_row),
+    "embeddings row dropped": ("embeddings/*/*/b.parquet", drop_row),
+    "scores rows swapped": ("scores/clip/*/b.parquet", swap_rows),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_reconcile_finds_a_damaged_file(copied, damage, capsys):
+    out = copied
+    assert exit_code(["reconcile", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "all 40 input rows of 2 shards are in the ledger exactly once" in said
+    pattern, do = DAMAGES[damage]
+    do(one_file(out, pattern))
+    assert exit_code(["reconcile", str(out)]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1] == "1 of 2 shards do not add up"
+    assert all(line.startswith("b (") for line in said[:-1]) and len(said) > 1
+
+
+def test_reconcile_finds_shards_not_done_and_shards_that_changed(done, capsys):
+    source, out = done
+    write_one(source, "c", 20, seed=3)
+    assert exit_code(["reconcile", str(out)]) == 1
+    assert "not in the ledger: this shard is not done" in capsys.readouterr().err
+    (source / "c.parquet").unlink()
+    write_one(source, "b", 20, seed=4)  # as many rows, but others
+    assert exit_code(["reconcile", str(out)]) == 1
+    assert "source has changed since it was read" in capsys.readouterr().err
+    run_job(source, out)
+    (source / "a.parquet").unlink()
+    assert exit_code(["reconcile", str(out)]) == 1
+    assert "its source is no longer among the inputs" in capsys.readouterr().err
+
+
+def test_weights_that_are_not_here_end_with_the_command_that_fetches_them(tmp_path):
+    write_one(tmp_path / "source", "a", 20, seed=1)
+    options = [w for n, v in SETTINGS.items() if n != "model" for w in (f"--{n}", str(v))]
+    model = ["--model", "hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K"]
+    words = ["run", f"{tmp_path}/source", f"{tmp_path}/out", *options, *model]
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": f"{tmp_path}/empty"}
+    with start(words, env=offline) as process:
+        _, said = process.communicate()
+    assert process.returncode == 2
+    assert (
+        "huggingface-cli download laion/CLIP-ViT-B-32-laion2B-s34B-b79K "
+        "--local-dir laion_CLIP-ViT-B-32-laion2B-s34B-b79K\n" in said
+    )
+    assert "Traceback" not in said
+    assert not tables(tmp_path / "out")

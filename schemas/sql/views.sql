@@ -11,7 +11,7 @@ CREATE OR REPLACE VIEW embeddings AS
   FROM read_parquet('embeddings/{model}/rev={rev}/*.parquet', hive_partitioning = false);
 
 --: family
-CREATE OR REPLACE VIEW {family} AS
+CREATE OR REPLACE VIEW "{family}" AS
   FROM read_parquet('scores/{family}/rev={rev}/*.parquet', hive_partitioning = false);
 
 --: scores

@@ -1,6 +1,7 @@
 """The settings of a run: one frozen value; Python, TOML and command line share its keys."""
 
 import dataclasses
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -94,6 +95,10 @@ class RunConfig:
         _one_of("dtype", self.dtype, ("auto", "float32", "bfloat16", "float16"))
         _one_of("input_format", self.input_format, ("auto", "parquet", "webdataset", "folder"))
         _one_of("log_format", self.log_format, LOG_FORMATS)
+        if self.run_id is not None and not re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.run_id, re.A):
+            raise UsageError(
+                f"run_id {self.run_id!r} is not safe in file names; use letters, digits, . _ and -"
+            )
         if not self.scorers:
             raise UsageError("no scorer was named; the default is clip")
         if "clip_ref" in self.scorers and self.references_col is None:

@@ -4,6 +4,7 @@ Lines are appended as shards end, so they survive a kill; the manifest is writte
 decides what is done: the shards' own files do.
 """
 
+import glob
 import json
 import os
 import socket
@@ -73,11 +74,14 @@ def append_record(layout: Layout, record: ShardRecord) -> None:
 
 def read_records(layout: Layout, run_id: str | None = None) -> Iterator[ShardRecord]:
     """Records of one run or of all, oldest run first; a line cut by a kill is left out."""
-    pattern = f"{run_id}.*shards.jsonl" if run_id else "*.shards.jsonl"
+    pattern = f"{glob.escape(run_id)}.*shards.jsonl" if run_id else "*.shards.jsonl"
     for path in sorted(layout.runs.glob(pattern)):
         for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-            if line.endswith("\n"):
-                yield ShardRecord.from_json(line)
+            if not line.endswith("\n"):
+                continue
+            record = ShardRecord.from_json(line)
+            if run_id in (None, record.run_id):
+                yield record
 
 
 def write_manifest(layout: Layout, run_id: str, content: Mapping[str, Any]) -> Path:

@@ -7,11 +7,15 @@ CREATE OR REPLACE VIEW samples AS
   FROM read_parquet('samples/*.parquet', union_by_name = true, hive_partitioning = false);
 
 --: embeddings
+-- Vectors are FLOAT[{dim}], for array_inner_product and its kin.  DuckDB's list_* functions refuse
+-- a column of Parquet lists in which some rows are NULL ("can not contain NULL values").
 CREATE OR REPLACE VIEW embeddings AS
+  SELECT * REPLACE (image_embedding::FLOAT[{dim}] AS image_embedding,
+                    text_embedding::FLOAT[{dim}] AS text_embedding)
   FROM read_parquet('embeddings/{model}/rev={rev}/*.parquet', hive_partitioning = false);
 
 --: family
-CREATE OR REPLACE VIEW {family} AS
+CREATE OR REPLACE VIEW "{family}" AS
   FROM read_parquet('scores/{family}/rev={rev}/*.parquet', hive_partitioning = false);
 
 --: scores

@@ -15,9 +15,13 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from clipsieve.config import LOG_FORMATS, RunConfig, load_toml
 from clipsieve.errors import ClipsieveError, UsageError
+
+#: Rows that `sql` prints as a table.
+SHOWN_ROWS = 1000
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -121,20 +125,21 @@ def sql(out: str, query: str | None, form: str) -> int:
     """
     from clipsieve.sql.connect import run_query
 
-    relation = run_query(out, query if query is not None else sys.stdin.read())
-    if relation is None:
+    text = query if query is not None else sys.stdin.read()
+    answer = run_query(out, text, SHOWN_ROWS + 1 if form == "table" else None)
+    if answer is None:
         return 0
     if form == "table":
-        _print_relation(relation.columns, relation.limit(1001).fetchall())
+        _print_rows(answer.columns, answer.rows)
     elif form == "csv":
         import csv
 
         writer = csv.writer(sys.stdout)
-        writer.writerow(relation.columns)
-        writer.writerows(relation.fetchall())
+        writer.writerow(answer.columns)
+        writer.writerows(answer.rows)
     else:
-        for row in relation.fetchall():
-            click.echo(json.dumps(dict(zip(relation.columns, row, strict=True)), default=str))
+        for row in answer.rows:
+            click.echo(json.dumps(dict(zip(answer.columns, row, strict=True)), default=str))
     return 0
 
 
@@ -249,22 +254,22 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def _print_relation(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """A table that fits the terminal; at most 1,000 rows."""
+def _print_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """A table that fits the terminal; at most `SHOWN_ROWS` rows."""
     console = Console(highlight=False)
-    table = Table(*columns)
-    for row in rows[:1000]:
-        table.add_row(*("NULL" if value is None else _shown(value) for value in row))
+    table = Table(*(Text(name) for name in columns))
+    for row in rows[:SHOWN_ROWS]:
+        table.add_row(*(_shown(value) for value in row))
     console.print(table)
-    if len(rows) > 1000:
-        click.echo("more than 1,000 rows; add LIMIT, or use --format csv", err=True)
+    if len(rows) > SHOWN_ROWS:
+        click.echo(f"more than {SHOWN_ROWS:,} rows; add LIMIT, or use --format csv", err=True)
 
 
-def _shown(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    text = str(value)
-    return text.replace("[", "\\[")
+def _shown(value: Any) -> Text:
+    """A value as it is: brackets in it are no markup."""
+    if value is None:
+        return Text("NULL")
+    return Text(f"{value:.6g}" if isinstance(value, float) else str(value))
 
 
 def _print_accounts(accounts: Sequence[Any]) -> None:

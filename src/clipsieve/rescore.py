@@ -151,7 +151,7 @@ class ScoreJob:
         path = layout.embeddings(self.embeddings["model"], self.embeddings["rev"], shard)
         try:
             stored = pq.read_table(path, partitioning=None)
-        except (FileNotFoundError, pa.ArrowInvalid) as error:
+        except (OSError, pa.ArrowInvalid) as error:
             raise LedgerError(
                 f"{path} is missing or damaged ({error}); run `clipsieve run` again"
             ) from error

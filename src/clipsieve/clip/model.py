@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import open_clip
@@ -124,7 +125,7 @@ def load_model(model: str, pretrained: str | None, device: torch.device, dtype: 
                 pretrained_text=False,
                 weights_only=True,
             )
-        except (RuntimeError, ValueError, OSError) as error:
+        except (RuntimeError, ValueError, OSError, UnpicklingError) as error:
             raise UsageError(
                 f"model {model!r} with weights {checkpoint} cannot be loaded: {error}; "
                 "check that the weights belong to the model"

@@ -175,8 +175,6 @@ class ShardBuilder:
     def _references(self) -> dict[str, References]:
         """Reference captions of all rows, encoded once for each distinct text."""
         lists = [refs for chunk in self._chunks for refs in chunk.references or ()]
-        if not lists or not self._prompts.references:
-            return {}
         return {
             prompt: References.encoded(self._encoder.with_prompt(prompt), lists)
             for prompt in self._prompts.references

@@ -3,7 +3,9 @@
 The only module of the library that imports duckdb.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -24,9 +26,15 @@ def connect(out: str | Path) -> duckdb.DuckDBPyConnection:
       out: folder of an earlier `clipsieve run`.
 
     Raises:
-      UsageError: if the folder holds no dataset.
+      UsageError: if the folder holds no dataset, or its path has a comma.
     """
     layout = Layout.at(out)
+    if "," in str(layout.root):
+        raise UsageError(
+            f"output folder {layout.root} has a comma in its path, which ends a folder name in "
+            "DuckDB's file_search_path; rename it, or start DuckDB inside it: "
+            "duckdb -init sql/views.sql"
+        )
     dataset = datasets.require(layout)
     connection = duckdb.connect()
     # As a parameter-free statement: SET takes no parameters.
@@ -37,14 +45,28 @@ def connect(out: str | Path) -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def run_query(out: str | Path, query: str) -> duckdb.DuckDBPyRelation | None:
-    """The result of one query over `out`; None if it has none.
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The result of a query: names of columns, and rows."""
+
+    columns: list[str]
+    rows: list[tuple[Any, ...]]
+
+
+def run_query(out: str | Path, query: str, at_most: int | None = None) -> Answer | None:
+    """The result of one query over `out`, at most `at_most` rows of it; None if it has none.
 
     Raises:
-      UsageError: if DuckDB refuses the query; the message is DuckDB's.
+      UsageError: if DuckDB refuses the query, or it fails on the way; the message is DuckDB's.
     """
     connection = connect(out)
     try:
-        return connection.sql(query)
+        relation = connection.sql(query)
+        if relation is None:
+            return None
+        columns = relation.columns
+        # The query runs here, and most errors in its values come only now.
+        rows = (relation if at_most is None else relation.limit(at_most)).fetchall()
     except duckdb.Error as error:
         raise UsageError(f"query failed: {error}") from error
+    return Answer(columns, rows)

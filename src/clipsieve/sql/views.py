@@ -28,7 +28,8 @@ def views_sql(layout: Layout, dataset: Dataset) -> str:
     if embeddings and _any(
         layout, f"embeddings/{embeddings['model']}/rev={embeddings['rev']}/*.parquet"
     ):
-        parts.append(_filled(blocks["embeddings"], embeddings))
+        values = {**embeddings, "dim": str(dataset.model["dim"])}
+        parts.append(_filled(blocks["embeddings"], values))
     for family, revision in sorted(dataset.families.items()):
         if _any(layout, f"scores/{family}/rev={revision}/*.parquet"):
             parts.append(_filled(blocks["family"], {"family": family, "rev": revision}))

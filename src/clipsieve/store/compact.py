@@ -149,8 +149,13 @@ def _member(layout: Layout, shard: str, families: Mapping[str, str]) -> tuple[st
 
 
 def _glued(layout: Layout, shard: str, families: Mapping[str, str]) -> pa.Table:
-    """The ledger of a shard with the columns of every family."""
+    """The ledger of a shard with the columns of every family.
+
+    A column of the source with the name of a score becomes `source_<name>`, as in the ledger one
+    with the name of a ledger column does.
+    """
     table = pq.read_table(layout.samples(shard), partitioning=None)
+    own = set(table.column_names)
     for family, revision in families.items():
         path = layout.scores(family, revision, shard)
         scores = pq.read_table(path, partitioning=None)
@@ -160,9 +165,23 @@ def _glued(layout: Layout, shard: str, families: Mapping[str, str]) -> pa.Table:
                 "`clipsieve run` again"
             )
         for name in scores.column_names:
-            if name != "uid":
-                table = table.append_column(scores.schema.field(name), scores[name])
+            if name == "uid":
+                continue
+            if name in own:
+                table = _freed(table, name)
+                own.remove(name)
+            elif name in table.column_names:
+                raise LedgerError(f"{path} has column {name!r}, as another family has; rename it")
+            table = table.append_column(scores.schema.field(name), scores[name])
     return table
+
+
+def _freed(table: pa.Table, name: str) -> pa.Table:
+    """`table` with another name for its column `name`."""
+    free = f"source_{name}"
+    while free in table.column_names:
+        free = f"source_{free}"
+    return table.rename_columns({name: free})
 
 
 def _conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -52,19 +52,23 @@ def load(layout: Layout) -> Dataset | None:
     try:
         content = json.loads(text)
         version = content["layout_version"]
+        # First of all: what else a newer version holds is unknown here.
+        if _major(version) > _major(LAYOUT_VERSION):
+            raise UsageError(
+                f"{layout.root} has layout version {version}, this clipsieve reads up to "
+                f"{LAYOUT_VERSION}; upgrade clipsieve"
+            )
         content["inputs"] = tuple(content["inputs"])
-        dataset = Dataset(**content)
-    except (ValueError, KeyError, TypeError) as error:
+        return Dataset(**content)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(
             f"{layout.dataset} is not a clipsieve dataset file ({error}); "
             "restore it from a copy, or choose another output folder"
         ) from error
-    if int(version.split(".")[0]) > int(LAYOUT_VERSION.split(".")[0]):
-        raise UsageError(
-            f"{layout.root} has layout version {version}, this clipsieve reads up to "
-            f"{LAYOUT_VERSION}; upgrade clipsieve"
-        )
-    return dataset
+
+
+def _major(version: str) -> int:
+    return int(version.split(".")[0])
 
 
 def require(layout: Layout) -> Dataset:

@@ -73,5 +73,9 @@ def read_footer(path: Path) -> dict[str, str]:
         metadata = pq.read_metadata(path).metadata or {}
     except (FileNotFoundError, pa.ArrowInvalid):
         return {}
+    except OSError as error:
+        if error.errno is not None:  # the system's refusal; damage found by Parquet has none
+            raise
+        return {}
     pairs = ((key.decode(), value.decode()) for key, value in metadata.items())
     return {key: value for key, value in pairs if key.startswith(PREFIX)}

@@ -86,7 +86,7 @@ def _account(
     except FileNotFoundError:
         problems.append("not in the ledger: this shard is not done")
         return ShardAccount(item.shard, item.uri, source_rows, None, {}, tuple(problems))
-    except pa.ArrowInvalid as error:
+    except (OSError, pa.ArrowInvalid) as error:
         problems.append(f"ledger file is damaged: {error}")
         return ShardAccount(item.shard, item.uri, source_rows, None, {}, tuple(problems))
     if source_rows is not None and ledger.num_rows != source_rows:
@@ -127,7 +127,7 @@ def _family_problems(
     for family, path in paths.items():
         try:
             other = pq.read_table(path, columns=["uid"], partitioning=None)["uid"]
-        except (FileNotFoundError, pa.ArrowInvalid) as error:
+        except (OSError, pa.ArrowInvalid) as error:
             yield f"{family}: {type(error).__name__}: {path.name} is missing or damaged"
             continue
         if not other.equals(uids):

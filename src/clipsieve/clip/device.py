@@ -4,6 +4,7 @@ A GPU that is in the machine but cannot be used is an error, not a reason to use
 """
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def resolve_device(wanted: str) -> DeviceReport:
     """
     if wanted == "cpu":
         return DeviceReport(torch.device("cpu"), _cpu_name())
-    if wanted != "auto" and wanted != "cuda" and not wanted.startswith("cuda:"):
+    if not re.fullmatch(r"auto|cuda(:\d+)?", wanted):
         raise UsageError(f"device {wanted!r} is not known; choose auto, cpu, cuda or cuda:N")
     usable = torch.cuda.is_available()
     if wanted == "auto" and not usable:

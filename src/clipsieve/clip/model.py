@@ -22,7 +22,7 @@ from open_clip.transformer import text_global_pool
 
 from clipsieve.clip.device import DTYPES
 from clipsieve.clip.preprocess import Preprocess
-from clipsieve.errors import UsageError, WeightsMissing
+from clipsieve.errors import DeviceError, UsageError, WeightsMissing
 from clipsieve.store.layout import slug
 
 TINY = "tiny"
@@ -109,6 +109,7 @@ def load_model(model: str, pretrained: str | None, device: torch.device, dtype: 
     Raises:
       UsageError: for an unknown model or tag, or weights that do not fit the model.
       WeightsMissing: if the weights are not here and cannot be fetched; says how to fetch them.
+      DeviceError: if the model does not fit the device's memory.
     """
     force_quick_gelu, notes = _activation(model, pretrained)
     name, folder = _resolve_name(model, pretrained)
@@ -118,22 +119,36 @@ def load_model(model: str, pretrained: str | None, device: torch.device, dtype: 
             module = open_clip.create_model(
                 name,
                 pretrained=pretrained,
+                load_weights=folder is None,
                 precision=_PRECISIONS[dtype],
                 device=device,
                 force_quick_gelu=force_quick_gelu,
-                require_pretrained=True,
+                require_pretrained=folder is None,
                 pretrained_text=False,
                 weights_only=True,
             )
-        except (RuntimeError, ValueError, OSError, UnpicklingError) as error:
+            if folder is not None:  # open_clip would choose among the files itself, pickles too
+                open_clip.load_checkpoint(module, str(checkpoint))
+            merges = folder / "bpe_merges.txt.gz" if folder is not None else None
+            bpe = {"bpe_path": str(merges)} if merges is not None and merges.is_file() else {}
+            tokenizer = open_clip.get_tokenizer(name, **bpe)
+            config = open_clip.get_model_config(name.replace("/", "-") if ":" not in name else name)
+        except torch.OutOfMemoryError as error:
+            raise DeviceError(
+                f"model {model!r} in {dtype} does not fit the memory of {device}: {error}; "
+                "use a smaller model, another --dtype, or another --device"
+            ) from error
+        except UnpicklingError as error:  # its own message says how to run the pickle
             raise UsageError(
-                f"model {model!r} with weights {checkpoint} cannot be loaded: {error}; "
+                f"model {model!r} with weights {checkpoint} cannot be loaded: the file holds more "
+                "than tensors, which is not opened; give its weights as safetensors"
+            ) from error
+        except Exception as error:  # open_clip, safetensors and tokenizers raise what they like
+            reason = f"{type(error).__name__}: {error}"
+            raise UsageError(
+                f"model {model!r} with weights {checkpoint} cannot be loaded: {reason}; "
                 "check that the weights belong to the model"
             ) from error
-        merges = folder / "bpe_merges.txt.gz" if folder is not None else None
-        bpe = {"bpe_path": str(merges)} if merges is not None and merges.is_file() else {}
-        tokenizer = open_clip.get_tokenizer(name, **bpe)
-        config = open_clip.get_model_config(name.replace("/", "-") if ":" not in name else name)
     module.eval()
     preprocess = Preprocess.from_config(open_clip.get_model_preprocess_cfg(module))
     identity = ModelIdentity(
@@ -221,7 +236,8 @@ def _activation(model: str, pretrained: str | None) -> tuple[bool, list[str]]:
     if trained and not configured:
         note = f"{pretrained} weights of {model} were trained with QuickGELU; using QuickGELU"
         return True, [note]
-    if configured and not trained:
+    # Without the suffix the config alone says what the weights were trained with.
+    if configured and not trained and model.endswith("-quickgelu"):
         raise UsageError(
             f"model {model!r} computes QuickGELU but its {pretrained!r} weights were trained with "
             f"GELU; say --model {model.replace('-quickgelu', '')}"

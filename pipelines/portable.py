@@ -40,6 +40,15 @@ class _Visitor(PipelineVisitor):
         self.produced: set[object] = set()
         self.consumed: set[object] = set()
 
+    def enter_composite_transform(self, transform_node: AppliedPTransform) -> None:
+        # Beam's readers and writers are made of ordinary steps, which engines expand differently.
+        kind = type(transform_node.transform)
+        if kind.__module__.startswith("apache_beam.io."):
+            raise NotPortable(
+                f"step {transform_node.full_label} is Beam's {kind.__name__}, which not every "
+                "engine runs; read and write in a DoFn"
+            )
+
     def visit_transform(self, transform_node: AppliedPTransform) -> None:
         label, transform = transform_node.full_label, transform_node.transform
         self.consumed |= set(transform_node.inputs)

@@ -119,6 +119,9 @@ class _Watch:
                 if worker.process is not None:
                     worker.process.kill()
                     worker.process.wait()
+                    if worker.listener is not None:
+                        worker.listener.join()
+                    _close(worker.process)
         for worker in workers:
             if worker.error is not None:
                 raise _error(worker.exit_code, f"worker {worker.number}: {worker.error}")
@@ -190,6 +193,7 @@ class _Watch:
         code = worker.process.wait()
         assert worker.listener is not None
         worker.listener.join()  # its last lines say what is done
+        _close(worker.process)
         with self._lock:
             worker.process = None
             worker.before, worker.meter = worker.before + worker.meter, Snapshot()
@@ -243,6 +247,13 @@ class _Watch:
         for stage, seconds in total.seconds.items():
             METER.add_seconds(stage, seconds - self._shown.seconds.get(stage, 0.0))
         self._shown = total
+
+
+def _close(process: subprocess.Popen[bytes]) -> None:
+    """Close this side of the pipes of a process that has ended."""
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()
 
 
 def _weight(item: WorkItem) -> int:

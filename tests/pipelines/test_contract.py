@@ -62,7 +62,7 @@ def manifest(out: Path) -> dict:
 
 def test_sigterm_finishes_the_shard_in_hand_while_others_are_locked_out(tmp_path):
     source, out = tmp_path / "source", tmp_path / "out"
-    write_shards(source, 300, 15, seed=4)
+    write_shards(source, 150, 15, seed=4)
     with start(run_command(source, out, "--batch-size", "1")) as process:
         wait_for(lambda: any(out.glob("samples/*.parquet")), "the first shard")
         process.send_signal(signal.SIGSTOP)  # holds the lock for as long as this test looks
@@ -80,7 +80,7 @@ def test_sigterm_finishes_the_shard_in_hand_while_others_are_locked_out(tmp_path
     assert leftovers(out) == []
     result = run_job(source, out)
     assert (result.exit_code, result.skipped, result.done) == (0, written, 15 - written)
-    assert read(out, "wide").num_rows == 300
+    assert read(out, "wide").num_rows == 150
 
 
 def test_a_lock_outlives_no_holder_and_is_free_after_a_refusal(done):

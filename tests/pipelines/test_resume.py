@@ -35,10 +35,10 @@ def finished(out: Path) -> dict[str, tuple[int, int]]:
 
 def test_a_job_killed_again_and_again_ends_with_the_bytes_of_an_undisturbed_one(tmp_path):
     source, calm, killed = tmp_path / "source", tmp_path / "calm", tmp_path / "killed"
-    write_shards(source, 240, SHARDS, seed=9)
-    settings = {"run_id": "fixed", "batch_size": 2}
+    write_shards(source, 144, SHARDS, seed=9)
+    settings = {"run_id": "fixed", "batch_size": 4}
     run_job(source, calm, **settings)
-    command = run_command(source, killed, "--run-id", "fixed", "--batch-size", "2")
+    command = run_command(source, killed, "--run-id", "fixed", "--batch-size", "4")
     rng = random.Random(20)
     kept: dict[str, tuple[int, int]] = {}
     for at in range(KILLS):

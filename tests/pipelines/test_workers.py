@@ -13,8 +13,6 @@ import pytest
 from clipsieve.demo.shards import write_shards
 from clipsieve.pipelines.run import RunResult
 from clipsieve.pipelines.status import report
-from clipsieve.store.layout import Layout
-from clipsieve.store.runs import read_records
 from tests.pipelines.jobs import (
     leftovers,
     read,
@@ -42,8 +40,8 @@ def alive(process: psutil.Process) -> bool:
 
 def test_a_killed_worker_is_replaced_and_the_bytes_are_those_of_one_process(tmp_path):
     source, one, two = tmp_path / "source", tmp_path / "one", tmp_path / "two"
-    write_shards(source, 240, 12, seed=6)
-    settings = {"run_id": "fixed", "batch_size": 2}
+    write_shards(source, 160, 16, seed=6)
+    settings = {"run_id": "fixed", "batch_size": 4}
     run_job(source, one, **settings)
     results: list[RunResult] = []
     job = threading.Thread(
@@ -62,15 +60,15 @@ def test_a_killed_worker_is_replaced_and_the_bytes_are_those_of_one_process(tmp_
     victim.kill()
     job.join()
     (result,) = results
-    assert (result.exit_code, result.done, result.left, result.failed) == (0, 12, 0, ())
+    assert (result.exit_code, result.done, result.left, result.failed) == (0, 16, 0, ())
     writers = {path.name.split("-")[-1] for path in two.glob("_runs/*.shards.jsonl")}
-    assert len(writers) == 3, "no worker took the dead one's place"
+    assert len(writers) > 2, "no worker took the dead one's place"
     assert tables(two) == tables(one)
     assert (two / "dataset.json").read_bytes() == (one / "dataset.json").read_bytes()
     assert leftovers(two) == []
 
 
-DEADLY = '''
+DEADLY = """
 import os, signal
 import numpy as np, pyarrow as pa
 
@@ -88,7 +86,7 @@ class Deadly:
         if "kill me" in batch.captions:
             os.kill(os.getpid(), signal.SIGKILL)
         return {"deadly": np.zeros(len(batch))}
-'''
+"""
 
 
 @pytest.fixture
@@ -116,7 +114,7 @@ def with_caption(path: Path, caption: str) -> None:
 def test_a_shard_that_kills_its_worker_fails_alone(tmp_path, deadly_scorer):
     source, out = tmp_path / "source", tmp_path / "out"
     for at, name in enumerate("abcdef"):
-        path = write_one(source, name, 20, seed=at)
+        path = write_one(source, name, 10, seed=at)
         if name == "c":
             with_caption(path, "kill me")
     settings = {"workers": 2, "scorers": ("clip", deadly_scorer)}
@@ -138,7 +136,7 @@ def test_a_shard_that_kills_its_worker_fails_alone(tmp_path, deadly_scorer):
 
 def test_workers_end_within_seconds_of_their_parent(tmp_path):
     source, out = tmp_path / "source", tmp_path / "out"
-    write_shards(source, 400, 20, seed=6)
+    write_shards(source, 160, 20, seed=6)
     with start(run_command(source, out, "--workers", "2", "--batch-size", "1")) as parent:
         wait_for(lambda: any(out.glob("samples/*.parquet")), "the first shard")
         workers = workers_of(parent.pid)
@@ -150,5 +148,4 @@ def test_workers_end_within_seconds_of_their_parent(tmp_path):
     assert written < 20
     result = run_job(source, out)  # the lock is free
     assert (result.exit_code, result.skipped) == (0, written)
-    records = list(read_records(Layout.at(out)))
-    assert {record.shard for record in records} == {f"{at:05d}" for at in range(20)}
+    assert read(out, "wide").num_rows == 160

@@ -120,7 +120,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _exit_with_parent() -> None:
     """End the process, whatever it is doing, when standard input closes."""
-    sys.stdin.buffer.read()
+    # Not through sys.stdin: its lock would abort the interpreter when the process ends by itself.
+    while os.read(0, 4096):
+        pass
     os._exit(1)
 
 

@@ -1,27 +1,31 @@
 """The whole job: plan, embed and score what is not done yet, compact, and say how it went."""
 
 import dataclasses
+import json
 import os
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from clipsieve import versions
-from clipsieve.clip.model import ClipModel, ModelIdentity
+from clipsieve.clip.model import ClipModel, ModelIdentity, absolute_names
 from clipsieve.config import RunConfig
 from clipsieve.embed.commit import Committer, embeddings_revision, family_revision
 from clipsieve.embed.job import EmbedJob, open_model
 from clipsieve.errors import LedgerError, UsageError
 from clipsieve.pipelines.compact import compact
 from clipsieve.pipelines.embed import embed_items, group_items
+from clipsieve.pipelines.runners import require_runner
 from clipsieve.pipelines.score import score_stored, stored_job
 from clipsieve.pipelines.signals import stopping_on_signals
 from clipsieve.pipelines.workers import embed_with_workers
 from clipsieve.progress import METER, STOP
 from clipsieve.read.items import WorkItem
 from clipsieve.read.plan import InputPlan, ReadOptions, plan_input
+from clipsieve.read.storage import source_exists
 from clipsieve.schemas import footers
 from clipsieve.schemas.states import RowState
 from clipsieve.scorers.registry import scorers_named
@@ -118,8 +122,12 @@ def make_plan(config: RunConfig, layout: Layout, dataset: Dataset | None, teller
     Raises:
       UsageError: if no input matches, or the folder holds something this run must not touch.
     """
+    require_runner(config.runner)
+    model_name, weights = absolute_names(config.model, config.pretrained)
+    config = dataclasses.replace(config, model=model_name, pretrained=weights)
     inputs = plan_input(config.inputs, read_options(config))
     teller.tell("input", inputs.description)
+    _check_places(layout, inputs)
     _check_naming(config, dataset)
     dtype = config.dtype
     if dtype == "auto" and dataset is not None and _same_model(dataset, config):
@@ -142,13 +150,13 @@ def make_plan(config: RunConfig, layout: Layout, dataset: Dataset | None, teller
     done: dict[str, dict[str, int]] = {}
     todo: list[WorkItem] = []
     for item in inputs.items:
-        states = None if config.reprocess else committer.states_done(item)
-        if states is not None:
-            done[item.shard] = states
-            continue
+        footer = None if config.reprocess else committer.footer_done(item)
         if not config.reprocess:
-            _check_name_is_free(layout, item)
-        todo.append(item)
+            _check_name_is_free(layout, item, done=footer is not None)
+        if footer is None:
+            todo.append(item)
+        else:
+            done[item.shard] = json.loads(footer[footers.STATES])
     earlier = frozenset(record.to_json() for record in read_records(layout, config.run_id))
     return Plan(config, inputs, model, job, stored, tuple(todo), done, earlier)
 
@@ -434,13 +442,22 @@ def _check_model(dataset: Dataset, committer: Committer, config: RunConfig) -> N
     )
 
 
+def _check_places(layout: Layout, inputs: InputPlan) -> None:
+    """Refuse to read the output folder itself."""
+    inside = [item.uri for item in inputs.items if Path(item.uri).is_relative_to(layout.root)]
+    if inside:
+        raise UsageError(
+            f"the inputs include {inside[0]}, which lies in the output folder {layout.root}; "
+            "choose an output folder that the inputs do not match"
+        )
+
+
 def _check_naming(config: RunConfig, dataset: Dataset | None) -> None:
-    """Refuse options under which the same input rows would get a second output name."""
+    """Refuse options under which the same input rows could get a second output name."""
     entry = input_entry(config)
     for held in dataset.inputs if dataset is not None else ():
-        if list(held["patterns"]) != entry["patterns"]:
-            continue
-        for name in ("rows_per_item", "shard_prefix"):
+        same = list(held["patterns"]) == entry["patterns"]
+        for name in ("rows_per_item", "shard_prefix") if same else ("rows_per_item",):
             if held["options"][name] != entry["options"][name]:
                 raise UsageError(
                     f"{name} is {entry['options'][name]!r}, this output folder was made with "
@@ -449,15 +466,18 @@ def _check_naming(config: RunConfig, dataset: Dataset | None) -> None:
                 )
 
 
-def _check_name_is_free(layout: Layout, item: WorkItem) -> None:
-    """Refuse to overwrite the ledger of another source that happens to have the same name."""
-    footer = read_footer(layout.samples(item.shard))
-    held = footer.get(footers.SOURCE_URI)
-    if held is not None and held != item.uri:
-        raise UsageError(
-            f"{item.uri} would be written as shard {item.shard!r}, which is the output of {held}; "
-            "say --shard-prefix to name it apart, or --reprocess if the source has moved"
-        )
+def _check_name_is_free(layout: Layout, item: WorkItem, done: bool) -> None:
+    """Refuse to take another source of the same name for this one, or to overwrite its ledger.
+
+    A source that has moved, and is otherwise as it was, may keep its output.
+    """
+    held = read_footer(layout.samples(item.shard)).get(footers.SOURCE_URI)
+    if held is None or held == item.uri or (done and not source_exists(held)):
+        return
+    raise UsageError(
+        f"{item.uri} would be written as shard {item.shard!r}, which is the output of {held}; "
+        "say --shard-prefix to name it apart, or --reprocess if the source has moved"
+    )
 
 
 def _has_ledger(layout: Layout) -> bool:
@@ -470,9 +490,15 @@ def _absolute(pattern: str) -> str:
 
 
 def plan_inputs_again(dataset: Dataset) -> Sequence[WorkItem]:
-    """The items of everything that was ever read into a folder, as its inputs are now."""
-    items: dict[str, WorkItem] = {}
+    """The items of everything that was ever read into a folder, as its inputs are now.
+
+    Inputs that match nothing any more have no items; what they left in the ledger is found there.
+    """
+    items: dict[tuple[str, str], WorkItem] = {}
     for entry in dataset.inputs:
-        plan = plan_input(entry["patterns"], ReadOptions(**entry["options"]))
-        items |= {item.shard: item for item in plan.items}
+        try:
+            plan = plan_input(entry["patterns"], ReadOptions(**entry["options"]))
+        except UsageError:
+            continue
+        items |= {(item.shard, item.uri): item for item in plan.items}
     return list(items.values())

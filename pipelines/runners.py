@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from clipsieve.errors import ClipsieveError, UsageError
 
-__all__ = ["LOCAL", "beam", "run_pipeline"]
+__all__ = ["LOCAL", "beam", "require_runner", "run_pipeline"]
 
 LOCAL = "FnApiRunner"
 _REFUSED = ("DirectRunner", "SwitchingDirectRunner", "PrismRunner")
@@ -19,7 +19,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
-    from apache_beam.runners.runner import PipelineState
+    from apache_beam.runners.runner import PipelineState, create_runner
 
     from clipsieve.pipelines.portable import check_portable
 
@@ -38,15 +38,35 @@ def run_pipeline(
       UsageError: for a runner that downloads and runs a binary unasked, or unknown options.
       ClipsieveError: if the pipeline ends in another state than DONE.
     """
-    if runner in _REFUSED:
-        raise UsageError(
-            f"runner {runner} downloads and starts a binary of its own; use {LOCAL} on one "
-            "machine, or name a cluster's runner"
-        )
+    require_runner(runner)
     options = PipelineOptions(list(beam_args), runner=runner)
     pipeline = beam.Pipeline(runner=runner, options=options)
+    # Only now: a runner brings options of its own.
+    known = options.get_all_options()
+    unknown = sorted(set(options.get_all_options(retain_unknown_options=True)) - set(known))
+    if unknown:
+        raise UsageError(f"runner {runner} knows no option {', '.join(unknown)}; leave it out")
     build(pipeline)
     check_portable(pipeline)
     state = pipeline.run().wait_until_finish()
     if state not in (PipelineState.DONE, None):
         raise ClipsieveError(f"the pipeline ended {state} on {runner}; see that runner's log")
+
+
+def require_runner(runner: str) -> None:
+    """Refuse a runner that does not exist, or that downloads and runs a binary unasked.
+
+    Raises:
+      UsageError: says which to use.
+    """
+    if runner in _REFUSED:
+        raise UsageError(
+            f"runner {runner} downloads and starts a binary of its own; use {LOCAL} on one "
+            "machine, or name a cluster's runner"
+        )
+    try:
+        create_runner(runner)
+    except (ValueError, ImportError, AttributeError) as error:
+        raise UsageError(
+            f"runner {runner!r} is not known to Beam ({error}); use {LOCAL}, or give its full path"
+        ) from error

@@ -225,29 +225,11 @@ def _run(options: dict[str, Any], beam_args: Sequence[str], wide: bool) -> int:
     config_file, dry_run = options.pop("config"), options.pop("dry_run")
     settings = load_toml(config_file) if config_file else {}
     settings |= {name: value for name, value in options.items() if value is not None}
-    if isinstance(settings.get("scorers"), str):
-        settings["scorers"] = _names(settings["scorers"])
-    if isinstance(settings.get("deadline"), str):
-        settings["deadline"] = seconds(settings["deadline"])
     config = RunConfig(**settings, beam_args=tuple(beam_args))
     if dry_run:
         click.echo(json.dumps(job.dry_run(config), indent=1))
         return 0
     return job.run(config, wide=wide).exit_code
-
-
-def seconds(text: str) -> float:
-    """A length of time: a number with s, m or h, seconds if it has none.
-
-    >>> seconds("90"), seconds("1.5m"), seconds("5h")
-    (90.0, 90.0, 18000.0)
-    """
-    units = {"s": 1, "m": 60, "h": 3600}
-    number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "s")
-    try:
-        return float(number) * units[unit]
-    except ValueError as error:
-        raise UsageError(f"deadline {text!r} is not a time; say 90s, 30m or 5h") from error
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -1,6 +1,8 @@
 """The settings of a run: one frozen value; Python, TOML and command line share its keys."""
 
 import dataclasses
+import math
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -77,11 +79,22 @@ class RunConfig:
     beam_args: tuple[str, ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
-        """Check what can be checked without looking at files.
+        """Take single values where several may be given, and check what needs no look at files.
 
         Raises:
           UsageError: for a value out of range.
         """
+        if isinstance(self.inputs, str | os.PathLike):
+            object.__setattr__(self, "inputs", (self.inputs,))
+        object.__setattr__(self, "inputs", tuple(os.fspath(path) for path in self.inputs))
+        object.__setattr__(self, "out", os.fspath(self.out))
+        if isinstance(self.scorers, str):
+            names = tuple(name.strip() for name in self.scorers.split(",") if name.strip())
+            object.__setattr__(self, "scorers", names)
+        if isinstance(self.deadline, str):
+            object.__setattr__(self, "deadline", seconds(self.deadline))
+        if self.deadline is not None and not 0 <= self.deadline < math.inf:
+            raise UsageError(f"deadline must be a time of at least 0 seconds, got {self.deadline!r}")
         if not self.inputs:
             raise UsageError("no input was given; name shards, a glob, or a folder")
         for name in ("byte_budget", "rows_per_item", "workers"):
@@ -119,6 +132,23 @@ class RunConfig:
         tuples = {"inputs", "scorers", "beam_args"}
         settings: dict[str, Any] = {k: tuple(v) if k in tuples else v for k, v in value.items()}
         return cls(**settings)
+
+
+def seconds(text: str) -> float:
+    """A length of time: a number with s, m or h, seconds if it has none.
+
+    Raises:
+      UsageError: if it is something else.
+
+    >>> seconds("90"), seconds("1.5m"), seconds("5h")
+    (90.0, 90.0, 18000.0)
+    """
+    units = {"s": 1, "m": 60, "h": 3600}
+    number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "s")
+    try:
+        return float(number) * units[unit]
+    except ValueError as error:
+        raise UsageError(f"deadline {text!r} is not a time; say 90s, 30m or 5h") from error
 
 
 def load_toml(path: str | Path) -> dict[str, Any]:

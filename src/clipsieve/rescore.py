@@ -155,8 +155,9 @@ class ScoreJob:
             raise LedgerError(
                 f"{path} is missing or damaged ({error}); run `clipsieve run` again"
             ) from error
-        columns = ["uid", "caption", *([self.references_col] if self.references_col else [])]
-        samples = pq.read_table(layout.samples(shard), columns=columns, partitioning=None)
+        held = pq.read_schema(layout.samples(shard)).names
+        wanted = [name for name in ("uid", "caption", self.references_col) if name in held]
+        samples = pq.read_table(layout.samples(shard), columns=wanted, partitioning=None)
         if not samples["uid"].equals(stored["uid"]):
             raise LedgerError(
                 f"{path} has other uids than {layout.samples(shard)}; delete both and run "
@@ -172,8 +173,7 @@ class ScoreJob:
                 if prompt:
                     texts[prompt] = _encoded(encoder, prompt, captions, text.valid)
             for prompt in prompts.references:
-                assert self.references_col is not None
-                lists = [refs or [] for refs in samples[self.references_col].to_pylist()]
+                lists = [_as_list(refs) for refs in _column(samples, self.references_col)]
                 references[prompt] = References.encoded(encoder.with_prompt(prompt), lists)
         uid = samples["uid"].combine_chunks()
         return PairBatch(
@@ -196,6 +196,21 @@ def embedded_from(table: pa.Table, side: str, dim: int) -> Embedded:
     raw = np.zeros((len(column), dim), np.float32)
     raw[valid] = unit * (norms / np.linalg.norm(unit, axis=1))[:, None]
     return Embedded(raw, valid)
+
+
+def _column(samples: pa.Table, name: str | None) -> list[Any]:
+    """Values of a column; all NULL in a shard whose source does not have it."""
+    if name in samples.column_names:
+        values: list[Any] = samples[name].to_pylist()
+        return values
+    return [None] * samples.num_rows
+
+
+def _as_list(references: str | list[str | None] | None) -> list[str | None]:
+    """Reference captions of a row, however the source holds them."""
+    if references is None:
+        return []
+    return [references] if isinstance(references, str) else references
 
 
 def _encoded(

@@ -6,30 +6,28 @@ from dataclasses import replace
 import torch
 
 from clipsieve.clip.device import WORTHWHILE, candidate_dtypes
-from clipsieve.clip.encode import Encoder
+from clipsieve.clip.encode import Encoder, is_small
 from clipsieve.clip.model import ClipModel, load_model
 
 TRIAL_IMAGES = 8
 TRIAL_ROUNDS = 5
-#: A model that encodes the trial batch in less is never the bottleneck: it stays exact.
-FAST_ENOUGH_SECONDS = 0.05
 
 
 def load_fastest(model: str, pretrained: str | None, device: torch.device) -> ClipModel:
     """Load `model` in the format that the device computes best.
 
     Where there is a choice (a CPU with bfloat16 units) both are timed on the model itself, in
-    turns; bfloat16 is taken only if the model is large enough to matter and its best round is at
-    least `WORTHWHILE` times as fast as float32's.  A note says what was measured.  The choice is
-    recorded with the output, so that a later run of the same folder does not choose again.
+    turns; bfloat16 is taken only if its best round is at least `WORTHWHILE` times as fast as
+    float32's.  A note says what was measured.  The choice is recorded with the output, so that a
+    later run of the same folder does not choose again.  A small model is never the bottleneck and
+    stays exact.
     """
     candidates = candidate_dtypes(device)
-    if len(candidates) == 1:
-        return load_model(model, pretrained, device, candidates[0])
-    loaded = [load_model(model, pretrained, device, dtype) for dtype in candidates]
+    first = load_model(model, pretrained, device, candidates[0])
+    if len(candidates) == 1 or is_small(first):
+        return first
+    loaded = [first, *(load_model(model, pretrained, device, dtype) for dtype in candidates[1:])]
     exact, fast = (min(seconds) for seconds in _rounds(loaded))
-    if exact < FAST_ENOUGH_SECONDS:
-        return loaded[0]
     ratio = exact / fast
     chosen = loaded[1] if ratio >= WORTHWHILE else loaded[0]
     note = f"{candidates[1]} measured {ratio:.1f}x float32 here; using {chosen.identity.dtype}"

@@ -77,10 +77,12 @@ class ModelIdentity:
         return slug(f"{name}-{Path(self.pretrained).stem}" if self.pretrained else name)
 
     def meaning(self) -> dict[str, Any]:
-        """What the revision is a hash of: the identity without the path of a local folder."""
+        """What the revision is a hash of: the identity without the place of local files."""
         value = asdict(self)
         if self.model.startswith("local-dir:"):
             value["model"] = "local-dir"
+        if self.pretrained is not None and Path(self.pretrained).is_absolute():
+            value["pretrained"] = "file"
         return value
 
 
@@ -162,6 +164,16 @@ def load_model(model: str, pretrained: str | None, device: torch.device, dtype: 
         dtype=dtype,
     )
     return ClipModel(identity, module, tokenizer, preprocess, device, DTYPES[dtype], tuple(notes))
+
+
+def absolute_names(model: str, pretrained: str | None) -> tuple[str, str | None]:
+    """The same model and weights, named so that they mean the same from any directory."""
+    if model.startswith("local-dir:"):
+        folder = Path(model.removeprefix("local-dir:")).expanduser().absolute()
+        model = f"local-dir:{folder}"
+    if pretrained is not None and Path(pretrained).expanduser().is_file():
+        pretrained = str(Path(pretrained).expanduser().absolute())
+    return model, pretrained
 
 
 def causal_text_tower(module: torch.nn.Module) -> torch.nn.Module | None:
@@ -323,7 +335,7 @@ def fetch_command(model: str, pretrained: str | None) -> str:
     tag = _tag(model, pretrained) or {}
     hub = model.removeprefix("hf-hub:") if model.startswith("hf-hub:") else tag.get("hf_hub", "")
     if hub:
-        return f"huggingface-cli download {hub.strip('/')} --local-dir {slug(hub.strip('/'))}"
+        return f"hf download {hub.strip('/')} --local-dir {slug(hub.strip('/'))}"
     call = f"import open_clip; open_clip.create_model({model!r}, pretrained={pretrained!r})"
     return f'python -c "{call}"'
 

@@ -112,8 +112,8 @@ class Committer:
             "samples": self.layout.samples(shard),
         }
 
-    def states_done(self, item: WorkItem, run_id: str | None = None) -> dict[str, int] | None:
-        """Rows by state of `item` if all its files are there; None if it has to be done.
+    def footer_done(self, item: WorkItem, run_id: str | None = None) -> dict[str, str] | None:
+        """The ledger's footer if all files of `item` are there; None if it has to be done.
 
         Args:
           item: as planned now; its files must be of this source and of this run's revisions.
@@ -125,7 +125,12 @@ class Committer:
                 return None
             if run_id is not None and footer[footers.RUN_ID] != run_id:
                 return None
-        states: dict[str, int] = json.loads(footer[footers.STATES])
+        return footer
+
+    def states_done(self, item: WorkItem, run_id: str | None = None) -> dict[str, int] | None:
+        """Rows by state of `item` if it is done, see `footer_done`; else None."""
+        footer = self.footer_done(item, run_id)
+        states: dict[str, int] | None = json.loads(footer[footers.STATES]) if footer else None
         return states
 
     def commit(self, shard: EmbeddedShard) -> None:
@@ -191,8 +196,10 @@ def source_footer(item: WorkItem, rows: int | None) -> dict[str, str]:
 def uid_hash(uids: pa.Array) -> str:
     """sha256 over all uids in row order: files with equal hashes are aligned."""
     digest = sha256()
-    for uid in uids.cast(pa.string()).to_pylist():
-        digest.update(b"\0" if uid is None else uid.encode() + b"\n")
+    for uid in uids.to_pylist():
+        text = uid if isinstance(uid, bytes) else str(uid).encode()
+        # With the length before it, no two columns give the same bytes.
+        digest.update(b"-" if uid is None else b"%d:%b" % (len(text), text))
     return digest.hexdigest()
 
 

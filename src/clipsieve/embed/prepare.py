@@ -170,7 +170,9 @@ class Preparer:
             if batch is None:
                 break
             for low in range(0, len(batch), self._chunk_rows):
-                yield self._chunk(batch, low, images, texts)
+                with METER.timing("read"):
+                    chunk = self._chunk(batch, low, images, texts)
+                yield chunk
         yield End()
 
     def _chunk(self, batch: RowBatch, low: int, images: _Numbers, texts: _Numbers) -> Chunk:

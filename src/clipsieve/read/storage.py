@@ -92,3 +92,12 @@ def file_fingerprint(uri: str) -> SourceFingerprint:
         return SourceFingerprint(status.st_size, str(status.st_mtime_ns), None)
     system.invalidate_cache(system._parent(path))
     return fingerprint_of(system.info(path))
+
+
+def source_exists(uri: str) -> bool:
+    """Whether there still is something at `uri`; a store that cannot be asked counts as yes."""
+    try:
+        system, path = locate(uri)
+        return bool(system.exists(path))
+    except Exception:  # stores raise what they like; not knowing is the careful answer
+        return True

@@ -8,10 +8,9 @@ Parts are made of whole shards in name order, so a part depends on its members o
 members have not changed is linked from the build before, not written again.
 """
 
-import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,14 +97,12 @@ def write_part(layout: Layout, build: Build, part: Part) -> None:
       LedgerError: if rows of a shard do not line up after all.
     """
     target = layout.wide(build.id) / part.file_name
-    if target.exists():
-        return
-    for earlier in sorted((layout.root / "wide").glob(f"build=*/{part.file_name}")):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.link(earlier, target)
-        return
-    tables = [_glued(layout, shard, build.families) for shard in part.shards]
-    schema = pa.unify_schemas([table.schema for table in tables], promote_options="permissive")
+    for known in (target, *sorted((layout.root / "wide").glob(f"build=*/{part.file_name}"))):
+        if read_footer(known).get(footers.REVISION) == part.key:
+            if known != target:
+                _link(known, target)
+            return
+    schema = _unified([_glued_schema(layout, shard, build.families) for shard in part.shards])
     footer = {
         footers.LAYOUT: footers.LAYOUT_VERSION,
         footers.FAMILY: "wide",
@@ -115,9 +112,31 @@ def write_part(layout: Layout, build: Build, part: Part) -> None:
     }
     with replacing(target) as temporary:
         with open_writer(temporary, schema) as writer:
-            for table in tables:
-                writer.write_table(_conformed(table, schema), row_group_size=ROW_GROUP_ROWS)
+            for group in _row_groups(layout, build, part, schema):
+                writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
             writer.add_key_value_metadata(footer)
+
+
+def _row_groups(layout: Layout, build: Build, part: Part, schema: pa.Schema) -> Iterator[pa.Table]:
+    """The part's rows in tables of about a row group: no more than that is in memory."""
+    waiting: list[pa.Table] = []
+    for shard in part.shards:
+        waiting.append(_conformed(_glued(layout, shard, build.families), schema))
+        if sum(table.num_rows for table in waiting) >= ROW_GROUP_ROWS:
+            yield pa.concat_tables(waiting)
+            waiting.clear()
+    if waiting:
+        yield pa.concat_tables(waiting)
+
+
+def _link(known: Path, target: Path) -> None:
+    """Give a file a second name; where the file system has no links, copy it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(target) as temporary:
+        try:
+            os.link(known, temporary)
+        except OSError:
+            shutil.copyfile(known, temporary)
 
 
 def drop_builds(layout: Layout, keep: Sequence[str]) -> None:
@@ -149,39 +168,64 @@ def _member(layout: Layout, shard: str, families: Mapping[str, str]) -> tuple[st
 
 
 def _glued(layout: Layout, shard: str, families: Mapping[str, str]) -> pa.Table:
-    """The ledger of a shard with the columns of every family.
-
-    A column of the source with the name of a score becomes `source_<name>`, as in the ledger one
-    with the name of a ledger column does.
-    """
-    table = pq.read_table(layout.samples(shard), partitioning=None)
-    own = set(table.column_names)
+    """The ledger of a shard with the columns of every family, named as `_glued_schema` says."""
+    ledger = pq.read_table(layout.samples(shard), partitioning=None)
+    columns = ledger.columns
     for family, revision in families.items():
         path = layout.scores(family, revision, shard)
         scores = pq.read_table(path, partitioning=None)
-        if not scores["uid"].equals(table["uid"]):
+        if not scores["uid"].equals(ledger["uid"]):
             raise LedgerError(
                 f"{path} has other uids than {layout.samples(shard)}; delete both files and run "
                 "`clipsieve run` again"
             )
-        for name in scores.column_names:
-            if name == "uid":
-                continue
-            if name in own:
-                table = _freed(table, name)
-                own.remove(name)
-            elif name in table.column_names:
-                raise LedgerError(f"{path} has column {name!r}, as another family has; rename it")
-            table = table.append_column(scores.schema.field(name), scores[name])
-    return table
+        columns += [scores[name] for name in scores.column_names if name != "uid"]
+    return pa.Table.from_arrays(columns, schema=_glued_schema(layout, shard, families))
 
 
-def _freed(table: pa.Table, name: str) -> pa.Table:
-    """`table` with another name for its column `name`."""
+def _glued_schema(layout: Layout, shard: str, families: Mapping[str, str]) -> pa.Schema:
+    """Columns of the ledger of a shard, then those of every family; from the footers alone.
+
+    A column of the source with the name of a score becomes `source_<name>`, as in the ledger one
+    with the name of a ledger column does.
+    """
+    ledger = list(pq.read_schema(layout.samples(shard)))
+    scores: list[pa.Field] = []
+    for family, revision in families.items():
+        path = layout.scores(family, revision, shard)
+        for field in pq.read_schema(path):
+            if field.name in (other.name for other in scores):
+                raise LedgerError(f"{path} has column {field.name!r}, as another family; rename it")
+            if field.name != "uid":
+                scores.append(field)
+    taken = {field.name for field in scores}
+    for at, field in enumerate(ledger):
+        if field.name in taken:
+            names = taken | {other.name for other in ledger}
+            ledger[at] = field.with_name(_free_name(field.name, names))
+    return pa.schema([*ledger, *scores])
+
+
+def _free_name(name: str, taken: Collection[str]) -> str:
+    """`source_<name>`, with as many `source_` as it needs to be free."""
     free = f"source_{name}"
-    while free in table.column_names:
+    while free in taken:
         free = f"source_{free}"
-    return table.rename_columns({name: free})
+    return free
+
+
+def _unified(schemas: Sequence[pa.Schema]) -> pa.Schema:
+    """One schema for all: the wider of two types, and text where they have nothing in common."""
+    fields: dict[str, pa.Field] = {}
+    for field in (field for schema in schemas for field in schema):
+        held = fields.setdefault(field.name, field)
+        if held.type != field.type:
+            try:
+                pair = [pa.schema([held]), pa.schema([field])]
+                fields[field.name] = pa.unify_schemas(pair, promote_options="permissive").field(0)
+            except pa.ArrowException:
+                fields[field.name] = pa.field(field.name, pa.string())
+    return pa.schema(fields.values())
 
 
 def _conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -193,8 +237,3 @@ def _conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:
         for field in schema
     ]
     return pa.Table.from_arrays(columns, schema=schema)
-
-
-def members_of(path: Path) -> Iterator[str]:
-    """Names of the shards in a wide part."""
-    yield from json.loads(read_footer(path)[footers.MEMBERS])

@@ -47,7 +47,7 @@ def load(layout: Layout) -> Dataset | None:
     """
     try:
         text = layout.dataset.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     try:
         content = json.loads(text)

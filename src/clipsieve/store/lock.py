@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from clipsieve.errors import Locked
+from clipsieve.errors import Locked, UsageError
 from clipsieve.store.layout import Layout
 
 
@@ -17,9 +17,16 @@ def exclusive(layout: Layout) -> Iterator[None]:
 
     Raises:
       Locked: at once, if another process holds it; the message names that process.
+      UsageError: if the folder cannot be made or written to.
     """
-    layout.root.mkdir(parents=True, exist_ok=True)
-    handle = os.open(layout.lock, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        layout.root.mkdir(parents=True, exist_ok=True)
+        handle = os.open(layout.lock, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise UsageError(
+            f"output folder {layout.root} cannot be written to ({error.strerror}); "
+            "choose another, or change its permissions"
+        ) from error
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -52,10 +52,14 @@ def reconcile(
       items: the input as it is now.
       count_rows: counts an item's rows in the source itself, not from any footer of ours.
     """
-    seen = set()
+    seen: dict[str, str] = {}
     for item in items:
-        seen.add(item.shard)
-        yield _account(layout, dataset, item, count_rows)
+        account = _account(layout, dataset, item, count_rows)
+        if item.shard in seen:
+            doubt = f"its output has the name of another source's, {seen[item.shard]}"
+            account = replace(account, states={}, problems=(*account.problems, doubt))
+        seen[item.shard] = item.uri
+        yield account
     for path in sorted((layout.root / "samples").glob("*.parquet")):
         if path.stem not in seen:
             footer = read_footer(path)

@@ -16,7 +16,12 @@ FOLDERS = {
     "transforms": "clipsieve.transforms",
     "pipelines": "clipsieve.pipelines",
 }
-RANKS = {"clipsieve.schemas": 0, "clipsieve": 1, "clipsieve.transforms": 2, "clipsieve.pipelines": 3}
+RANKS = {
+    "clipsieve.schemas": 0,
+    "clipsieve": 1,
+    "clipsieve.transforms": 2,
+    "clipsieve.pipelines": 3,
+}
 #: The front doors may start a pipeline, but inside a function: Beam takes a second to import.
 DOORS = {"clipsieve", "clipsieve.cli"}
 #: Modules, or packages with all that is in them, that may import a library.

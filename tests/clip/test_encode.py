@@ -44,9 +44,13 @@ def whole_text(model, captions, math):
     """open_clip's own encode_text, all captions at full length in one batch."""
     with torch.inference_mode():
         if not math:
-            return model.module.encode_text(model.tokenize(captions), normalize=False).float().numpy()
+            return (
+                model.module.encode_text(model.tokenize(captions), normalize=False).float().numpy()
+            )
         with sdpa_kernel(SDPBackend.MATH):
-            return model.module.encode_text(model.tokenize(captions), normalize=False).float().numpy()
+            return (
+                model.module.encode_text(model.tokenize(captions), normalize=False).float().numpy()
+            )
 
 
 @pytest.mark.parametrize("name", ["tiny", *CUT])
@@ -220,7 +224,9 @@ def test_captions_are_halved_too_and_stay_in_order(models):
 
 
 def test_cpu_allocator_out_of_memory_is_recognised(models):
-    error = RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+    error = RuntimeError(
+        "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"
+    )
     assert out_of_memory(error)
     encoder, _ = small_encoder(models, 4, error)
     assert encoder.encode_images(PIXELS).shape == (20, 128)
@@ -228,7 +234,9 @@ def test_cpu_allocator_out_of_memory_is_recognised(models):
 
 def test_one_row_that_does_not_fit_is_a_device_error(models):
     encoder, _ = small_encoder(models, 0)
-    with pytest.raises(DeviceError, match="one input does not fit the memory of cpu: out of memory"):
+    with pytest.raises(
+        DeviceError, match="one input does not fit the memory of cpu: out of memory"
+    ):
         encoder.encode_images(PIXELS)
     assert encoder.cores_free.is_set()
 

@@ -18,6 +18,6 @@ def short_hash(value: Any) -> str:
     """First eight hex digits of the sha256 of the canonical JSON of `value`.
 
     >>> short_hash({"model": "tiny"})
-    '73c0a8be'
+    '6357ff6e'
     """
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:8]

@@ -78,7 +78,7 @@ def test_unknown_command_and_option_exit_2(capsys):
 
 
 def test_what_follows_two_dashes_is_the_runner_s(monkeypatch):
-    seen = {}
+    seen: dict[str, object] = {}
 
     def take(options, beam_args, wide):
         seen.update(options, beam_args=tuple(beam_args), wide=wide)

@@ -40,6 +40,12 @@ def models(tmp_path_factory):
     return get
 
 
+def tower_of(module):
+    tower = causal_text_tower(module)
+    assert tower is not None
+    return tower
+
+
 def whole_text(model, captions, math):
     """open_clip's own encode_text, all captions at full length in one batch."""
     with torch.inference_mode():
@@ -57,7 +63,7 @@ def whole_text(model, captions, math):
 def test_cutting_changes_nothing_but_rounding(models, name):
     model = models(name)
     module = copy.deepcopy(model.module).double()
-    tower = causal_text_tower(module)
+    tower = tower_of(module)
     tokens = model.tokenize(CAPTIONS)[[0, 2, 5]]
     longest = int(end_positions(tower, tokens).max()) + 1
     assert longest < tokens.shape[1]
@@ -71,7 +77,7 @@ def test_cutting_changes_nothing_but_rounding(models, name):
 @pytest.mark.parametrize("name", ["tiny", *CUT])
 def test_what_follows_the_end_token_changes_not_one_bit(models, name):
     model = models(name)
-    tower = causal_text_tower(model.module)
+    tower = tower_of(model.module)
     tokens = model.tokenize(CAPTIONS)[[0, 2, 5]]
     other = tokens.clone()
     for row, end in enumerate(end_positions(tower, tokens)):
@@ -89,7 +95,7 @@ def test_uncut_tower_is_open_clip_to_the_last_bit(models, name, dtype):
     tokens = model.tokenize(CAPTIONS)
     with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH):
         whole = model.module.encode_text(tokens)
-        assert torch.equal(encode_cut_text(causal_text_tower(model.module), tokens), whole)
+        assert torch.equal(encode_cut_text(tower_of(model.module), tokens), whole)
 
 
 @pytest.mark.parametrize("name", ["tiny", *CUT])

@@ -150,4 +150,5 @@ def test_query_without_a_result(folder):
 
 def test_rows_of_an_answer_are_limited(folder):
     answer = run_query(folder, "SELECT row FROM scores ORDER BY uid", at_most=3)
+    assert answer is not None
     assert (answer.columns, len(answer.rows)) == (["row"], 3)

@@ -91,7 +91,7 @@ def test_newer_minor_version_is_read(tmp_path):
     datasets.save(layout, FULL)
     content = json.loads(layout.dataset.read_text())
     layout.dataset.write_text(json.dumps({**content, "layout_version": "1.3"}))
-    assert datasets.load(layout).families == FULL.families
+    assert datasets.require(layout).families == FULL.families
 
 
 def test_a_url_is_no_output_folder():

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import setuptools
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = {
@@ -16,7 +15,12 @@ FOLDERS = {
     "transforms": "clipsieve.transforms",
     "pipelines": "clipsieve.pipelines",
 }
-RANKS = {"clipsieve.schemas": 0, "clipsieve": 1, "clipsieve.transforms": 2, "clipsieve.pipelines": 3}
+RANKS = {
+    "clipsieve.schemas": 0,
+    "clipsieve": 1,
+    "clipsieve.transforms": 2,
+    "clipsieve.pipelines": 3,
+}
 #: The front doors may start a pipeline, but inside a function: Beam takes a second to import.
 DOORS = {"clipsieve", "clipsieve.cli"}
 #: Modules, or packages with all that is in them, that may import a library.
@@ -144,7 +148,7 @@ def test_what_is_allowed_is_not_reported(module, source):
 
 def test_links_point_at_the_folders_that_setup_maps(monkeypatch):
     given: dict[str, dict[str, str]] = {}
-    monkeypatch.setattr(setuptools, "setup", given.update)
+    monkeypatch.setattr("setuptools.setup", given.update)
     monkeypatch.chdir(ROOT)
     runpy.run_path("setup.py")
     mapped = {k.removeprefix("clipsieve."): v for k, v in given["package_dir"].items() if k}

@@ -38,8 +38,10 @@ def packed(tmp_path_factory):
     assert done.returncode == 0, done.stderr[-2000:]
     (archive,) = out.glob("*.tar.gz")
     with tarfile.open(archive) as tar:
-        members = {m.name.partition("/")[2]: m for m in tar.getmembers() if m.isfile()}
-        yield {name: tar.extractfile(member).read() for name, member in members.items()}
+        tar.extractall(out, filter="data")
+    folder = out / archive.name.removesuffix(".tar.gz")
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def test_the_source_distribution_has_every_file_of_the_package(packed):

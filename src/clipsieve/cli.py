@@ -239,7 +239,9 @@ def _names(text: str) -> tuple[str, ...]:
 def _print_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """A table that fits the terminal; at most `SHOWN_ROWS` rows."""
     console = Console(highlight=False)
-    table = Table(*(Text(name) for name in columns))
+    table = Table()
+    for name in columns:
+        table.add_column(Text(name))
     for row in rows[:SHOWN_ROWS]:
         table.add_row(*(_shown(value) for value in row))
     console.print(table)

@@ -1,6 +1,7 @@
 """Very small models with random weights, in folders as `local-dir:` takes them."""
 
 import json
+from typing import Any
 
 import open_clip
 import torch
@@ -12,7 +13,7 @@ VISION = {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_s
 TEXT = {"context_length": 20, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
 
 #: Configurations by name; those in CUT have towers whose captions may be cut.
-CONFIGS = {
+CONFIGS: dict[str, dict[str, Any]] = {
     "clip": {},
     "custom": {"custom_text": True},
     "eos": {"custom_text": True, "text_cfg": {"pool_type": "eos", "eos_id": 49407}},

@@ -40,20 +40,30 @@ def models(tmp_path_factory):
     return get
 
 
+def tower_of(module):
+    tower = causal_text_tower(module)
+    assert tower is not None
+    return tower
+
+
 def whole_text(model, captions, math):
     """open_clip's own encode_text, all captions at full length in one batch."""
     with torch.inference_mode():
         if not math:
-            return model.module.encode_text(model.tokenize(captions), normalize=False).float().numpy()
+            return (
+                model.module.encode_text(model.tokenize(captions), normalize=False).float().numpy()
+            )
         with sdpa_kernel(SDPBackend.MATH):
-            return model.module.encode_text(model.tokenize(captions), normalize=False).float().numpy()
+            return (
+                model.module.encode_text(model.tokenize(captions), normalize=False).float().numpy()
+            )
 
 
 @pytest.mark.parametrize("name", ["tiny", *CUT])
 def test_cutting_changes_nothing_but_rounding(models, name):
     model = models(name)
     module = copy.deepcopy(model.module).double()
-    tower = causal_text_tower(module)
+    tower = tower_of(module)
     tokens = model.tokenize(CAPTIONS)[[0, 2, 5]]
     longest = int(end_positions(tower, tokens).max()) + 1
     assert longest < tokens.shape[1]
@@ -67,7 +77,7 @@ def test_cutting_changes_nothing_but_rounding(models, name):
 @pytest.mark.parametrize("name", ["tiny", *CUT])
 def test_what_follows_the_end_token_changes_not_one_bit(models, name):
     model = models(name)
-    tower = causal_text_tower(model.module)
+    tower = tower_of(model.module)
     tokens = model.tokenize(CAPTIONS)[[0, 2, 5]]
     other = tokens.clone()
     for row, end in enumerate(end_positions(tower, tokens)):
@@ -85,7 +95,7 @@ def test_uncut_tower_is_open_clip_to_the_last_bit(models, name, dtype):
     tokens = model.tokenize(CAPTIONS)
     with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH):
         whole = model.module.encode_text(tokens)
-        assert torch.equal(encode_cut_text(causal_text_tower(model.module), tokens), whole)
+        assert torch.equal(encode_cut_text(tower_of(model.module), tokens), whole)
 
 
 @pytest.mark.parametrize("name", ["tiny", *CUT])
@@ -220,7 +230,9 @@ def test_captions_are_halved_too_and_stay_in_order(models):
 
 
 def test_cpu_allocator_out_of_memory_is_recognised(models):
-    error = RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+    error = RuntimeError(
+        "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"
+    )
     assert out_of_memory(error)
     encoder, _ = small_encoder(models, 4, error)
     assert encoder.encode_images(PIXELS).shape == (20, 128)
@@ -228,7 +240,9 @@ def test_cpu_allocator_out_of_memory_is_recognised(models):
 
 def test_one_row_that_does_not_fit_is_a_device_error(models):
     encoder, _ = small_encoder(models, 0)
-    with pytest.raises(DeviceError, match="one input does not fit the memory of cpu: out of memory"):
+    with pytest.raises(
+        DeviceError, match="one input does not fit the memory of cpu: out of memory"
+    ):
         encoder.encode_images(PIXELS)
     assert encoder.cores_free.is_set()
 

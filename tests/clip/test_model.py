@@ -7,6 +7,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 
 import open_clip
 import pytest
@@ -52,7 +53,7 @@ def test_tiny_loads_without_network_and_says_what_it_is():
 def test_weights_have_the_dtype_asked_for():
     model = load_model("tiny", None, CPU, "bfloat16")
     assert model.identity.dtype == "bfloat16"
-    assert model.module.text.text_projection.dtype == torch.bfloat16
+    assert {p.dtype for p in model.module.parameters() if p.ndim > 1} == {torch.bfloat16}
 
 
 def test_a_copied_folder_means_the_same_wherever_it_is(tmp_path):
@@ -73,7 +74,7 @@ def test_other_weights_and_other_formats_mean_something_else(tmp_path):
     for seed, dtype in ((0, "float32"), (1, "float32"), (1, "bfloat16")):
         name = write_model(tmp_path / str(seed), "clip", seed)
         meanings.append(load_model(name, None, CPU, dtype).identity.meaning())
-    assert all(a != b for a, b in zip(meanings, meanings[1:], strict=False))
+    assert all(a != b for a, b in pairwise(meanings))
     assert meanings[0]["weights_sha256"] != meanings[1]["weights_sha256"]
 
 
@@ -229,7 +230,7 @@ def test_pickled_weights_beside_safe_ones_are_not_opened(tmp_path, file):
 def test_hostile_weights_file_is_refused_and_not_run(tmp_path):
     path = tmp_path / "evil.pt"
     torch.save({"state_dict": Boom(tmp_path / "boom")}, path)
-    with pytest.raises(UsageError, match="holds more than tensors, .* as safetensors$"):
+    with pytest.raises(UsageError, match=r"holds more than tensors, .* as safetensors$"):
         load_model("ViT-S-32", str(path), CPU, "float32")
     assert not (tmp_path / "boom").exists()
 

@@ -27,7 +27,17 @@ from clipsieve.schemas.states import RowFailure, RowState
 from clipsieve.scorers.registry import scorers_named
 
 SOURCE = SourceConfig(
-    InputFormat.PARQUET, "parquet", "jpg", "caption", None, None, (), pa.schema([]), (), None, 1 << 20
+    InputFormat.PARQUET,
+    "parquet",
+    "jpg",
+    "caption",
+    None,
+    None,
+    (),
+    pa.schema([]),
+    (),
+    None,
+    1 << 20,
 )
 
 

@@ -35,7 +35,7 @@ def naive_join(writer, shards):
     """Ledger rows with the columns of every family, looked up by uid."""
     rows = []
     for shard in shards:
-        found = {}
+        found: dict[str, dict[str, object]] = {}
         for family in writer.revisions.families:
             for score in pq.read_table(writer.paths(shard)[family]).to_pylist():
                 found.setdefault(score["uid"], {}).update(score)

@@ -43,7 +43,7 @@ def test_an_input_is_listed_once(tmp_path):
 def test_folder_without_dataset_is_empty_and_cannot_be_required(tmp_path):
     layout = Layout.at(tmp_path / "none")
     assert datasets.load(layout) is None
-    with pytest.raises(UsageError, match="none holds no clipsieve dataset .*give the OUT folder"):
+    with pytest.raises(UsageError, match=r"none holds no clipsieve dataset .*give the OUT folder"):
         datasets.require(layout)
 
 
@@ -91,11 +91,11 @@ def test_newer_minor_version_is_read(tmp_path):
     datasets.save(layout, FULL)
     content = json.loads(layout.dataset.read_text())
     layout.dataset.write_text(json.dumps({**content, "layout_version": "1.3"}))
-    assert datasets.load(layout).families == FULL.families
+    assert datasets.require(layout).families == FULL.families
 
 
 def test_a_url_is_no_output_folder():
-    with pytest.raises(UsageError, match="s3://b/o is a URL; .*give a path"):
+    with pytest.raises(UsageError, match=r"s3://b/o is a URL; .*give a path"):
         Layout.at("s3://b/o")
 
 

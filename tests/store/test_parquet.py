@@ -169,9 +169,7 @@ def test_row_groups_are_small_where_there_are_vectors(tmp_path):
     assert pq.read_metadata(tmp_path / "x.parquet").num_row_groups == 2
 
 
-@pytest.mark.parametrize(
-    "valid", [[], [True] * 3, [False] * 3, [False, True, False, False, True]]
-)
+@pytest.mark.parametrize("valid", [[], [True] * 3, [False] * 3, [False, True, False, False, True]])
 def test_vectors_are_null_exactly_where_not_valid(tmp_path, valid):
     unit = np.arange(len(valid) * 4, dtype=np.float64).reshape(-1, 4)
     column = vectors(unit, np.array(valid, bool))

@@ -1,0 +1,154 @@
+"""Views and macros give the numbers that numpy gives, from anywhere."""
+
+import duckdb
+import numpy as np
+import pytest
+
+from clipsieve.errors import UsageError
+from clipsieve.sql.connect import connect, run_query
+from tests.store.folders import make_folder, shard_of
+
+SHARDS = [shard_of("a", 30, seed=1, no_image=[3, 7]), shard_of("b", 20, seed=2, no_text=[0])]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    layout, _ = make_folder(tmp_path_factory.mktemp("it's an") / 'o"ut put', SHARDS)
+    return layout.root
+
+
+@pytest.fixture(scope="module")
+def score():
+    """clip_score of all rows, NaN where there is none."""
+    parts = []
+    for shard in SHARDS:
+        image, text = shard.pairs.image, shard.pairs.texts[""]
+        with np.errstate(invalid="ignore"):
+            cosine = (image.vectors * text.vectors).sum(1) / (
+                np.linalg.norm(image.vectors, axis=1) * np.linalg.norm(text.vectors, axis=1)
+            )
+        parts.append(2.5 * np.maximum(cosine, 0))
+    return np.concatenate(parts)
+
+
+@pytest.fixture
+def rows(folder, tmp_path, monkeypatch):
+    """Rows of a query, from another working directory."""
+    monkeypatch.chdir(tmp_path)
+    connection = connect(folder)
+    return lambda query: connection.sql(query).fetchall()
+
+
+def test_every_view_has_its_rows(rows):
+    counts = {
+        name: rows(f"SELECT count(*) FROM {name}")[0][0]
+        for name in ("scores", "samples", "embeddings", "clip", "runs", "shards")
+    }
+    assert counts == dict(scores=50, samples=50, embeddings=50, clip=50, runs=1, shards=2)
+
+
+def test_scores_are_those_of_numpy(rows, score):
+    found = rows("SELECT clip_score FROM scores ORDER BY shard, row")
+    values = np.array([np.nan if value is None else value for (value,) in found])
+    assert np.allclose(values, score, atol=1e-6, equal_nan=True)
+
+
+def test_published_name_is_an_alias(rows):
+    query = "SELECT count(*) FROM scores WHERE clip_tiny_similarity_score = clip_similarity"
+    assert rows(query) == [(47,)]
+
+
+def test_cosine_of_stored_vectors_is_the_score(rows):
+    query = """SELECT max(abs(array_inner_product(image_embedding, text_embedding)
+                              - clip_similarity)), count(*)
+               FROM embeddings JOIN scores USING (uid) WHERE clip_similarity IS NOT NULL"""
+    ((worst, count),) = rows(query)
+    assert count == 47 and worst < 2e-3
+
+
+def test_keep_fractions(rows, score):
+    t = 0.5
+    ((of_all, of_scored),) = rows(
+        f"SELECT keep_fraction(clip_score, {t}), keep_fraction_scored(clip_score, {t}) FROM scores"
+    )
+    assert of_all == pytest.approx((score >= t).sum() / 50)
+    assert of_scored == pytest.approx((score >= t).sum() / 47)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.1, 0.3, 1.0])
+def test_threshold_for_keep_keeps_that_many(rows, score, fraction):
+    ((threshold,),) = rows(f"SELECT threshold_for_keep(clip_score, {fraction}) FROM scores")
+    scored = score[~np.isnan(score)].astype(np.float32)
+    if threshold > 0:  # zeros are one big tie
+        assert abs((scored >= np.float32(threshold)).sum() - fraction * 47) <= 1
+
+
+def test_score_summary(rows, score):
+    ((count, scored, low, high, mean, sd, quantiles),) = rows(
+        "FROM score_summary('scores', 'clip_score')"
+    )
+    values = score[~np.isnan(score)]
+    assert (count, scored) == (50, 47)
+    assert [low, high, mean, sd] == pytest.approx(
+        [values.min(), values.max(), values.mean(), values.std(ddof=1)], abs=1e-6
+    )
+    wanted = np.quantile(values, [0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99])
+    assert quantiles == pytest.approx(wanted, abs=1e-6)
+
+
+def test_score_histogram(rows, score):
+    found = {
+        bin: count
+        for bin, _, _, count in rows("FROM score_histogram('scores', 'clip_score', n:=5)")
+    }
+    values = score[~np.isnan(score)]
+    counts, _ = np.histogram(values, bins=5)
+    assert [found.get(number, 0) for number in range(5)] == counts.tolist()
+
+
+def test_shards_have_states_as_a_map(rows):
+    assert rows("SELECT states['missing_image'] FROM shards WHERE shard = 'a'") == [(2,)]
+
+
+def test_files_in_the_folder_work_in_plain_duckdb(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    connection = duckdb.connect()
+    for name in ("views", "macros"):
+        connection.execute((folder / "sql" / f"{name}.sql").read_text())
+    found = connection.sql("SELECT keep_fraction(clip_score, 0) FROM scores").fetchall()
+    assert found == [(pytest.approx(0.94),)]
+
+
+def test_views_without_files_are_left_out(tmp_path):
+    layout, _ = make_folder(tmp_path / "out", SHARDS[:1], wide=False)
+    names = {name for (name,) in connect(layout.root).sql("SHOW TABLES").fetchall()}
+    assert names == {"samples", "embeddings", "clip", "runs", "shards"}
+
+
+def test_folder_without_dataset_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="holds no clipsieve dataset"):
+        connect(tmp_path)
+
+
+def test_folder_with_a_comma_is_refused_with_the_way_out(tmp_path):
+    layout, _ = make_folder(tmp_path / "a,b", SHARDS[:1])
+    with pytest.raises(UsageError, match=r"has a comma .* duckdb -init sql/views\.sql"):
+        connect(layout.root)
+
+
+@pytest.mark.parametrize(
+    "query", ["SELEC 1", "SELECT nothing FROM scores", "SELECT caption::INT FROM scores"]
+)
+def test_failing_query_is_a_usage_error(folder, query):
+    with pytest.raises(UsageError, match="query failed: "):
+        run_query(folder, query)
+
+
+def test_query_without_a_result(folder):
+    assert run_query(folder, "-- nothing") is None
+
+
+def test_rows_of_an_answer_are_limited(folder):
+    answer = run_query(folder, "SELECT row FROM scores ORDER BY uid", at_most=3)
+    assert answer is not None
+    assert (answer.columns, len(answer.rows)) == (["row"], 3)

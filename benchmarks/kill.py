@@ -3,10 +3,10 @@
     python benchmarks/kill.py --kills 20
 
 Each round kills a process with SIGKILL at a moment drawn evenly between its start and the time an
-undisturbed run takes.  When all shards are done the job is run once more undisturbed, the folder
-is compared and begun anew, and so it is at the end: its Parquet files must equal, byte for byte, those of a job
-that was never killed, finished shards must never have been written again, and no temporary file
-may be left.  Exit code 1 if not.
+undisturbed run takes (the shortest seen).  When all shards are done the job is run once more
+undisturbed, the folder is compared and begun anew, and so it is at the end: its Parquet files must
+equal, byte for byte, those of a job that was never killed, finished shards must never have been
+written again, and no temporary file may be left.  Exit code 1 if not.
 """
 
 import argparse
@@ -28,6 +28,7 @@ class Round:
 
     number: int
     moment: float
+    seconds: float
     survived: bool
     shards: int
     temporary: int
@@ -58,6 +59,7 @@ def measure(folder: Path, kills: int, rows: int, shards: int, seed: int) -> int:
     while killed < kills:
         done = round_of(source, out, killed + 1, rng.uniform(0, life))
         if done.survived:
+            life = min(life, done.seconds)
             failures += settle(source, calm, out)
             shutil.rmtree(out)
             fresh += 1
@@ -82,6 +84,7 @@ def measure(folder: Path, kills: int, rows: int, shards: int, seed: int) -> int:
 def round_of(source: Path, out: Path, number: int, moment: float) -> Round:
     """Start the job, kill it at `moment` seconds, look at what is there."""
     before = finished_shards(out)
+    start = time.perf_counter()
     process = subprocess.Popen(command(source, out), stderr=subprocess.DEVNULL)
     try:
         process.wait(moment)
@@ -89,11 +92,12 @@ def round_of(source: Path, out: Path, number: int, moment: float) -> Round:
     except subprocess.TimeoutExpired:
         process.kill()
         survived = process.wait() == 0
+    seconds = time.perf_counter() - start
     after = finished_shards(out)
     changed = sorted(name for name, files in before.items() if after.get(name) != files)
     problems = [f"shard {name} was written again" for name in changed]
     temporary = len(temporary_files(out))
-    return Round(number, moment, survived, len(after), temporary, tuple(problems))
+    return Round(number, moment, seconds, survived, len(after), temporary, tuple(problems))
 
 
 def settle(source: Path, calm: Path, out: Path) -> int:

@@ -5,7 +5,9 @@ import os
 import re
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -201,7 +203,7 @@ def swap_rows(path: Path) -> None:
     rewritten(path, table.take([1, 0, *range(2, table.num_rows)]))
 
 
-DAMAGES = {
+DAMAGES: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "samples file deleted": ("samples/b.parquet", Path.unlink),
     "scores file deleted": ("scores/clip/*/b.parquet", Path.unlink),
     "embeddings file deleted": ("embeddings/*/*/b.parquet", Path.unlink),

@@ -32,10 +32,11 @@ class WithFinish(beam.DoFn):
         pass
 
 
-class WithState(beam.DoFn):
-    LAST = ReadModifyWriteStateSpec("last", VarIntCoder())
+STATE = beam.DoFn.StateParam(ReadModifyWriteStateSpec("last", VarIntCoder()))
 
-    def process(self, element: tuple[str, int], last: Any = beam.DoFn.StateParam(LAST)) -> None:
+
+class WithState(beam.DoFn):
+    def process(self, element: tuple[str, int], last: Any = STATE) -> None:
         last.write(element[1])
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,11 @@ def finished(out: Path) -> dict[str, tuple[int, int]]:
     return {path: at for path, at in identities(out).items() if Path(path).stem in done}
 
 
+def has_files(out: Path, count: int) -> bool:
+    """Whether that many files of shards are there."""
+    return len(identities(out)) >= count
+
+
 def test_a_job_killed_again_and_again_ends_with_the_bytes_of_an_undisturbed_one(tmp_path):
     source, calm, killed = tmp_path / "source", tmp_path / "calm", tmp_path / "killed"
     write_shards(source, 144, SHARDS, seed=9)
@@ -47,7 +53,7 @@ def test_a_job_killed_again_and_again_ends_with_the_bytes_of_an_undisturbed_one(
         files = rng.randrange(low, low + SHARDS * FILES_A_SHARD // (KILLS + 1))
         process = start(command)
         with process:
-            wait_for(lambda n=files: len(identities(killed)) >= n, f"{files} files")
+            wait_for(partial(has_files, killed, files), f"{files} files")
             process.kill()
         assert process.returncode == -signal.SIGKILL, f"kill {at} came too late"
         now = finished(killed)

@@ -35,7 +35,7 @@ from tests.pipelines.jobs import (
 
 ROWS = 90
 
-#: Decoding by libjpeg-turbo and resizing on bytes differ from Pillow by a grey level here and there.
+#: libjpeg-turbo and resizing on bytes differ from Pillow by a grey level here and there.
 LEAST_EMBEDDING_COSINE = 0.9995
 SIMILARITY_TOLERANCE = 2e-3
 

@@ -51,12 +51,13 @@ def test_a_killed_worker_is_replaced_and_the_bytes_are_those_of_one_process(tmp_
     wait_for(lambda: any(two.glob("samples/*.parquet")), "the first shard")
     first = workers_of(os.getpid())
     assert len(first) == 2
+
     # The one that has committed a shard, so that it has begun others.
-    names = [path.name for path in two.glob("_runs/*.shards.jsonl")]
-    wait_for(
-        lambda: names.extend(p.name for p in two.glob("_runs/*.shards.jsonl")) or names, "a record"
-    )
-    (victim, *_) = [p for p in first if any(f"-{p.pid}." in name for name in names)]
+    def has_record(process: psutil.Process) -> bool:
+        return any(two.glob(f"_runs/*-{process.pid}.shards.jsonl"))
+
+    wait_for(lambda: any(map(has_record, first)), "a record")
+    victim = next(process for process in first if has_record(process))
     victim.kill()
     job.join()
     (result,) = results

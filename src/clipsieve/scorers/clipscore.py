@@ -163,7 +163,7 @@ class RefClipScore:
         return {}
 
     def score(self, batch: PairBatch, fitted: Fitted) -> Mapping[str, np.ndarray]:
-        """Both columns; NaN where caption or every reference is missing, the score also without image."""
+        """Both columns; NaN without caption or any reference, the score also without image."""
         assert batch.image is not None
         text = batch.texts[self.prompt]
         score = clip_score(cosine(batch.image, text))

@@ -157,7 +157,8 @@ def floor(setting: Setting) -> Callable[[], None]:
     lengths = end_positions(tower, tokens) + 1
     tokens = tokens[torch.argsort(lengths, stable=True)]
     parts = tokens.split(encoder.text_batch_size)
-    texts = [part[:, : int(end_positions(tower, part).max()) + 1] for part in parts]
+    longest = [int(end_positions(tower, part).max()) + 1 for part in parts]
+    texts = [part[:, :length] for part, length in zip(parts, longest, strict=True)]
     module: Any = model.module
 
     def forward() -> None:

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clipsieve.config import LOG_FORMATS, RunConfig, load_toml
-from clipsieve.errors import ClipsieveError, UsageError
+from clipsieve.errors import ClipsieveError
 
 #: Rows that `sql` prints as a table.
 SHOWN_ROWS = 1000

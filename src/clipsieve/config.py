@@ -94,7 +94,9 @@ class RunConfig:
         if isinstance(self.deadline, str):
             object.__setattr__(self, "deadline", seconds(self.deadline))
         if self.deadline is not None and not 0 <= self.deadline < math.inf:
-            raise UsageError(f"deadline must be a time of at least 0 seconds, got {self.deadline!r}")
+            raise UsageError(
+                f"deadline must be a time of at least 0 seconds, got {self.deadline!r}"
+            )
         if not self.inputs:
             raise UsageError("no input was given; name shards, a glob, or a folder")
         for name in ("byte_budget", "rows_per_item", "workers"):

@@ -19,6 +19,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "eos": {"custom_text": True, "text_cfg": {"pool_type": "eos", "eos_id": 49407}},
     "bias": {"custom_text": True, "text_cfg": {"proj_bias": True}},
     "quick": {"quick_gelu": True},
+    "wide": {"text_cfg": {"context_length": 77, "width": 512, "heads": 8, "layers": 6}},
     "siglip": {
         "custom_text": True,
         "init_logit_bias": -10,
@@ -33,7 +34,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "multimodal_cfg": {**TEXT, "dim_head": 16, "n_queries": 4, "attn_pooler_heads": 2},
     },
 }
-CUT = ("clip", "custom", "eos", "bias", "quick")
+CUT = ("clip", "custom", "eos", "bias", "quick", "wide")
 WHOLE = ("siglip", "classed", "coca")
 
 

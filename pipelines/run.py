@@ -20,7 +20,7 @@ from clipsieve.pipelines.compact import compact
 from clipsieve.pipelines.embed import embed_items, group_items
 from clipsieve.pipelines.runners import require_runner
 from clipsieve.pipelines.score import score_stored, stored_job
-from clipsieve.pipelines.signals import stopping_on_signals
+from clipsieve.pipelines.signals import EXIT_OF_STOP, stopping_on_signals
 from clipsieve.pipelines.workers import embed_with_workers
 from clipsieve.progress import METER, STOP
 from clipsieve.read.items import WorkItem
@@ -41,7 +41,6 @@ from clipsieve.store.parquet import read_footer
 from clipsieve.store.runs import FAILED, ShardRecord, new_run_id, read_records, write_manifest
 
 EXIT_FAILED_SHARDS = 3
-_EXIT_OF_SIGNAL = {"SIGTERM": 143, "SIGINT": 130, "deadline reached": EXIT_FAILED_SHARDS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,7 +335,7 @@ def _result(
             raise LedgerError(f"{left} shards have no record though nothing stopped the run")
         finished = False
     if not finished:
-        exit_code = _EXIT_OF_SIGNAL[STOP.reason or ""]
+        exit_code = EXIT_OF_STOP[STOP.reason or ""]
     return RunResult(
         run_id=plan.config.run_id or "",
         out=plan.config.out,

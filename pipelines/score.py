@@ -5,6 +5,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from clipsieve.errors import ClipsieveError, LedgerError, UsageError
 from clipsieve.pipelines.compact import compact
 from clipsieve.pipelines.embed import count_record, counts_path, write_counts
 from clipsieve.pipelines.runners import LOCAL, beam, run_pipeline
-from clipsieve.pipelines.signals import stopping_on_signals
+from clipsieve.pipelines.signals import EXIT_OF_STOP, stopping_on_signals
 from clipsieve.progress import METER, STOP
 from clipsieve.rescore import ScoreJob
 from clipsieve.scorers.base import Input
@@ -28,6 +29,21 @@ from clipsieve.store.runs import new_run_id, write_manifest
 from clipsieve.transforms.merge import MergeStatistics
 from clipsieve.transforms.score import ScoreShards
 from clipsieve.transforms.spread import Spread
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreResult:
+    """How a score stage ended.
+
+    Attributes:
+      done: shards scored.
+      left: shards not begun, because the run was stopped.
+      exit_code: 0, or 143 or 130 if a signal stopped it with shards left.
+    """
+
+    done: int
+    left: int
+    exit_code: int
 
 
 def build(root: Any, job: ScoreJob, shards: Sequence[str], counts: Path) -> Any:
@@ -106,7 +122,7 @@ def score(
     runner: str = LOCAL,
     beam_args: Sequence[str] = (),
     teller: Teller | None = None,
-) -> int:
+) -> ScoreResult:
     """Add score families to an output folder, from its stored embeddings, and compact.
 
     Families that `run` has computed from full-precision embeddings are left as they are.
@@ -120,7 +136,7 @@ def score(
       teller: where progress goes.
 
     Returns:
-      Shards scored.
+      How it ended.
 
     Raises:
       UsageError: for an unknown scorer, or a folder without a dataset.
@@ -149,7 +165,7 @@ def score(
             layout, run_id, {"status": status, "argv": sys.argv, "scorers": list(job.scorers)}
         )
         teller.tell("result", f"{done} shards scored, {left} left", done=done, left=left)
-    return done
+    return ScoreResult(done, left, EXIT_OF_STOP[STOP.reason or ""] if left else 0)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -161,11 +177,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--runner", default=LOCAL)
     options, beam_args = parser.parse_known_args(argv)
     try:
-        score(options.out, options.scorers.split(","), options.device, options.runner, beam_args)
+        names = [name.strip() for name in options.scorers.split(",")]
+        return score(options.out, names, options.device, options.runner, beam_args).exit_code
     except ClipsieveError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    return 0
 
 
 if __name__ == "__main__":

@@ -8,6 +8,9 @@ from types import FrameType
 
 from clipsieve.progress import STOP
 
+#: Exit code of a command that left work, by the reason in `STOP`.
+EXIT_OF_STOP = {"SIGTERM": 143, "SIGINT": 130, "deadline reached": 3}
+
 
 @contextmanager
 def stopping_on_signals() -> Iterator[None]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from clipsieve.config import RunConfig, load_toml
+from clipsieve.config import RunConfig, load_toml, seconds
 from clipsieve.errors import UsageError
 
 
@@ -22,8 +22,8 @@ from clipsieve.errors import UsageError
         ({"scorers": ()}, "no scorer was named; the default is clip"),
         ({"scorers": ("clip_ref",)}, "clip_ref needs --references-col"),
         ({"workers": 2, "runner": "DaskRunner"}, "workers=2 .* give one of the two"),
-        ({"run_id": "a/b"}, "run_id 'a/b' is not safe in file names"),
-        ({"run_id": ""}, "run_id '' is not safe in file names"),
+        ({"run_id": "a/b"}, "run_id 'a/b' becomes a file name"),
+        ({"run_id": ""}, "run_id '' becomes a file name"),
     ],
 )
 def test_value_out_of_range_is_refused(settings, message):
@@ -68,3 +68,9 @@ def test_damaged_toml_is_refused(tmp_path, text):
 def test_missing_toml_is_refused(tmp_path):
     with pytest.raises(UsageError, match=r"none\.toml cannot be read: .*No such file"):
         load_toml(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize("text", ["", "s", "5d", "1h30m"])
+def test_a_length_of_time_needs_a_number(text):
+    with pytest.raises(UsageError, match="is not a time"):
+        seconds(text)

@@ -99,8 +99,7 @@ def score(beam_args: Sequence[str], out: str, scorers: str, device: str, runner:
     """Add score families from stored embeddings; no image is decoded."""
     from clipsieve.pipelines.score import score as score_job
 
-    score_job(out, _names(scorers), device, runner, beam_args)
-    return 0
+    return score_job(out, _names(scorers), device, runner, beam_args).exit_code
 
 
 @cli.command()

@@ -22,7 +22,7 @@ from clipsieve.clip.model import (
     load_model,
 )
 from clipsieve.errors import UsageError, WeightsMissing
-from tests.clip.models import CUT, WHOLE, load, write_model
+from tests.clip.models import CUT, WHOLE, config_of, load, write_model
 
 CPU = torch.device("cpu")
 
@@ -88,7 +88,8 @@ def test_replaced_weights_have_another_hash(tmp_path):
 @pytest.mark.parametrize("config", [*CUT, *WHOLE])
 def test_any_open_clip_class_loads_from_a_folder(tmp_path, config):
     model = load(tmp_path, config)
-    assert (model.identity.dim, model.identity.context_length) == (16, 20)
+    text = config_of(name)["text_cfg"]
+    assert (model.identity.dim, model.identity.context_length) == (16, text["context_length"])
     assert model.identity.quick_gelu is (config == "quick")
 
 
@@ -257,8 +258,8 @@ def test_missing_weights_are_told_with_the_command_that_fetches_them(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "weights of ViT-B-32 laion2b_s34b_b79k are not on this machine" in done.stdout
-    assert "huggingface-cli download laion/CLIP-ViT-B-32-laion2B-s34B-b79K" in done.stdout
-    assert "huggingface-cli download org/name --local-dir org_name" in done.stdout
+    assert "hf download laion/CLIP-ViT-B-32-laion2B-s34B-b79K" in done.stdout
+    assert "hf download org/name --local-dir org_name" in done.stdout
     assert done.stdout.count("--model local-dir:FOLDER") == 2
 
 

@@ -61,9 +61,9 @@ class Counting(Encoder):
         super().__init__(model, batch_size)
         self.images = self.texts = 0
 
-    def encode_images(self, pixels):
+    def start_images(self, pixels):
         self.images += len(pixels)
-        return super().encode_images(pixels)
+        return super().start_images(pixels)
 
     def encode_tokens(self, tokens):
         self.texts += len(tokens)

@@ -254,7 +254,7 @@ def test_weights_that_are_not_here_end_with_the_command_that_fetches_them(tmp_pa
         _, said = process.communicate()
     assert process.returncode == 2
     assert (
-        "huggingface-cli download laion/CLIP-ViT-B-32-laion2B-s34B-b79K "
+        "hf download laion/CLIP-ViT-B-32-laion2B-s34B-b79K "
         "--local-dir laion_CLIP-ViT-B-32-laion2B-s34B-b79K\n" in said
     )
     assert "Traceback" not in said

@@ -408,8 +408,8 @@ def test_scores_added_from_storage_agree_with_those_of_full_precision(source, ou
         (own / path.name).symlink_to(path)
     later = tmp_path / "later"
     run_job(own, later)
-    assert score(str(later), ["clip_depicts"], device="cpu") == 2
-    assert score(str(later), ["clip_depicts"], device="cpu") == 0
+    assert score(str(later), ["clip_depicts"], device="cpu").done == 2
+    assert score(str(later), ["clip_depicts"], device="cpu").done == 0
     (own / third.name).symlink_to(third)
     assert run_job(own, later).done == 1  # brings clip_depicts along unasked
     full, stored = read(out, "wide"), read(later, "wide")
@@ -421,7 +421,7 @@ def test_scores_added_from_storage_agree_with_those_of_full_precision(source, ou
 
 def test_scores_of_full_precision_are_not_replaced_by_stored_ones(out):
     before = tables(out)
-    assert score(str(out), ["clip_depicts"], device="cpu") == 0
+    assert score(str(out), ["clip_depicts"], device="cpu").done == 0
     assert tables(out) == before
 
 
@@ -436,7 +436,7 @@ def test_reference_scores_can_be_added_from_storage(tmp_path):
     both, later = tmp_path / "both", tmp_path / "later"
     run_job(tmp_path / "source", both, scorers=("clip", "clip_ref"), references_col="references")
     run_job(tmp_path / "source", later, references_col="references")
-    assert score(str(later), ["clip_ref"], device="cpu") == 1
+    assert score(str(later), ["clip_ref"], device="cpu").done == 1
     full, stored = read(both, "wide")["ref_clip_score"], read(later, "wide")["ref_clip_score"]
     assert full.null_count == stored.null_count < 40
     assert pc.max(pc.abs(pc.subtract(full, stored))).as_py() < 5e-3

@@ -108,7 +108,7 @@ def test_records_of_a_run_are_read_back(tmp_path):
     layout = Layout.at(tmp_path)
     done = ShardRecord("r1", "a", "/in/a", DONE, 3, {"ok": 3}, None, 0.5, 1.0)
     failed = ShardRecord("r1", "b", "/in/b", FAILED, error="cannot read\nit", ended_at=2.0)
-    other = ShardRecord("r2", "a", "/in/a", DONE)
+    other = ShardRecord("r2", "a", "/in/a", DONE, ended_at=3.0)
     for record in (done, other, failed):
         append_record(layout, record)
     assert list(read_records(layout, "r1")) == [done, failed]

@@ -88,7 +88,7 @@ def test_replaced_weights_have_another_hash(tmp_path):
 @pytest.mark.parametrize("config", [*CUT, *WHOLE])
 def test_any_open_clip_class_loads_from_a_folder(tmp_path, config):
     model = load(tmp_path, config)
-    text = config_of(name)["text_cfg"]
+    text = config_of(config)["text_cfg"]
     assert (model.identity.dim, model.identity.context_length) == (16, text["context_length"])
     assert model.identity.quick_gelu is (config == "quick")
 

@@ -194,9 +194,7 @@ def test_two_families_with_one_column_are_refused(folder):
         source = writer.paths(shard)["clip"]
         write_table(layout.scores("twin", "0", shard), pq.read_table(source), read_footer(source))
     build = plan_build(layout, {**dataset.families, "twin": "0"})
-    with pytest.raises(
-        LedgerError, match="'clip_similarity', as another family; rename"
-    ):
+    with pytest.raises(LedgerError, match="'clip_similarity', as another family; rename"):
         write_part(layout, build, build.parts[0])
 
 

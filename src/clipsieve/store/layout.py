@@ -1,5 +1,6 @@
 """Where everything lies in an output folder."""
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,7 @@ class Layout:
                 f"output folder {root!s} is a URL; clipsieve writes to local or mounted folders: "
                 "give a path, and copy the finished folder to the object store"
             )
-        return cls(Path(root).expanduser().absolute())
+        return cls(Path(os.path.abspath(Path(root).expanduser())))
 
     @property
     def dataset(self) -> Path:

@@ -20,6 +20,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from clipsieve.clip.decode import DecodedImage, decode_image
-from clipsieve.clip.encode import Encoder
+from clipsieve.clip.encode import Encoder, is_small, one_core
 from clipsieve.clip.model import causal_text_tower, encode_cut_text, end_positions
 from clipsieve.clip.preprocess import normalize
 from clipsieve.config import RunConfig
@@ -162,7 +163,7 @@ def floor(setting: Setting) -> Callable[[], None]:
     module: Any = model.module
 
     def forward() -> None:
-        with torch.inference_mode():
+        with torch.inference_mode(), one_core() if is_small(model) else nullcontext():
             for batch in inputs:
                 module.encode_image(batch.to(model.device))
             for text in texts:

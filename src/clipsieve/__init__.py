@@ -8,6 +8,7 @@
 Everything here may be imported from `clipsieve`; the modules below it may move.
 """
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,11 @@ if TYPE_CHECKING:
 __all__ = ["ClipsieveError", "RunConfig", "connect", "run"]
 
 
-def run(inputs: str | Sequence[str], out: str, **settings: Any) -> "RunResult":
+def run(
+    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    **settings: Any,
+) -> "RunResult":
     """Embed and score image-text shards and leave tables that DuckDB queries.
 
     What an earlier run with the same settings has finished is not done again.
@@ -40,11 +45,11 @@ def run(inputs: str | Sequence[str], out: str, **settings: Any) -> "RunResult":
     """
     from clipsieve.pipelines.run import run as run_job  # Beam takes a second to import
 
-    named = (inputs,) if isinstance(inputs, str) else tuple(inputs)
-    return run_job(RunConfig(inputs=named, out=out, **settings))
+    named: Any = inputs  # a single path is taken too
+    return run_job(RunConfig(inputs=named, out=os.fspath(out), **settings))
 
 
-def connect(out: str) -> "duckdb.DuckDBPyConnection":
+def connect(out: str | os.PathLike[str]) -> "duckdb.DuckDBPyConnection":
     """Open a DuckDB connection with the views of the output folder `out`.
 
     Views: `scores`, `samples`, `embeddings`, one for each score family, `runs`, `shards`.
@@ -54,4 +59,4 @@ def connect(out: str) -> "duckdb.DuckDBPyConnection":
     """
     from clipsieve.sql.connect import connect as open_connection
 
-    return open_connection(out)
+    return open_connection(os.fspath(out))

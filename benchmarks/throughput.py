@@ -38,7 +38,8 @@ from clipsieve.clip.preprocess import normalize
 from clipsieve.config import RunConfig
 from clipsieve.demo.shards import write_benchmark_shards
 from clipsieve.embed.job import open_model
-from clipsieve.pipelines.run import make_plan, run
+from clipsieve.pipelines.plan import make_plan
+from clipsieve.pipelines.run import run
 from clipsieve.show import Teller
 from clipsieve.store.layout import Layout
 

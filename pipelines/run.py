@@ -1,34 +1,23 @@
 """The whole job: plan, embed and score what is not done yet, compact, and say how it went."""
 
 import dataclasses
-import json
 import os
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from clipsieve import versions
-from clipsieve.clip.model import ClipModel, ModelIdentity, absolute_names
 from clipsieve.config import RunConfig
-from clipsieve.embed.commit import Committer, embeddings_revision, family_revision
-from clipsieve.embed.job import EmbedJob, open_model
 from clipsieve.errors import LedgerError, UsageError
 from clipsieve.pipelines.compact import compact
 from clipsieve.pipelines.embed import embed_items, group_items
-from clipsieve.pipelines.runners import require_runner
+from clipsieve.pipelines.plan import Plan, input_entry, make_plan, plan_line
 from clipsieve.pipelines.score import score_stored, stored_job
 from clipsieve.pipelines.signals import EXIT_OF_STOP, stopping_on_signals
 from clipsieve.pipelines.workers import embed_with_workers
 from clipsieve.progress import METER, STOP
-from clipsieve.read.items import WorkItem
-from clipsieve.read.plan import InputPlan, ReadOptions, plan_input
-from clipsieve.read.storage import source_exists
-from clipsieve.schemas import footers
 from clipsieve.schemas.states import RowState
-from clipsieve.scorers.registry import scorers_named
 from clipsieve.show import Teller, clock
 from clipsieve.sql.views import write_sql
 from clipsieve.statistics.counts import RowCounts
@@ -37,8 +26,7 @@ from clipsieve.store.atomic import sweep
 from clipsieve.store.dataset import Dataset
 from clipsieve.store.layout import Layout
 from clipsieve.store.lock import exclusive
-from clipsieve.store.parquet import read_footer
-from clipsieve.store.runs import FAILED, ShardRecord, new_run_id, read_records, write_manifest
+from clipsieve.store.runs import FAILED, ShardRecord, read_records, write_manifest
 
 EXIT_FAILED_SHARDS = 3
 
@@ -84,103 +72,6 @@ class RunResult:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a run would do.
-
-    Attributes:
-      config: settings, everything automatic decided.
-      inputs: what was found.
-      model: loaded.
-      job: for the workers.
-      stored: scorers to be computed from storage after the embed stage.
-      todo: items to embed.
-      done: rows by state of the items that need nothing, by shard.
-      earlier: records, as JSON, that an earlier run left under the same run id.
-    """
-
-    config: RunConfig
-    inputs: InputPlan
-    model: ClipModel
-    job: EmbedJob
-    stored: tuple[str, ...]
-    todo: tuple[WorkItem, ...]
-    done: dict[str, dict[str, int]]
-    earlier: frozenset[str]
-
-    @property
-    def total_rows(self) -> int | None:
-        """Rows to embed; None if some source tells only when it is read."""
-        rows = [item.fingerprint.rows for item in self.todo]
-        return None if None in rows else sum(r for r in rows if r is not None)
-
-
-def make_plan(config: RunConfig, layout: Layout, dataset: Dataset | None, teller: Teller) -> Plan:
-    """Look at inputs, model and output folder; writes nothing.
-
-    Raises:
-      UsageError: if no input matches, or the folder holds something this run must not touch.
-    """
-    require_runner(config.runner)
-    model_name, weights = absolute_names(config.model, config.pretrained)
-    config = dataclasses.replace(config, model=model_name, pretrained=weights)
-    inputs = plan_input(config.inputs, read_options(config))
-    teller.tell("input", inputs.description)
-    _check_places(layout, inputs)
-    _check_naming(config, dataset)
-    dtype = config.dtype
-    if dtype == "auto" and dataset is not None and _same_model(dataset, config):
-        dtype = dataset.model["dtype"]  # chosen once for a folder, so that its scores agree
-    model = open_model(config.model, config.pretrained, config.device, dtype)
-    for note in model.notes:
-        teller.tell("model", note)
-    config = dataclasses.replace(
-        config,
-        dtype=model.identity.dtype,
-        out=str(layout.root),
-        run_id=config.run_id or new_run_id(),
-    )
-    embedded, stored = split_scorers(config, model.identity, dataset)
-    config = dataclasses.replace(config, scorers=embedded)
-    job = EmbedJob(config, inputs.source, model.identity)
-    committer = job.committer(str(model.device))
-    if dataset is not None:
-        _check_model(dataset, committer, config)
-    done: dict[str, dict[str, int]] = {}
-    todo: list[WorkItem] = []
-    for item in inputs.items:
-        footer = None if config.reprocess else committer.footer_done(item)
-        if not config.reprocess:
-            _check_name_is_free(layout, item, done=footer is not None)
-        if footer is None:
-            todo.append(item)
-        else:
-            done[item.shard] = json.loads(footer[footers.STATES])
-    earlier = frozenset(record.to_json() for record in read_records(layout, config.run_id))
-    return Plan(config, inputs, model, job, stored, tuple(todo), done, earlier)
-
-
-def split_scorers(
-    config: RunConfig, identity: ModelIdentity, dataset: Dataset | None
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Scorers that the embed stage computes, and those computed from storage afterwards.
-
-    A family has one revision in a folder, and every shard has every family.  So a family that the
-    folder holds is computed for new shards the way it was for old ones, asked for or not; and a
-    family that is new to a folder with shards is computed from storage, for all of them.
-    """
-    held = dataset.families if dataset is not None else {}
-    names = list(dict.fromkeys([*config.scorers, *held]))
-    embeddings = embeddings_revision(identity.meaning())
-    fresh = dataset is None or dataset.embeddings.get("rev") != embeddings
-    full = [
-        scorer.family
-        for scorer in scorers_named(names)
-        if fresh or held.get(scorer.family) == family_revision(scorer, embeddings, "full")
-    ]
-    return tuple(full), tuple(name for name in names if name not in full)
-
-
 def run(config: RunConfig, teller: Teller | None = None, wide: bool = True) -> RunResult:
     """Do the whole job for `config`; what is done already is not done again.
 
@@ -207,7 +98,7 @@ def run(config: RunConfig, teller: Teller | None = None, wide: bool = True) -> R
         plan = make_plan(config, layout, dataset, teller)
         teller.run_id = plan.config.run_id
         dataset = _begin(layout, dataset, plan)
-        teller.tell("plan", _plan_line(plan), planned=len(plan.inputs.items), todo=len(plan.todo))
+        teller.tell("plan", plan_line(plan), planned=len(plan.inputs.items), todo=len(plan.todo))
         encode_started = time.time()
         if plan.todo:
             with teller.watching(METER.snapshot, plan.total_rows):
@@ -243,27 +134,6 @@ def dry_run(config: RunConfig) -> dict[str, Any]:
         "families": dict(committer.revisions.families),
         "from_storage": list(plan.stored),
     }
-
-
-def read_options(config: RunConfig) -> ReadOptions:
-    """The part of the settings that decides how shards are read and named."""
-    return ReadOptions(
-        input_format=config.input_format,
-        image_col=config.image_col,
-        caption_col=config.caption_col,
-        uid_col=config.uid_col,
-        references_col=config.references_col,
-        byte_budget=config.byte_budget,
-        rows_per_item=config.rows_per_item,
-        shard_prefix=config.shard_prefix,
-    )
-
-
-def input_entry(config: RunConfig) -> dict[str, Any]:
-    """What `dataset.json` keeps of the inputs, enough to plan them again from anywhere."""
-    options = dataclasses.asdict(read_options(config))
-    del options["byte_budget"]
-    return {"patterns": [_absolute(p) for p in config.inputs], "options": options}
 
 
 def _embed(plan: Plan) -> None:
@@ -378,16 +248,6 @@ def _write_manifest(layout: Layout, plan: Plan, result: RunResult, started: floa
     )
 
 
-def _plan_line(plan: Plan) -> str:
-    identity, rows = plan.model.identity, plan.total_rows
-    model = f"{identity.model} {identity.pretrained}" if identity.pretrained else identity.model
-    amount = f"{rows:,} rows in " if rows is not None else ""
-    line = (
-        f"{model}, {identity.dtype} on {plan.model.device}: {amount}{len(plan.todo)} shards to do"
-    )
-    return f"{line}, {len(plan.done)} done before" if plan.done else line
-
-
 def _tell_result(teller: Teller, result: RunResult) -> None:
     """The closing summary."""
     lines = []
@@ -421,83 +281,5 @@ def _refuse_empty(result: RunResult) -> None:
         )
 
 
-def _same_model(dataset: Dataset, config: RunConfig) -> bool:
-    model = dataset.model
-    return (model.get("model"), model.get("pretrained")) == (config.model, config.pretrained)
-
-
-def _check_model(dataset: Dataset, committer: Committer, config: RunConfig) -> None:
-    """Refuse to mix the output of two models in one folder, unless told to replace it."""
-    wanted = {"model": committer.slug, "rev": committer.revisions.embeddings}
-    if not dataset.embeddings or dataset.embeddings == wanted or config.reprocess:
-        return
-    held = dataset.model
-    raise UsageError(
-        f"{committer.layout.root} holds the output of {held.get('model')} "
-        f"{held.get('pretrained') or ''} in {held.get('dtype')} (revision "
-        f"{dataset.embeddings['rev']}), this run would write {config.model} "
-        f"{config.pretrained or ''} in {config.dtype} (revision {wanted['rev']}); choose another "
-        "output folder, or say --reprocess to score everything again with the new one"
-    )
-
-
-def _check_places(layout: Layout, inputs: InputPlan) -> None:
-    """Refuse to read the output folder itself."""
-    inside = [item.uri for item in inputs.items if Path(item.uri).is_relative_to(layout.root)]
-    if inside:
-        raise UsageError(
-            f"the inputs include {inside[0]}, which lies in the output folder {layout.root}; "
-            "choose an output folder that the inputs do not match"
-        )
-
-
-def _check_naming(config: RunConfig, dataset: Dataset | None) -> None:
-    """Refuse options under which the same input rows could get a second output name."""
-    entry = input_entry(config)
-    for held in dataset.inputs if dataset is not None else ():
-        same = list(held["patterns"]) == entry["patterns"]
-        for name in ("rows_per_item", "shard_prefix") if same else ("rows_per_item",):
-            if held["options"][name] != entry["options"][name]:
-                raise UsageError(
-                    f"{name} is {entry['options'][name]!r}, this output folder was made with "
-                    f"{held['options'][name]!r}: the same rows would be written twice under other "
-                    "names; give the old value, or choose another output folder"
-                )
-
-
-def _check_name_is_free(layout: Layout, item: WorkItem, done: bool) -> None:
-    """Refuse to take another source of the same name for this one, or to overwrite its ledger.
-
-    A source that has moved, and is otherwise as it was, may keep its output.
-    """
-    held = read_footer(layout.samples(item.shard)).get(footers.SOURCE_URI)
-    if held is None or held == item.uri or (done and not source_exists(held)):
-        return
-    raise UsageError(
-        f"{item.uri} would be written as shard {item.shard!r}, which is the output of {held}; "
-        "say --shard-prefix to name it apart, or --reprocess if the source has moved"
-    )
-
-
 def _has_ledger(layout: Layout) -> bool:
     return next((layout.root / "samples").glob("*.parquet"), None) is not None
-
-
-def _absolute(pattern: str) -> str:
-    """A pattern that means the same from any directory."""
-    return pattern if "://" in pattern else os.path.abspath(os.path.expanduser(pattern))
-
-
-def plan_inputs_again(dataset: Dataset) -> Sequence[WorkItem]:
-    """The items of everything that was ever read into a folder, as its inputs are now.
-
-    Inputs that match nothing any more have no items; what they left in the ledger is found there.
-    """
-    items: dict[tuple[str, str], WorkItem] = {}
-    for entry in dataset.inputs:
-        try:
-            plan = plan_input(entry["patterns"], ReadOptions(**entry["options"]))
-        except UsageError:
-            continue
-        items |= {(item.shard, item.uri): item for item in plan.items}
-    return list(items.values())

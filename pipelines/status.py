@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 
 from clipsieve.embed.commit import source_footer
-from clipsieve.pipelines.run import plan_inputs_again
+from clipsieve.pipelines.plan import plan_inputs_again
 from clipsieve.schemas import footers
 from clipsieve.statistics.counts import RowCounts
 from clipsieve.store import dataset as datasets

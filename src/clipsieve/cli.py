@@ -146,7 +146,7 @@ def sql(out: str, query: str | None, form: str) -> int:
 @click.argument("out")
 def reconcile(out: str) -> int:
     """Prove that every input row is accounted for; exit code 1 if not."""
-    from clipsieve.pipelines.run import plan_inputs_again
+    from clipsieve.pipelines.plan import plan_inputs_again
     from clipsieve.read.rows import count_rows
     from clipsieve.store import dataset as datasets
     from clipsieve.store.layout import Layout

@@ -14,7 +14,7 @@ from clipsieve.clip.model import TINY_FOLDER
 from clipsieve.config import RunConfig
 from clipsieve.embed.job import EmbedJob
 from clipsieve.errors import UsageError
-from clipsieve.pipelines.run import make_plan
+from clipsieve.pipelines.plan import make_plan
 from clipsieve.pipelines.workers import embed_with_workers
 from clipsieve.show import Teller
 from clipsieve.store.layout import Layout

@@ -26,6 +26,7 @@ from clipsieve.embed.job import EmbedJob
 from clipsieve.errors import ClipsieveError, DeviceError, UsageError
 from clipsieve.progress import METER, STOP, Snapshot
 from clipsieve.read.items import WorkItem
+from clipsieve.store.atomic import sweep
 from clipsieve.store.layout import Layout
 from clipsieve.store.runs import FAILED, ShardRecord, append_record
 
@@ -72,7 +73,7 @@ def shares(items: Sequence[WorkItem], count: int) -> list[list[WorkItem]]:
 def embed_with_workers(job: EmbedJob, items: Sequence[WorkItem]) -> None:
     """Embed `items` in `job.config.workers` processes and wait for all of them.
 
-    How each shard ended is in the run's records.  When `STOP` is set the workers are told to
+    The caller holds the folder's lock: what a killed worker left half written is swept.  How each shard ended is in the run's records.  When `STOP` is set the workers are told to
     finish the shard in hand.
 
     Raises:
@@ -87,6 +88,8 @@ def embed_with_workers(job: EmbedJob, items: Sequence[WorkItem]) -> None:
                 for n, share in enumerate(shares(items, job.config.workers))
             ]
         )
+    # What a killed worker was writing; all of them have ended, and the folder's lock is held.
+    sweep(Layout.at(job.config.out).root)
 
 
 class _Watch:

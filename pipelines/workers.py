@@ -73,8 +73,9 @@ def shares(items: Sequence[WorkItem], count: int) -> list[list[WorkItem]]:
 def embed_with_workers(job: EmbedJob, items: Sequence[WorkItem]) -> None:
     """Embed `items` in `job.config.workers` processes and wait for all of them.
 
-    The caller holds the folder's lock: what a killed worker left half written is swept.  How each shard ended is in the run's records.  When `STOP` is set the workers are told to
-    finish the shard in hand.
+    The caller holds the folder's lock: what a killed worker left half written is swept.  How each
+    shard ended is in the run's records.  When `STOP` is set the workers are told to finish the
+    shard in hand.
 
     Raises:
       ClipsieveError: if a worker ends with an error of its own, or dies again and again without

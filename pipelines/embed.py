@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,20 +51,29 @@ def embed_items(job: EmbedJob, groups: Sequence[Group]) -> RowCounts:
     Raises:
       LedgerError: if the pipeline ended well but lost its own counts.
     """
-    layout = Layout.at(job.config.out)
-    path = counts_path(layout, job.config.run_id)
-    layout.runs.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    run_pipeline(
-        lambda root: build(root, job, groups, path), job.config.runner, job.config.beam_args
+    path = counts_path(Layout.at(job.config.out), job.config.run_id)
+    total = run_counted(
+        lambda root: build(root, job, groups, path), path, job.config.runner, job.config.beam_args
     )
-    if not path.exists():
+    if total is None:
         if STOP:  # stopped before the first shard: nothing was there to count
             return RowCounts()
         raise LedgerError(
             f"runner {job.config.runner} ended without an error and without its counts: it lost "
             "elements; use another runner"
         )
+    return total
+
+
+def run_counted(
+    build: Callable[[Any], object], path: Path, runner: str, beam_args: Sequence[str]
+) -> RowCounts | None:
+    """Run a pipeline that leaves its counts at `path`; the counts, or None if it left none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    run_pipeline(build, runner, beam_args)
+    if not path.exists():
+        return None
     total = RowCounts.from_json(json.loads(path.read_text(encoding="utf-8")))
     path.unlink()
     return total

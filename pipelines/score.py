@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +10,8 @@ from typing import Any
 
 from clipsieve.errors import ClipsieveError, LedgerError, UsageError
 from clipsieve.pipelines.compact import compact
-from clipsieve.pipelines.embed import count_record, counts_path, write_counts
-from clipsieve.pipelines.runners import LOCAL, beam, run_pipeline
+from clipsieve.pipelines.embed import count_record, counts_path, run_counted, write_counts
+from clipsieve.pipelines.runners import LOCAL, beam
 from clipsieve.pipelines.signals import EXIT_OF_STOP, stopping_on_signals
 from clipsieve.progress import METER, STOP
 from clipsieve.rescore import ScoreJob
@@ -74,12 +73,8 @@ def score_stored(
     if not shards:
         return 0, 0
     path = counts_path(Layout.at(job.out), job.run_id)
-    path.unlink(missing_ok=True)
-    run_pipeline(lambda root: build(root, job, shards, path), runner, beam_args)
-    scored = 0
-    if path.exists():
-        scored = RowCounts.from_json(json.loads(path.read_text(encoding="utf-8"))).shards
-        path.unlink()
+    total = run_counted(lambda root: build(root, job, shards, path), path, runner, beam_args)
+    scored = total.shards if total is not None else 0
     if scored != len(shards) and not STOP:
         raise LedgerError(
             f"runner {runner} scored {scored} of {len(shards)} shards without an error; "

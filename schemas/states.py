@@ -22,10 +22,6 @@ class RowState(StrEnum):
     NONFINITE_EMBEDDING = "nonfinite_embedding"  #: the model returned NaN, inf or a zero vector
 
 
-#: States in which the image was decoded and encoded.
-IMAGE_ENCODED = frozenset({RowState.OK, RowState.EMPTY_CAPTION, RowState.INVALID_CAPTION})
-
-
 @dataclass(frozen=True, slots=True)
 class RowFailure:
     """Why a row cannot be scored: a state other than `ok`, and one readable line."""

@@ -144,6 +144,28 @@ def sql(out: str, query: str | None, form: str) -> int:
 
 @cli.command()
 @click.argument("out")
+@click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="groups")
+@click.option("--column", default="density_kdist", show_default=True, help="higher is suspicious")
+@click.option(
+    "--fraction", default=0.01, show_default=True, help="share of the rows to look at, at least"
+)
+def audit(out: str, top: int, column: str, fraction: float) -> int:
+    """Group the most suspicious rows by caption and near-duplicate picture.
+
+    Writes the table density_groups and prints the groups with the most evidence.
+    """
+    from clipsieve.pipelines.audit import audit as audit_job
+
+    result = audit_job(out, column, fraction)
+    click.echo(result.summary())
+    if result.groups:
+        _print_groups(result.groups[:top])
+        click.echo(f'all of them: clipsieve sql {out} "FROM density_groups"')
+    return 0
+
+
+@cli.command()
+@click.argument("out")
 def reconcile(out: str) -> int:
     """Prove that every input row is accounted for; exit code 1 if not."""
     from clipsieve.pipelines.plan import plan_inputs_again
@@ -246,6 +268,26 @@ def _print_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     console.print(table)
     if len(rows) > SHOWN_ROWS:
         click.echo(f"more than {SHOWN_ROWS:,} rows; add LIMIT, or use --format csv", err=True)
+
+
+def _print_groups(groups: Sequence[Any]) -> None:
+    """One line a group; what the terminal has no room for is cut."""
+    console = Console(highlight=False)
+    table = Table()
+    for name in ("#", "rows", "of", "share", "evidence", "score", "pictures"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in ("caption", "uid", "url"):
+        table.add_column(name, no_wrap=True, overflow="ellipsis", ratio=1)
+    for rank, group in enumerate(groups, 1):
+        figures = (
+            *(f"{rank}", f"{group.size:,}", f"{group.rows:,}", f"{group.share:.2%}"),
+            *(f"{group.evidence:,.0f}", f"{group.score_mean:.4g}", f"{group.n_images:,}"),
+        )
+        # A line break in a caption would make two lines of it.
+        words = (group.caption, group.uids[0], group.urls[0])
+        lines = (Text("NULL" if word is None else " ".join(str(word).split())) for word in words)
+        table.add_row(*figures, *lines)
+    console.print(table)
 
 
 def _shown(value: Any) -> Text:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -271,22 +272,34 @@ def _print_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
 
 
 def _print_groups(groups: Sequence[Any]) -> None:
-    """One line a group; what the terminal has no room for is cut."""
+    """One line a group: figures whole, words cut to the terminal; urls, or uids without them."""
     console = Console(highlight=False)
-    table = Table()
-    for name in ("#", "rows", "of", "share", "evidence", "score", "pictures"):
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    figures = [
+        [
+            *(f"{rank}", f"{group.size:,}", f"{group.share:.2%}", f"{group.score_mean:.4g}"),
+            *(f"{group.evidence:,.0f}", f"{group.n_images:,}"),
+        ]
+        for rank, group in enumerate(groups, 1)
+    ]
+    names = ("#", "rows", "share", "score", "evidence", "pictures")
+    widths = [max(map(len, column)) for column in zip(names, *figures, strict=True)]
+    for name in names:
         table.add_column(name, justify="right", no_wrap=True)
-    for name in ("caption", "uid", "url"):
-        table.add_column(name, no_wrap=True, overflow="ellipsis", ratio=1)
-    for rank, group in enumerate(groups, 1):
-        figures = (
-            *(f"{rank}", f"{group.size:,}", f"{group.rows:,}", f"{group.share:.2%}"),
-            *(f"{group.evidence:,.0f}", f"{group.score_mean:.4g}", f"{group.n_images:,}"),
-        )
+    table.add_column("caption", no_wrap=True)
+    table.add_column("example", no_wrap=True)
+    # Left to itself, rich would cut the figures too.  Every column takes two blanks.
+    taken = sum(widths) + 2 * (len(widths) + 2) + 1
+    room = max(console.width - taken, 20)
+    console.width = taken + room
+    for line, group in zip(figures, groups, strict=True):
+        example = group.uids[0] if group.urls[0] is None else group.urls[0]
         # A line break in a caption would make two lines of it.
-        words = (group.caption, group.uids[0], group.urls[0])
-        lines = (Text("NULL" if word is None else " ".join(str(word).split())) for word in words)
-        table.add_row(*figures, *lines)
+        caption = "NULL" if group.caption is None else " ".join(group.caption.split())
+        cells = Text(caption), Text(str(example))
+        for cell, width in zip(cells, (room * 3 // 5, room * 2 // 5), strict=True):
+            cell.truncate(width, overflow="ellipsis")
+        table.add_row(*line, *cells)
     console.print(table)
 
 

@@ -14,7 +14,7 @@ def sets(labels):
 
 def naive_components(size, edges):
     """Sets found by following every edge from every number not yet seen."""
-    near = {n: set() for n in range(size)}
+    near: dict[int, set[int]] = {n: set() for n in range(size)}
     for one, other in edges:
         near[one].add(other)
         near[other].add(one)
@@ -87,7 +87,7 @@ def test_order_of_rows_changes_nothing():
 
 def test_cosine_of_exactly_the_threshold_is_near():
     vectors = np.array([[1, 0], [0.6, 0.8]], np.float32)
-    exact = float(np.float64(vectors[0]) @ np.float64(vectors[1]))
+    exact = float(np.dot(*vectors.astype(np.float64)))
     assert len(sets(near_duplicates(vectors, exact).labels())) == 1
     assert len(sets(near_duplicates(vectors, np.nextafter(exact, 1)).labels())) == 2
 

@@ -18,6 +18,11 @@ CREATE OR REPLACE VIEW embeddings AS
 CREATE OR REPLACE VIEW "{family}" AS
   FROM read_parquet('scores/{family}/rev={rev}/*.parquet', hive_partitioning = false);
 
+--: groups
+-- Groups behind suspicious rows, most evidence first; written by `clipsieve audit`.
+CREATE OR REPLACE VIEW "{family}_groups" AS
+  FROM read_parquet('audits/{family}/rev={rev}/groups.parquet', hive_partitioning = false);
+
 --: scores
 CREATE OR REPLACE VIEW scores AS
   SELECT *{aliases}

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -144,6 +145,28 @@ def sql(out: str, query: str | None, form: str) -> int:
 
 @cli.command()
 @click.argument("out")
+@click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="groups")
+@click.option("--column", default="density_kdist", show_default=True, help="higher is suspicious")
+@click.option(
+    "--fraction", default=0.01, show_default=True, help="share of the rows to look at, at least"
+)
+def audit(out: str, top: int, column: str, fraction: float) -> int:
+    """Group the most suspicious rows by caption and near-duplicate picture.
+
+    Writes the table density_groups and prints the groups with the most evidence.
+    """
+    from clipsieve.pipelines.audit import audit as audit_job
+
+    result = audit_job(out, column, fraction)
+    click.echo(result.summary())
+    if result.groups:
+        _print_groups(result.groups[:top])
+        click.echo(f'all of them: clipsieve sql {out} "FROM density_groups"')
+    return 0
+
+
+@cli.command()
+@click.argument("out")
 def reconcile(out: str) -> int:
     """Prove that every input row is accounted for; exit code 1 if not."""
     from clipsieve.pipelines.plan import plan_inputs_again
@@ -246,6 +269,38 @@ def _print_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     console.print(table)
     if len(rows) > SHOWN_ROWS:
         click.echo(f"more than {SHOWN_ROWS:,} rows; add LIMIT, or use --format csv", err=True)
+
+
+def _print_groups(groups: Sequence[Any]) -> None:
+    """One line a group: figures whole, words cut to the terminal; urls, or uids without them."""
+    console = Console(highlight=False)
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    figures = [
+        [
+            *(f"{rank}", f"{group.size:,}", f"{group.share:.2%}", f"{group.score_mean:.4g}"),
+            *(f"{group.evidence:,.0f}", f"{group.n_images:,}"),
+        ]
+        for rank, group in enumerate(groups, 1)
+    ]
+    names = ("#", "rows", "share", "score", "evidence", "pictures")
+    widths = [max(map(len, column)) for column in zip(names, *figures, strict=True)]
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("caption", no_wrap=True)
+    table.add_column("example", no_wrap=True)
+    # Left to itself, rich would cut the figures too.  Every column takes two blanks.
+    taken = sum(widths) + 2 * (len(widths) + 2) + 1
+    room = max(console.width - taken, 20)
+    console.width = taken + room
+    for line, group in zip(figures, groups, strict=True):
+        example = group.uids[0] if group.urls[0] is None else group.urls[0]
+        # A line break in a caption would make two lines of it.
+        caption = "NULL" if group.caption is None else " ".join(group.caption.split())
+        cells = Text(caption), Text(str(example))
+        for cell, width in zip(cells, (room * 3 // 5, room * 2 // 5), strict=True):
+            cell.truncate(width, overflow="ellipsis")
+        table.add_row(*line, *cells)
+    console.print(table)
 
 
 def _shown(value: Any) -> Text:

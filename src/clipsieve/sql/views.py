@@ -33,6 +33,8 @@ def views_sql(layout: Layout, dataset: Dataset) -> str:
     for family, revision in sorted(dataset.families.items()):
         if _any(layout, f"scores/{family}/rev={revision}/*.parquet"):
             parts.append(_filled(blocks["family"], {"family": family, "rev": revision}))
+        if _any(layout, f"audits/{family}/rev={revision}/groups.parquet"):
+            parts.append(_filled(blocks["groups"], {"family": family, "rev": revision}))
     build = dataset.wide.get("build")
     if build and _any(layout, f"wide/build={build}/*.parquet"):
         alias = f", clip_similarity AS {published_name(dataset)}"

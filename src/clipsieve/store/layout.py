@@ -76,3 +76,7 @@ class Layout:
     def wide(self, build: str) -> Path:
         """The folder of one wide build."""
         return self.root / "wide" / f"build={build}"
+
+    def groups(self, family: str, revision: str) -> Path:
+        """The groups behind the suspicious rows of one family."""
+        return self.root / "audits" / family / f"rev={revision}" / "groups.parquet"

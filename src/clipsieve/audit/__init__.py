@@ -1,0 +1,1 @@
+"""Who is behind suspicious rows: groups of one caption or one picture, ranked by evidence."""

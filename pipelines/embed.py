@@ -85,10 +85,14 @@ def counts_path(layout: Layout, run_id: str | None) -> Path:
 
 
 def group_items(items: Sequence[WorkItem], runner: str) -> list[Group]:
-    """Items as elements: all in one where one process does the work, else a few in each."""
-    size = max(1, len(items)) if runner == LOCAL else ITEMS_A_GROUP
-    texts = [item.to_json() for item in items]
-    return [texts[first : first + size] for first in range(0, len(texts), size)]
+    """Items as elements, as JSON; see `in_groups`."""
+    return in_groups([item.to_json() for item in items], runner)
+
+
+def in_groups(words: Sequence[str], runner: str) -> list[list[str]]:
+    """Work as elements: all in one where one process does the work, else a few in each."""
+    size = max(1, len(words)) if runner == LOCAL else ITEMS_A_GROUP
+    return [list(words[first : first + size]) for first in range(0, len(words), size)]
 
 
 def count_record(record: str) -> RowCounts:

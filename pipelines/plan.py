@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from clipsieve.read.items import WorkItem
 from clipsieve.read.plan import InputPlan, ReadOptions, plan_input
 from clipsieve.read.storage import source_exists
 from clipsieve.schemas import footers
+from clipsieve.scorers.base import is_fitted
 from clipsieve.scorers.registry import scorers_named
 from clipsieve.show import Teller
 from clipsieve.store.dataset import Dataset
@@ -82,9 +83,10 @@ def make_plan(config: RunConfig, layout: Layout, dataset: Dataset | None, teller
         out=str(layout.root),
         run_id=config.run_id or new_run_id(),
     )
+    options = options_for(dataset, config.scorer_options)
+    config = dataclasses.replace(config, scorer_options=options)
     embedded, stored = split_scorers(config, model.identity, dataset)
-    config = dataclasses.replace(config, scorers=embedded)
-    job = EmbedJob(config, inputs.source, model.identity)
+    job = EmbedJob(config, inputs.source, model.identity, embedded)
     committer = job.committer(str(model.device))
     if dataset is not None:
         _check_model(dataset, committer, config)
@@ -109,7 +111,8 @@ def split_scorers(
 
     A family has one revision in a folder, and every shard has every family.  So a family that the
     folder holds is computed for new shards the way it was for old ones, asked for or not; and a
-    family that is new to a folder with shards is computed from storage, for all of them.
+    family that is new to a folder with shards is computed from storage, for all of them.  So is
+    one that is fitted: it must see every row before it can score the first.
     """
     held = dataset.families if dataset is not None else {}
     names = list(dict.fromkeys([*config.scorers, *held]))
@@ -117,10 +120,19 @@ def split_scorers(
     fresh = dataset is None or dataset.embeddings.get("rev") != embeddings
     full = [
         scorer.family
-        for scorer in scorers_named(names)
-        if fresh or held.get(scorer.family) == family_revision(scorer, embeddings, "full")
+        for scorer in scorers_named(names, config.scorer_options)
+        if not is_fitted(scorer)
+        and (fresh or held.get(scorer.family) == family_revision(scorer, embeddings, "full"))
     ]
     return tuple(full), tuple(name for name in names if name not in full)
+
+
+def options_for(
+    dataset: Dataset | None, given: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Options of scorers by name: those given, and where none is given, those of the folder."""
+    held = dataset.options if dataset is not None else {}
+    return {name: {**held.get(name, {}), **given.get(name, {})} for name in {*held, *given}}
 
 
 def read_options(config: RunConfig) -> ReadOptions:

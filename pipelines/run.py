@@ -10,10 +10,12 @@ from typing import Any
 from clipsieve import versions
 from clipsieve.config import RunConfig
 from clipsieve.errors import LedgerError, UsageError
+from clipsieve.pipelines.audit import FAMILY as AUDITED
+from clipsieve.pipelines.audit import audit_dataset
 from clipsieve.pipelines.compact import compact
 from clipsieve.pipelines.embed import embed_items, group_items
 from clipsieve.pipelines.plan import Plan, input_entry, make_plan, plan_line
-from clipsieve.pipelines.score import score_stored, stored_job
+from clipsieve.pipelines.score import Scored, score_families
 from clipsieve.pipelines.signals import EXIT_OF_STOP, stopping_on_signals
 from clipsieve.pipelines.workers import embed_with_workers
 from clipsieve.progress import METER, STOP
@@ -45,6 +47,7 @@ class RunResult:
       new_counts: likewise, of the shards this run wrote.
       stopped: the signal or deadline that stopped it before all was done, or None.
       seconds: from start to end; encode_seconds: of that, in the embed stage.
+      findings: what the audit of the new density scores says, in a line; empty without any.
       exit_code: 0, 3 with failed or left shards, 143 or 130 after a signal.
     """
 
@@ -60,6 +63,7 @@ class RunResult:
     stopped: str | None
     seconds: float
     encode_seconds: float
+    findings: str
     exit_code: int
 
     def to_json(self) -> dict[str, Any]:
@@ -105,10 +109,15 @@ def run(config: RunConfig, teller: Teller | None = None, wide: bool = True) -> R
                 _embed(plan)
         encode_seconds = time.time() - encode_started
         records = _records_of(layout, plan)
+        findings = ""
         if wide and not STOP and _has_ledger(layout):
-            dataset = compact(layout, _score_stored(layout, dataset, plan))
+            scored = _score_stored(layout, dataset, plan, teller)
+            dataset = scored.dataset
+            if not STOP:
+                dataset = compact(layout, dataset)
+                findings = _findings(layout, dataset, bool(plan.todo or scored.done))
         finished = not STOP or not wide
-        result = _result(plan, records, started, encode_seconds, finished)
+        result = _result(plan, records, started, encode_seconds, finished, findings)
         _write_manifest(layout, plan, result, started)
         write_sql(layout, dataset)
     _tell_result(teller, result)
@@ -151,14 +160,28 @@ def _embed(plan: Plan) -> None:
         )
 
 
-def _score_stored(layout: Layout, dataset: Dataset, plan: Plan) -> Dataset:
-    """Bring the families that come from storage up to date; the dataset that names them."""
-    if not plan.stored:
-        return dataset
-    run_id = plan.config.run_id or ""
-    job = stored_job(layout, dataset, plan.stored, plan.config.device, run_id)
-    score_stored(job)
-    return dataclasses.replace(dataset, families={**dataset.families, **job.revisions()})
+def _score_stored(layout: Layout, dataset: Dataset, plan: Plan, teller: Teller) -> Scored:
+    """Bring the families that come from storage up to date."""
+    config = plan.config
+    return score_families(
+        layout,
+        dataset,
+        plan.stored,
+        config.scorer_options,
+        config.device,
+        config.run_id or "",
+        teller,
+        config.refit,
+        config.runner,
+        config.beam_args,
+    )
+
+
+def _findings(layout: Layout, dataset: Dataset, new: bool) -> str:
+    """What an audit of the folder says, if there are density scores and they are new."""
+    if AUDITED not in dataset.families or not new:
+        return ""
+    return audit_dataset(layout, dataset).summary()
 
 
 def _begin(layout: Layout, dataset: Dataset | None, plan: Plan) -> Dataset:
@@ -192,6 +215,7 @@ def _result(
     started: float,
     encode_seconds: float,
     finished: bool,
+    findings: str,
 ) -> RunResult:
     """How the run ended; `finished` says that nothing after the embed stage was left out."""
     failed = tuple(r for r in records.values() if r.state == FAILED)
@@ -219,6 +243,7 @@ def _result(
         stopped=None if finished else STOP.reason,
         seconds=round(time.time() - started, 3),
         encode_seconds=round(encode_seconds, 3),
+        findings=findings,
         exit_code=exit_code,
     )
 
@@ -263,6 +288,8 @@ def _tell_result(teller: Teller, result: RunResult) -> None:
     for state, rows in sorted(result.counts.states.items(), key=lambda pair: -pair[1]):
         lines.append(f"  {state:<{width}}  {rows:>10,}  {rows / result.counts.rows:6.1%}")
     lines += [f"failed: {record.error}" for record in result.failed]
+    if result.findings:
+        lines += [result.findings, f"groups: clipsieve audit {result.out}"]
     if result.stopped:
         lines.append(f"stopped by {result.stopped}; {result.left} shards left: run it again")
     else:

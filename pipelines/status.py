@@ -8,6 +8,7 @@ from clipsieve.pipelines.plan import plan_inputs_again
 from clipsieve.schemas import footers
 from clipsieve.statistics.counts import RowCounts
 from clipsieve.store import dataset as datasets
+from clipsieve.store.dataset import Dataset
 from clipsieve.store.layout import Layout
 from clipsieve.store.parquet import read_footer
 from clipsieve.store.runs import FAILED, read_records
@@ -48,5 +49,18 @@ def report(out: str) -> Iterator[str]:
         yield f"  {record.shard}: {record.error}"
     wide = dataset.wide
     if wide:
-        behind = "" if wide["rows"] == counts.rows else "; it is behind: run `clipsieve compact`"
-        yield f"scores view: {wide['rows']:,} rows{behind}"
+        yield f"scores view: {wide['rows']:,} rows{_behind(layout, dataset, counts)}"
+
+
+def _behind(layout: Layout, dataset: Dataset, counts: RowCounts) -> str:
+    """What to do if the scores view lacks rows that are in the ledger, or nothing."""
+    if dataset.wide["rows"] == counts.rows:
+        return ""
+    shards = [path.stem for path in (layout.root / "samples").glob("*.parquet")]
+    lacking = [
+        family
+        for family, revision in sorted(dataset.families.items())
+        if not all(layout.scores(family, revision, shard).exists() for shard in shards)
+    ]
+    cure = f"score {layout.root} --scorers {','.join(lacking)}" if lacking else "compact"
+    return f"; it is behind: run `clipsieve {cure}`"

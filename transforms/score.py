@@ -12,7 +12,8 @@ from clipsieve.rescore import ScoreJob
 class ScoreShards(beam.PTransform):
     """Write the score files of stored shards; one record for each.
 
-    Input: shard names.  Output: `ShardRecord` as JSON, one a shard.  Safe to retry.
+    Input: lists of shard names.  Output: `ShardRecord` as JSON, one a shard.  Safe to retry.
+    Models and fits are opened once for each list.
 
     Args:
       job: what to compute.
@@ -20,10 +21,10 @@ class ScoreShards(beam.PTransform):
 
     job: ScoreJob
 
-    def expand(self, shards: PCollection[str]) -> PCollection[str]:
+    def expand(self, groups: PCollection[list[str]]) -> PCollection[str]:
         """One step."""
-        return shards | "ScoreShard" >> beam.FlatMap(_score, self.job).with_output_types(str)
+        return groups | "ScoreGroup" >> beam.FlatMap(_score, self.job).with_output_types(str)
 
 
-def _score(shard: str, job: ScoreJob) -> list[str]:
-    return [record.to_json() for record in job.score([shard])]
+def _score(group: list[str], job: ScoreJob) -> list[str]:
+    return [record.to_json() for record in job.score(group)]

@@ -18,13 +18,19 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from clipsieve.config import LOG_FORMATS, RunConfig, load_toml
+from clipsieve.config import LOG_FORMATS, RunConfig, load_toml, parse_options
 from clipsieve.errors import ClipsieveError
 
 #: Rows that `sql` prints as a table.
 SHOWN_ROWS = 1000
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_SCORER_OPTIONS: list[Callable[[F], F]] = [
+    click.option("--reference", help="density: rows, 'all', 'batch<rows>', separated by commas"),
+    click.option("--option", multiple=True, help="of a scorer: density.k=32; may be repeated"),
+    click.option("--refit", is_flag=True, default=None, help="fit scorers again, to all rows"),
+]
 
 _RUN_OPTIONS: list[Callable[[F], F]] = [
     click.option("--config", type=click.Path(), help="TOML file with the same keys as the options"),
@@ -34,7 +40,8 @@ _RUN_OPTIONS: list[Callable[[F], F]] = [
     click.option("--dtype", help="auto, float32, bfloat16, float16"),
     click.option("--batch-size", type=int, help="images a forward pass"),
     click.option("--threads", type=int, help="decoding threads"),
-    click.option("--scorers", help="names, separated by commas: clip, clip_depicts, clip_ref"),
+    click.option("--scorers", help="names, separated by commas: clip, density, clip_depicts, ..."),
+    *_SCORER_OPTIONS,
     click.option("--input-format", help="auto, parquet, webdataset, folder"),
     click.option("--image-col", help="column with the pixels"),
     click.option("--caption-col", help="column with the caption"),
@@ -57,11 +64,19 @@ _RUN_OPTIONS: list[Callable[[F], F]] = [
 ]
 
 
-def _run_options(command: F) -> F:
-    """All settings of a run as options, without defaults: those are RunConfig's."""
-    for option in reversed(_RUN_OPTIONS):
-        command = option(command)
-    return command
+def _with(options: Sequence[Callable[[F], F]]) -> Callable[[F], F]:
+    """Several options as one decorator."""
+
+    def decorate(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+#: All settings of a run as options, without defaults: those are RunConfig's.
+_run_options = _with(_RUN_OPTIONS)
 
 
 @click.group(help=__doc__)
@@ -93,14 +108,21 @@ def embed(beam_args: Sequence[str], /, **options: Any) -> int:
 @cli.command()
 @click.argument("out")
 @click.option("--scorers", required=True, help="names, separated by commas")
+@_with(_SCORER_OPTIONS)
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N")
 @click.option("--runner", default="FnApiRunner", help="Beam runner; its options follow --")
 @click.pass_obj
-def score(beam_args: Sequence[str], out: str, scorers: str, device: str, runner: str) -> int:
+def score(
+    beam_args: Sequence[str], /, out: str, scorers: str, device: str, runner: str, **options: Any
+) -> int:
     """Add score families from stored embeddings; no image is decoded."""
     from clipsieve.pipelines.score import score as score_job
 
-    return score_job(out, _names(scorers), device, runner, beam_args).exit_code
+    refit = bool(options.pop("refit"))
+    given = _scorer_options(options)
+    return score_job(
+        out, _names(scorers), device, runner, beam_args, options=given, refit=refit
+    ).exit_code
 
 
 @cli.command()
@@ -246,12 +268,27 @@ def _run(options: dict[str, Any], beam_args: Sequence[str], wide: bool) -> int:
 
     config_file, dry_run = options.pop("config"), options.pop("dry_run")
     settings = load_toml(config_file) if config_file else {}
+    given = _scorer_options(options)
+    if given:
+        held = settings.get("scorer_options", {})
+        settings["scorer_options"] = {
+            name: {**held.get(name, {}), **given.get(name, {})} for name in {*held, *given}
+        }
     settings |= {name: value for name, value in options.items() if value is not None}
     config = RunConfig(**settings, beam_args=tuple(beam_args))
     if dry_run:
         click.echo(json.dumps(job.dry_run(config), indent=1))
         return 0
     return job.run(config, wide=wide).exit_code
+
+
+def _scorer_options(options: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Takes what sets options of scorers out of the command's options; by scorer."""
+    given = parse_options(options.pop("option"))
+    reference = options.pop("reference")
+    if reference is not None:
+        given.setdefault("density", {})["reference"] = reference
+    return given
 
 
 def _names(text: str) -> tuple[str, ...]:

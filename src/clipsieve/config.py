@@ -1,11 +1,12 @@
 """The settings of a run: one frozen value; Python, TOML and command line share its keys."""
 
 import dataclasses
+import json
 import math
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,9 @@ class RunConfig:
       batch_size: images a forward pass; None is 32 on a CPU and 256 on a GPU.
       threads: decoding threads; None is one for each core.
       scorers: names of `clipsieve.scorers.registry`.
+      scorer_options: options of scorers, by name: `{"density": {"k": 32}}`.  Those that are not
+        given are as this folder had them before.
+      refit: fit scorers again, to all rows that are there then.
       input_format: `auto`, `parquet`, `webdataset` or `folder`.
       image_col: column with the pixels; None finds it. Likewise the next three.
       caption_col: column with the caption.
@@ -57,7 +61,9 @@ class RunConfig:
     dtype: str = "auto"
     batch_size: int | None = None
     threads: int | None = None
-    scorers: tuple[str, ...] = ("clip",)
+    scorers: tuple[str, ...] = ("clip", "density")
+    scorer_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    refit: bool = False
     input_format: str = "auto"
     image_col: str | None = None
     caption_col: str | None = None
@@ -115,7 +121,7 @@ class RunConfig:
                 f"run_id {self.run_id!r} becomes a file name; use letters, digits, '.', '_', '-'"
             )
         if not self.scorers:
-            raise UsageError("no scorer was named; the default is clip")
+            raise UsageError("no scorer was named; the default is clip,density")
         if "clip_ref" in self.scorers and self.references_col is None:
             raise UsageError("scorer clip_ref needs --references-col, the column of references")
         if self.workers > 1 and self.runner != "FnApiRunner":
@@ -151,6 +157,31 @@ def seconds(text: str) -> float:
         return float(number) * units[unit]
     except ValueError as error:
         raise UsageError(f"deadline {text!r} is not a time; say 90s, 30m or 5h") from error
+
+
+def parse_options(words: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Options of scorers from words such as `density.k=32`, by scorer.
+
+    Values are read as JSON where they are JSON, else as text.
+
+    Raises:
+      UsageError: if a word has another form.
+
+    >>> parse_options(["density.k=32", "density.metric=cosine"])
+    {'density': {'k': 32, 'metric': 'cosine'}}
+    """
+    options: dict[str, dict[str, Any]] = {}
+    for word in words:
+        form = re.fullmatch(r"(\w+)\.(\w+)=(.*)", word, flags=re.DOTALL)
+        if form is None:
+            raise UsageError(f"option {word!r} is not SCORER.NAME=VALUE; say density.k=32")
+        scorer, name, text = form.groups()
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        options.setdefault(scorer, {})[name] = value
+    return options
 
 
 def load_toml(path: str | Path) -> dict[str, Any]:

@@ -7,19 +7,20 @@ were not encoded before are encoded now, which needs the model's text tower only
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from clipsieve.clip.encode import Encoder
 from clipsieve.clip.model import ModelIdentity
 from clipsieve.embed.commit import family_revision, scores_table
 from clipsieve.embed.job import open_model
 from clipsieve.embed.shard import Prompts
-from clipsieve.errors import LedgerError, UsageError
+from clipsieve.errors import UsageError
+from clipsieve.fits.fitted import FittedScorer
+from clipsieve.fits.store import FitFolder
 from clipsieve.progress import METER, STOP
 from clipsieve.schemas import footers
 from clipsieve.scorers.base import Embedded, PairBatch, References, Scorer
@@ -28,6 +29,7 @@ from clipsieve.store.canonical import canonical_json
 from clipsieve.store.layout import Layout
 from clipsieve.store.parquet import read_footer, write_table
 from clipsieve.store.runs import DONE, ShardRecord, append_record
+from clipsieve.stored import StoredPairs
 from clipsieve.versions import installed
 
 
@@ -38,6 +40,8 @@ class ScoreJob:
     Attributes:
       out: the output folder, absolute.
       scorers: names of scorers.
+      options: their options, by name.
+      fits: id of the fit of each family that is fitted.
       model: identity of the model behind the embeddings, as in `dataset.json`.
       embeddings: slug and revision of the embeddings.
       references_col: column of `samples/` with reference captions, or None.
@@ -47,6 +51,8 @@ class ScoreJob:
 
     out: str
     scorers: tuple[str, ...]
+    options: Mapping[str, Mapping[str, Any]]
+    fits: Mapping[str, str]
     model: Mapping[str, Any]
     embeddings: Mapping[str, str]
     references_col: str | None
@@ -56,15 +62,21 @@ class ScoreJob:
     def revisions(self) -> dict[str, str]:
         """Revision of each family this job writes."""
         return {
-            scorer.family: family_revision(scorer, self.embeddings["rev"], "stored")
-            for scorer in scorers_named(self.scorers)
+            scorer.family: family_revision(
+                scorer, self.embeddings["rev"], "stored", self.fits.get(scorer.family)
+            )
+            for scorer in scorers_named(self.scorers, self.options)
         }
+
+    @property
+    def pairs(self) -> StoredPairs:
+        """The stored pairs of the folder."""
+        return StoredPairs(Layout.at(self.out), self.embeddings, self.model["dim"])
 
     def todo(self) -> list[str]:
         """Shards of the ledger that lack a family of this job, or have it for other rows."""
         layout = Layout.at(self.out)
-        shards = sorted(path.stem for path in (layout.root / "samples").glob("*.parquet"))
-        return [shard for shard in shards if not all(self._is_done(layout, shard))]
+        return [shard for shard in self.pairs.shards() if not all(self._is_done(layout, shard))]
 
     def score(self, shards: Iterable[str]) -> Iterator[ShardRecord]:
         """Score each shard and write its files; stops between shards when `STOP` is set.
@@ -74,13 +86,20 @@ class ScoreJob:
           UsageError: if texts must be encoded and the model here has other weights.
         """
         layout = Layout.at(self.out)
-        scorers = scorers_named(self.scorers)
+        scorers = scorers_named(self.scorers, self.options)
         encoder = self._encoder(scorers)
+        fitted = {
+            family: FittedScorer(
+                scorer, FitFolder.of(layout, family, self.fits[family]), self.pairs, self.device
+            )
+            for scorer in scorers
+            if (family := scorer.family) in self.fits
+        }
         for shard in shards:
             if STOP:
                 return
             start = time.time()
-            record = self._score_one(layout, shard, scorers, encoder, start)
+            record = self._score_one(layout, shard, scorers, fitted, encoder, start)
             append_record(layout, record)
             METER.add(rows=record.rows, shards=1)
             yield record
@@ -111,16 +130,20 @@ class ScoreJob:
         layout: Layout,
         shard: str,
         scorers: Sequence[Scorer],
+        fitted: Mapping[str, FittedScorer],
         encoder: Encoder | None,
         start: float,
     ) -> ShardRecord:
         ledger = read_footer(layout.samples(shard))
         with METER.timing("read"):
-            pairs = self._pairs(layout, shard, scorers, encoder)
+            pairs = self._pairs(shard, scorers, encoder)
         revisions = self.revisions()
         for scorer in scorers:
             with METER.timing("encode"):
-                table = scores_table(pairs.uid, scorer, scorer.score(pairs, {}))
+                fit = fitted.get(scorer.family)
+                batch = fit.with_neighbours(pairs) if fit else pairs
+                scores = scorer.score(batch, fit.fitted if fit else {})
+                table = scores_table(pairs.uid, scorer, scores)
             footer = {
                 **ledger,
                 footers.FAMILY: scorer.family,
@@ -144,58 +167,23 @@ class ScoreJob:
             ended_at=ended,
         )
 
-    def _pairs(
-        self, layout: Layout, shard: str, scorers: Sequence[Scorer], encoder: Encoder | None
-    ) -> PairBatch:
+    def _pairs(self, shard: str, scorers: Sequence[Scorer], encoder: Encoder | None) -> PairBatch:
         """All pairs of a shard, with the texts that the scorers ask for."""
-        path = layout.embeddings(self.embeddings["model"], self.embeddings["rev"], shard)
-        try:
-            stored = pq.read_table(path, partitioning=None)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise LedgerError(
-                f"{path} is missing or damaged ({error}); run `clipsieve run` again"
-            ) from error
-        held = pq.read_schema(layout.samples(shard)).names
-        wanted = [name for name in ("uid", "caption", self.references_col) if name in held]
-        samples = pq.read_table(layout.samples(shard), columns=wanted, partitioning=None)
-        if not samples["uid"].equals(stored["uid"]):
-            raise LedgerError(
-                f"{path} has other uids than {layout.samples(shard)}; delete both and run "
-                "`clipsieve run` again"
-            )
+        stored = self.pairs.read(shard)
+        columns = ["caption", *([self.references_col] if self.references_col else [])]
+        samples = self.pairs.read_samples(shard, stored.uid, columns)
         captions = samples["caption"].to_pylist()
-        text = embedded_from(stored, "text", self.model["dim"])
-        texts = {"": text}
+        texts = dict(stored.texts)
         references: dict[str, References] = {}
         prompts = Prompts.of(scorers)
         if encoder is not None:
             for prompt in prompts.captions:
                 if prompt:
-                    texts[prompt] = _encoded(encoder, prompt, captions, text.valid)
+                    texts[prompt] = _encoded(encoder, prompt, captions, texts[""].valid)
             for prompt in prompts.references:
                 lists = [_as_list(refs) for refs in _column(samples, self.references_col)]
                 references[prompt] = References.encoded(encoder.with_prompt(prompt), lists)
-        uid = samples["uid"].combine_chunks()
-        return PairBatch(
-            uid, embedded_from(stored, "image", self.model["dim"]), texts, references, captions
-        )
-
-
-def embedded_from(table: pa.Table, side: str, dim: int) -> Embedded:
-    """Un-normalised vectors of one side of an embeddings table: unit vector times norm.
-
-    Args:
-      table: a table of `embeddings/`.
-      side: "image" or "text".
-      dim: components of a vector.
-    """
-    column = table[f"{side}_embedding"].combine_chunks()
-    valid = np.asarray(column.is_valid())
-    unit = column.flatten().to_numpy().astype(np.float64).reshape(-1, dim)
-    norms = table[f"{side}_norm"].drop_null().to_numpy().astype(np.float64)
-    raw = np.zeros((len(column), dim), np.float32)
-    raw[valid] = unit * (norms / np.linalg.norm(unit, axis=1))[:, None]
-    return Embedded(raw, valid)
+        return replace(stored, texts=texts, references=references, captions=captions)
 
 
 def _column(samples: pa.Table, name: str | None) -> list[Any]:

@@ -73,7 +73,7 @@ def identities(out: Path) -> dict[str, tuple[int, int]]:
 
 def leftovers(out: Path) -> list[str]:
     """Files of an output folder that are neither tables nor its known small files."""
-    known = (".parquet", ".json", ".shards.jsonl", ".sql", ".lock")
+    known = (".parquet", ".json", ".npz", ".shards.jsonl", ".sql", ".lock")
     files = (p for p in out.rglob("*") if p.is_file())
     return sorted(str(p.relative_to(out)) for p in files if not p.name.endswith(known))
 

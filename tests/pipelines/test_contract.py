@@ -164,7 +164,7 @@ def test_failed_shards_are_exit_code_3_and_named_in_status(done, capsys):
     assert exit_code(["status", str(out)]) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[0] == f"{out}: tiny  in float32"
-    assert said[1] == "families: clip"
+    assert said[1] == "families: clip, density"
     assert said[2] == "done: 2 of 3 shards, 40 rows"
     assert "left: 0 shards" in said and "failed: 1 shards" in said
     assert any(re.match(rf"  c: cannot read {re.escape(str(source))}/c.parquet", s) for s in said)
@@ -177,8 +177,9 @@ def test_status_says_when_the_scores_view_is_behind(done, capsys):
     assert exit_code(["embed", *run_command(source, out)[1:]]) == 0
     capsys.readouterr()
     exit_code(["status", str(out)])
-    assert "scores view: 40 rows; it is behind: run `clipsieve compact`" in capsys.readouterr().out
-    assert exit_code(["compact", str(out)]) == 0
+    cure = f"score {out} --scorers density"
+    assert f"scores view: 40 rows; it is behind: run `clipsieve {cure}`" in capsys.readouterr().out
+    assert exit_code(cure.split()) == 0
     exit_code(["status", str(out)])
     assert "scores view: 60 rows\n" in capsys.readouterr().out
 

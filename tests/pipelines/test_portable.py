@@ -14,7 +14,8 @@ from apache_beam.transforms.userstate import ReadModifyWriteStateSpec
 from clipsieve.clip.model import ModelIdentity
 from clipsieve.config import RunConfig
 from clipsieve.embed.job import EmbedJob
-from clipsieve.pipelines import compact, embed, score
+from clipsieve.fits.job import FitJob
+from clipsieve.pipelines import compact, embed, fit, score
 from clipsieve.pipelines.portable import NotPortable, check_portable
 from clipsieve.pipelines.runners import beam
 from clipsieve.read.plan import ReadOptions, plan_input
@@ -85,7 +86,7 @@ def embed_job(source: Path, out: Path) -> tuple[EmbedJob, list[list[str]]]:
     plan = plan_input((f"{source}/*.parquet",), ReadOptions())
     config = RunConfig(inputs=(f"{source}/*.parquet",), out=str(out), dtype="float32", run_id="x")
     identity = ModelIdentity("tiny", None, "0" * 64, False, 128, 24, {}, "float32")
-    return EmbedJob(config, plan.source, identity), [[i.to_json()] for i in plan.items]
+    return EmbedJob(config, plan.source, identity, ("clip",)), [[i.to_json()] for i in plan.items]
 
 
 def test_our_own_pipelines_are_portable(tmp_path):
@@ -93,11 +94,15 @@ def test_our_own_pipelines_are_portable(tmp_path):
     for seed, name in enumerate("abc"):
         write_one(source, name, 2, seed)
     job, groups = embed_job(source, out)
-    stored = ScoreJob(str(out), ("clip",), {}, {"model": "tiny", "rev": "0"}, None, "cpu", "x")
+    where = {"model": "tiny", "rev": "0"}
+    stored = ScoreJob(str(out), ("density",), {}, {"density": "0"}, {}, where, None, "cpu", "x")
+    fitted = FitJob(str(out), ("density",), {}, {"density": "0"}, 128, where, "cpu")
     wide = Build((Part(("a", "b"), 4, "1"), Part(("c",), 2, "2")), {"clip": "0"})
     builders: list[Callable[[Any], Any]] = [
         lambda root: embed.build(root, job, groups, out / "counts"),
-        lambda root: score.build(root, stored, ["a", "b"], out / "counts"),
+        lambda root: score.build(root, stored, [["a", "b"]], out / "counts"),
+        lambda root: fit.build(root, fitted, ["a", "b"], out / "counts"),
+        lambda root: fit.build_lists(root, fitted, [["a"], ["b"]], out / "counts"),
         lambda root: compact.build(root, Layout.at(out), wide),
     ]
     for build in builders:

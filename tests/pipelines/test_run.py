@@ -65,7 +65,7 @@ def source(tmp_path_factory) -> Path:
 def out(source, tmp_path_factory) -> Path:
     """The output of one run over `source`; tests must not change it."""
     folder = tmp_path_factory.mktemp("out") / "scored"
-    assert run_job(source, folder, scorers=("clip", "clip_depicts")).exit_code == 0
+    assert run_job(source, folder, scorers=("clip", "clip_depicts", "density")).exit_code == 0
     return folder
 
 

@@ -72,16 +72,11 @@ def test_a_killed_worker_is_replaced_and_the_bytes_are_those_of_one_process(tmp_
 DEADLY = """
 import os, signal
 import numpy as np, pyarrow as pa
+from clipsieve.scorers.base import Scorer
 
-class Deadly:
+class Deadly(Scorer):
     family, needs, prompt, version = "deadly", frozenset(), "", 1
     columns = pa.schema([pa.field("deadly", pa.float32())])
-
-    def parameters(self):
-        return {}
-
-    def statistics(self):
-        return {}
 
     def score(self, batch, fitted):
         if "kill me" in batch.captions:

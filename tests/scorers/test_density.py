@@ -125,6 +125,7 @@ def test_scores_on_a_line_by_hand():
     assert density.k_distance.tolist() == [3, 2, 3, 9]
     # -2 / log(1 / 3), -2 / log(1 / 2), ...
     assert density.lid.tolist() == pytest.approx(2 / np.log([3, 2, 1.5, 9 / 7]))
+    assert density.reachability is not None
     # Row 0: max(2, 1) and max(3, 3); row 3: max(3, 7) and max(2, 9).
     assert density.reachability.tolist() == pytest.approx([2.5, 3, 2.5, 8])
     last = distances[3:], indices[3:], density, 2
@@ -289,6 +290,7 @@ def test_rows_without_neighbours_are_undefined():
 
 def test_a_neighbour_of_undefined_density_makes_a_score_undefined():
     density = reference_density(np.full((1, 2), np.inf), np.full((1, 2), -1), 2)
+    assert density.reachability is not None
     assert np.isnan([density.k_distance, density.lid, density.reachability]).all()
     for score in RELATIVE.values():
         value = score(np.array([[1.0, np.inf]]), np.array([[0, -1]]), density, 2)

@@ -11,19 +11,14 @@ from clipsieve.scorers.registry import scorer_names, scorers_named
 
 PLUGIN = """
 import pyarrow as pa
+from clipsieve.scorers.base import Scorer
 
-class Constant:
+class Constant(Scorer):
     family = "{family}"
     needs = frozenset()
     prompt = ""
     columns = pa.schema([pa.field("constant", pa.float32())])
     version = 1
-
-    def parameters(self):
-        return {{}}
-
-    def statistics(self):
-        return {{}}
 
     def score(self, batch, fitted):
         return {{"constant": [1.0] * len(batch)}}

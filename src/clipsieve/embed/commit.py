@@ -62,23 +62,23 @@ def embeddings_revision(meaning: Mapping[str, Any]) -> str:
     return short_hash({"encoder": ENCODER_VERSION, **meaning})
 
 
-def family_revision(scorer: Scorer, embeddings: str, precision: str) -> str:
+def family_revision(scorer: Scorer, embeddings: str, precision: str, fit: str | None = None) -> str:
     """Revision of one score family.
 
     Args:
       scorer: its parameters and version count.
       embeddings: revision of the embeddings it reads.
       precision: "full" from the model's own output, "stored" from float16 on disk.
+      fit: id of its fit, if it is fitted.
     """
-    return short_hash(
-        {
-            "family": scorer.family,
-            "version": scorer.version,
-            "parameters": dict(scorer.parameters()),
-            "embeddings": embeddings,
-            "precision": precision,
-        }
-    )
+    meaning = {
+        "family": scorer.family,
+        "version": scorer.version,
+        "parameters": dict(scorer.parameters()),
+        "embeddings": embeddings,
+        "precision": precision,
+    }
+    return short_hash(meaning if fit is None else {**meaning, "fit": fit})
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,11 +59,13 @@ class EmbedJob:
       config: settings, with `dtype` and `run_id` decided and paths absolute.
       source: how to read.
       identity: the model that the driver planned with; a worker that loads another one refuses.
+      scorers: names of those of the run's scorers that are computed with the embeddings.
     """
 
     config: RunConfig
     source: SourceConfig
     identity: ModelIdentity
+    scorers: tuple[str, ...]
 
     def reading(self) -> dict[str, Any]:
         """What decides a ledger row, besides the source: roles of columns, and limits."""
@@ -81,7 +83,7 @@ class EmbedJob:
 
     def committer(self, device: str) -> Committer:
         """The writer of this run's files; `device` is recorded in them."""
-        scorers = scorers_named(self.config.scorers)
+        scorers = scorers_named(self.scorers, self.config.scorer_options)
         provenance = {
             footers.LAYOUT: footers.LAYOUT_VERSION,
             footers.MODEL: canonical_json(self.identity.meaning()),
@@ -131,6 +133,7 @@ class EmbedJob:
                 "config": self.config.to_json(),
                 "source": self.source.to_json(),
                 "identity": identity,
+                "scorers": list(self.scorers),
             }
         )
 
@@ -142,4 +145,5 @@ class EmbedJob:
             RunConfig.from_json(value["config"]),
             SourceConfig.from_json(value["source"]),
             ModelIdentity(**value["identity"]),
+            tuple(value["scorers"]),
         )

@@ -3,6 +3,11 @@
 A scorer sees arrays and nothing else: no Beam, no files, no device.  A new method is one file
 with one class and one line in `registry.py`; other packages add theirs through the entry-point
 group `clipsieve.scorers`.
+
+What must be known of the whole dataset before a row can be scored is asked for in two ways:
+`statistics` are states summed over all rows, and `references` are sets of rows among which the
+neighbours of each row are sought.  A scorer that asks for either is *fitted*: once, before the
+first row is scored, and recorded, so that rows that come later are scored alike.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +18,9 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from clipsieve.statistics.base import Statistic
+from clipsieve.neighbours.lists import Neighbours
+from clipsieve.neighbours.metric import Metric
+from clipsieve.statistics.base import PairStatistic
 
 
 class Input(StrEnum):
@@ -106,6 +113,9 @@ class PairBatch:
       texts: caption embeddings by prompt prefix; `texts[""]` is the caption as it is.
       references: encoded reference captions by prompt prefix.
       captions: N captions; None where missing.
+      shard: name of the shard whose rows these are, from its first row on.
+      neighbours: what was found for each of the scorer's `references`, by name; rows without a
+        valid image have none.
     """
 
     uid: pa.Array
@@ -113,18 +123,53 @@ class PairBatch:
     texts: Mapping[str, Embedded] = field(default_factory=dict)
     references: Mapping[str, References] = field(default_factory=dict)
     captions: Sequence[str | None] = ()
+    shard: str = ""
+    neighbours: Mapping[str, Neighbours] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Number of pairs."""
         return len(self.uid)
 
 
-Fitted = Mapping[str, Any]
-"""Values of a scorer's statistics over the whole dataset, by name; empty if nothing is fitted."""
+@dataclass(frozen=True, slots=True)
+class ReferenceSet:
+    """Rows of the dataset among which a scorer wants the neighbours of every row.
+
+    A row is never its own neighbour, nor is its caption's vector.
+
+    Attributes:
+      k: neighbours of each row, at least 1.
+      size: rows of the set, those whose uids hash lowest; None is every row of the dataset.
+      batch: with `size`, the dataset is dealt into batches of about that many rows by the hash of
+        the uid, and a row's neighbours are sought in its own batch.
+      seed: of the hash.
+      metric: `euclidean`, on vectors as the model gave them, or `cosine`, which is 1 - cos.
+      texts: whether the captions of the set's rows are in it beside their images.
+    """
+
+    k: int
+    size: int | None
+    batch: bool = False
+    seed: int = 0
+    metric: Metric = "euclidean"
+    texts: bool = False
+
+    @property
+    def is_sample(self) -> bool:
+        """Whether the set is a sample of rows, the same for all."""
+        return self.size is not None and not self.batch
+
+
+Fitted = Mapping[str, np.ndarray]
+"""What a scorer learnt of the whole dataset, by name; empty if it learns nothing.
+
+The arrays that `fit` returned, and under `<reference>.<name>` those of `describe`: one value a
+vector of that set, in the numbering of `PairBatch.neighbours`.
+"""
 
 
 class Scorer(Protocol):
-    """One method of scoring pairs.
+    """One method of scoring pairs; inherit from it for the defaults of what is seldom needed.
 
     Attributes:
       family: name of the column family on disk, `scores/<family>/`.
@@ -136,18 +181,52 @@ class Scorer(Protocol):
 
     family: str
     needs: frozenset[Input]
-    prompt: str
+    prompt: str = ""
     columns: pa.Schema
-    version: int
+    version: int = 1
 
     def parameters(self) -> Mapping[str, Any]:
         """Everything that changes the values, as JSON; part of the revision."""
-        ...
+        return {}
 
-    def statistics(self) -> Mapping[str, Statistic]:
-        """Zero states of what must be summed over the dataset first; empty if nothing."""
-        ...
+    def statistics(self) -> Mapping[str, PairStatistic]:
+        """Zero states of what must be summed over the dataset first; none if nothing."""
+        return {}
+
+    def references(self, rows: int) -> Mapping[str, ReferenceSet]:
+        """Sets of rows whose nearest neighbours `score` reads; none if nothing.
+
+        Args:
+          rows: rows in state `ok` of the dataset that is fitted.
+        """
+        return {}
+
+    def fit(self, merged: Mapping[str, PairStatistic]) -> Mapping[str, np.ndarray]:
+        """Arrays to keep of the sums over the dataset of `statistics`."""
+        return {}
+
+    def describe(self, neighbours: Neighbours) -> Mapping[str, np.ndarray]:
+        """What `score` must know of each vector of a reference set: one array a name.
+
+        Args:
+          neighbours: of each of V vectors of a set, among the others.
+
+        Returns:
+          (V,) arrays; each value depends on that vector's own list only.
+        """
+        return {}
 
     def score(self, batch: PairBatch, fitted: Fitted) -> Mapping[str, np.ndarray]:
         """One (N,) floating array a column; NaN where undefined, which is stored as NULL."""
         ...
+
+
+def is_fitted(scorer: Scorer) -> bool:
+    """Whether `scorer` must see the whole dataset before it can score a row."""
+    return bool(scorer.statistics() or scorer.references(0))
+
+
+def score_column(name: str, doc: str, direction: str, value_range: str, source: str) -> pa.Field:
+    """A float32 column of scores with its meaning as metadata."""
+    metadata = {"doc": doc, "direction": direction, "range": value_range, "source": source}
+    return pa.field(name, pa.float32(), metadata=metadata)

@@ -15,8 +15,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from clipsieve.scorers.base import Embedded, Fitted, Input, PairBatch, References
-from clipsieve.statistics.base import Statistic
+from clipsieve.scorers.base import (
+    Embedded,
+    Fitted,
+    Input,
+    PairBatch,
+    References,
+    Scorer,
+    score_column,
+)
 
 PAPER = "arXiv:2104.08718, section 3"
 PAPER_PROMPT = "A photo depicts "
@@ -99,16 +106,13 @@ def ref_clip_score(score: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
 
 def _column(name: str, doc: str, value_range: str, source: str) -> pa.Field:
-    """A float32 score column, higher meaning a better match."""
-    metadata = {"doc": doc, "direction": "higher is better", "range": value_range, "source": source}
-    return pa.field(name, pa.float32(), metadata=metadata)
+    return score_column(name, doc, "higher is better", value_range, source)
 
 
-class ClipScore:
+class ClipScore(Scorer):
     """Cosine and CLIP-S of each pair, with one prompt."""
 
     needs = frozenset({Input.IMAGE_EMBEDDING, Input.TEXT_EMBEDDING})
-    version = 1
 
     def __init__(self, family: str = "clip", prompt: str = "", suffix: str = "") -> None:
         """A scorer for `family` whose columns end in `suffix`; `prompt` precedes each caption."""
@@ -127,10 +131,6 @@ class ClipScore:
         """Prompt and weight."""
         return {"prompt": self.prompt, "weight": PAPER_WEIGHT}
 
-    def statistics(self) -> Mapping[str, Statistic]:
-        """Nothing is fitted."""
-        return {}
-
     def score(self, batch: PairBatch, fitted: Fitted) -> Mapping[str, np.ndarray]:
         """Both columns; NaN where image or caption is missing."""
         assert batch.image is not None
@@ -138,13 +138,12 @@ class ClipScore:
         return dict(zip(self._names, (similarity, clip_score(similarity)), strict=True))
 
 
-class RefClipScore:
+class RefClipScore(Scorer):
     """RefCLIP-S against reference captions; prompt and weight as in the paper."""
 
     family = "clip_ref"
     needs = frozenset({Input.IMAGE_EMBEDDING, Input.TEXT_EMBEDDING, Input.REFERENCE_EMBEDDINGS})
     prompt = PAPER_PROMPT
-    version = 1
     columns = pa.schema(
         [
             _column(
@@ -157,10 +156,6 @@ class RefClipScore:
     def parameters(self) -> Mapping[str, Any]:
         """Prompt and weight."""
         return {"prompt": self.prompt, "weight": PAPER_WEIGHT}
-
-    def statistics(self) -> Mapping[str, Statistic]:
-        """Nothing is fitted."""
-        return {}
 
     def score(self, batch: PairBatch, fitted: Fitted) -> Mapping[str, np.ndarray]:
         """Both columns; NaN without caption or any reference, the score also without image."""

@@ -52,12 +52,12 @@ class ReferenceDensity:
       k_distance: (R,) float64 distance of each row to its k-th neighbour in the reference.
       lid: (R,) float64 local intrinsic dimensionality, the exponent of DAO.
       reachability: (R,) float64 mean reachability distance: one over Breunig's local
-        reachability density, and finite where that is not.
+        reachability density, and finite where that is not; None if LOF is not wanted.
     """
 
     k_distance: np.ndarray
     lid: np.ndarray
-    reachability: np.ndarray
+    reachability: np.ndarray | None = None
 
 
 def reference_density(
@@ -233,8 +233,11 @@ def lof(
       (N,), about 1 for a row as dense as its neighbours; free of scale.
 
     Raises:
-      UsageError: if k is below 1 or above C, or the lists do not fit the reference.
+      UsageError: if k is below 1 or above C, the lists do not fit the reference, or it has no
+        reachability.
     """
+    if reference.reachability is None:
+        raise UsageError("LOF needs the reachability of the reference; use reference_density")
     found, near = _neighbours(distances, indices, reference.reachability, k)
     own = _reachability(distances, indices, reference.k_distance, k)
     return _mean(_ratio(own[:, None], near), found)

@@ -1,6 +1,9 @@
 """The seam of everything that is global: states that can be added up in any order."""
 
-from typing import Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Protocol, Self
+
+if TYPE_CHECKING:
+    from clipsieve.scorers.base import PairBatch
 
 
 class Statistic(Protocol):
@@ -14,9 +17,10 @@ class Statistic(Protocol):
         """The state of the rows of both."""
         ...
 
-    def to_json(self) -> dict[str, object]:
-        """The state as JSON, from which `from_json` makes it again."""
+
+class PairStatistic(Statistic, Protocol):
+    """A statistic of image-text pairs."""
+
+    def of(self, batch: "PairBatch") -> Self:
+        """The state of the rows of `batch` alone, with the parameters of this one."""
         ...
-
-
-S = TypeVar("S", bound=Statistic)

@@ -23,6 +23,8 @@ class Dataset:
       model: identity of the model whose embeddings are active (JSON of `ModelIdentity`).
       embeddings: `{"model": slug, "rev": revision}` of the active embeddings, or empty.
       families: active revision of each score family.
+      options: options of each scorer that has some, by family.
+      fits: id and meaning of the active fit of each family that is fitted.
       wide: `{"build": id, "rows": n}` of the build behind the `scores` view, or empty.
       layout_version: see `clipsieve.schemas.footers`.
     """
@@ -32,6 +34,8 @@ class Dataset:
     embeddings: Mapping[str, str] = field(default_factory=dict)
     families: Mapping[str, str] = field(default_factory=dict)
     wide: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    fits: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     layout_version: str = LAYOUT_VERSION
 
     def with_input(self, entry: Mapping[str, Any]) -> "Dataset":

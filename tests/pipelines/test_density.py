@@ -1,0 +1,318 @@
+"""`clipsieve score --scorers density` over stored folders equals the same arithmetic in memory."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from clipsieve.errors import LedgerError
+from clipsieve.pipelines.score import score
+from clipsieve.schemas.states import RowState
+from clipsieve.scorers.base import Embedded
+from clipsieve.scorers.density_batch import batch_scores
+from clipsieve.statistics.sample import row_hashes
+from clipsieve.store import dataset as datasets
+from clipsieve.store.layout import Layout
+from clipsieve.stored import StoredPairs
+from tests.pipelines.jobs import COMMAND, leftovers, start, tables, wait_for
+from tests.store.folders import DIM, committer, make_folder, shard_of
+
+NAMES = {"kdist": "k_distance", "slof": "slof", "dao": "dao", "lid": "lid_mle"}
+OPTIONS = {"k": 5, "lid_k": 9, "seed": 2}
+ROWS = {"a": 40, "b": 25, "c": 60, "d": 1}
+
+
+def made_shard(name, rows, seed):
+    return shard_of(
+        name, rows, seed=seed, no_image=[2, 7] if rows > 7 else (), no_text=[0] if rows > 7 else ()
+    )
+
+
+def folder_of(root, shards=ROWS):
+    make_folder(root, [made_shard(name, rows, ord(name)) for name, rows in shards.items()])
+    return root
+
+
+def joined(parts):
+    return Embedded(
+        np.concatenate([p.vectors for p in parts]), np.concatenate([p.valid for p in parts])
+    )
+
+
+def states_of(pairs):
+    both = pairs.image.valid & pairs.texts[""].valid
+    return [RowState.OK if ok else RowState.MISSING_IMAGE for ok in both]
+
+
+def add_shard(root, name, rows):
+    """One more shard in the ledger, as a run would leave it before its score stage."""
+    committer(root).commit(made_shard(name, rows, ord(name)))
+
+
+def run_score(root, reference, refit=False, **options):
+    given = {"density": {**OPTIONS, "reference": reference, **options}}
+    return score(str(root), ["density"], device="cpu", options=given, refit=refit)
+
+
+def pairs_of(root):
+    dataset = datasets.require(Layout.at(root))
+    return StoredPairs(Layout.at(root), dataset.embeddings, DIM)
+
+
+def everything(root):
+    """uids, images and captions of all rows, in shard order, and which of them are there."""
+    pairs = pairs_of(root)
+    batches = [pairs.read(shard) for shard in pairs.shards()]
+    image = [np.concatenate([getattr(b.image, f) for b in batches]) for f in ("vectors", "valid")]
+    text = [
+        np.concatenate([getattr(b.texts[""], f) for b in batches]) for f in ("vectors", "valid")
+    ]
+    return pa.concat_arrays([b.uid for b in batches]), *image, *text
+
+
+def scores_of(root):
+    """Columns of the density family over all shards, NaN for NULL."""
+    rev = datasets.require(Layout.at(root)).families["density"]
+    files = sorted((root / "scores" / "density" / f"rev={rev}").glob("*.parquet"))
+    table = pa.concat_tables([pq.read_table(f, partitioning=None) for f in files])
+    return table["uid"], {
+        name: table[name].to_numpy().astype(np.float64)
+        for name in table.column_names
+        if name != "uid"
+    }
+
+
+def assert_columns(root, expected, suffix=""):
+    columns = scores_of(root)[1]
+    for score_name, name in NAMES.items():
+        got = columns[f"density_{score_name}{suffix}"]
+        assert np.array_equal(np.isnan(got), np.isnan(expected[name]))
+        assert np.allclose(got, expected[name], rtol=2e-5, equal_nan=True), score_name
+
+
+def in_memory(root, chosen):
+    """Scores of each row against the `chosen` rows and itself, by brute force.
+
+    The densities of reference rows are those among the reference alone.
+    """
+    _, images, valid, _, _ = everything(root)
+    inside = np.flatnonzero(chosen & valid)
+    k, lid_k = OPTIONS["k"], OPTIONS["lid_k"]
+    reference = images[inside].astype(np.float64)
+
+    def nearest(row):
+        distance = np.sqrt(((reference - images[row].astype(np.float64)) ** 2).sum(axis=1))
+        distance[inside == row] = np.inf
+        order = np.argsort(distance, kind="stable")
+        order = order[np.isfinite(distance[order])]
+        return distance[order], order
+
+    def lid(distance, k):
+        near = distance[:k]
+        return -len(near) / np.log(near / near[-1]).sum()
+
+    lists = {row: nearest(row) for row in inside}
+    far = [lists[row][0][:k][-1] for row in inside]
+    lids = [lid(lists[row][0], k) for row in inside]
+    out = {name: np.full(len(valid), np.nan) for name in NAMES.values()}
+    for row in np.flatnonzero(valid):
+        distance, order = nearest(row)
+        own = distance[:k][-1]
+        ratios = [own / far[o] for o in order[:k]]
+        out["k_distance"][row] = own
+        out["slof"][row] = np.mean(ratios)
+        out["dao"][row] = np.mean([r ** lids[o] for r, o in zip(ratios, order[:k], strict=True)])
+        out["lid_mle"][row] = lid(distance, lid_k)
+    return out
+
+
+def lowest(root, size):
+    uids, _, valid, _, _ = everything(root)
+    hashes = row_hashes(uids, OPTIONS["seed"])
+    chosen = np.zeros(len(valid), bool)
+    chosen[np.flatnonzero(valid)[np.argsort(hashes[valid], kind="stable")][:size]] = True
+    return chosen
+
+
+def test_scores_against_a_sample_are_those_of_a_loop(tmp_path):
+    root = folder_of(tmp_path / "out")
+    assert run_score(root, "30").done == 4
+    assert_columns(root, in_memory(root, lowest(root, 30)))
+
+
+@pytest.mark.parametrize("texts", [False, True], ids=["images", "texts"])
+def test_scores_against_all_rows_are_those_of_one_batch_in_memory(tmp_path, texts):
+    root = folder_of(tmp_path / "out")
+    run_score(root, "all", texts=texts)
+    _, images, valid, captions, text_valid = everything(root)
+    expected = batch_scores(
+        images,
+        captions if texts else None,
+        k=OPTIONS["k"],
+        lid_k=OPTIONS["lid_k"],
+        valid=valid,
+        text_valid=text_valid if texts else None,
+    )
+    assert_columns(root, expected)
+
+
+def test_scores_in_batches_are_those_of_each_batch_in_memory(tmp_path):
+    root = folder_of(tmp_path / "out")
+    run_score(root, "batch40")
+    uids, images, valid, _, _ = everything(root)
+    scored = sum(member.scored for member in pairs_of(root).members())
+    count = round(scored / 40)
+    assert count > 1
+    deal = np.array([int(h) * count >> 64 for h in row_hashes(uids, OPTIONS["seed"])])
+    expected = {name: np.full(len(valid), np.nan) for name in NAMES.values()}
+    for batch in range(count):
+        rows = np.flatnonzero((deal == batch) & valid)
+        found = batch_scores(images[rows], k=OPTIONS["k"], lid_k=OPTIONS["lid_k"])
+        for name in expected:
+            expected[name][rows] = found[name]
+    assert_columns(root, expected)
+
+
+def test_several_references_give_the_columns_of_each_alone(tmp_path):
+    several, alone = folder_of(tmp_path / "several"), folder_of(tmp_path / "alone")
+    run_score(several, "30,all,batch40")
+    held = scores_of(several)[1]
+    for reference, suffix in (("30", ""), ("all", "_all"), ("batch40", "_batch40")):
+        run_score(alone, reference)
+        for name, values in scores_of(alone)[1].items():
+            assert np.array_equal(values, held[name + suffix], equal_nan=True)
+    assert len(held) == 12
+
+
+@pytest.mark.parametrize("reference", ["30", "all", "batch40"])
+def test_how_rows_are_split_over_shards_changes_no_score(tmp_path, reference):
+    split, whole = folder_of(tmp_path / "split"), tmp_path / "whole"
+    parts = [made_shard(name, rows, ord(name)).pairs for name, rows in ROWS.items()]
+    one = shard_of("all", sum(ROWS.values()), uids=pa.concat_arrays([p.uid for p in parts]))
+    sides = [joined([p.image for p in parts]), joined([p.texts[""] for p in parts])]
+    pairs = dataclasses.replace(one.pairs, image=sides[0], texts={"": sides[1]})
+    make_folder(whole, [dataclasses.replace(one, pairs=pairs, states=states_of(pairs))])
+    for root in (split, whole):
+        run_score(root, reference)
+    (one, first), (other, second) = scores_of(split), scores_of(whole)
+    assert one.equals(other)
+    for name in first:
+        assert np.allclose(first[name], second[name], rtol=1e-5, equal_nan=True)
+
+
+def test_new_shards_are_scored_against_the_recorded_reference_until_told_to_refit(tmp_path):
+    root = folder_of(tmp_path / "out")
+    run_score(root, "30,all")
+    before, fits = tables(root), datasets.require(Layout.at(root)).fits
+    chosen = np.append(lowest(root, 30), np.zeros(50, bool))
+    add_shard(root, "e", 50)
+    assert run_score(root, "30,all").done == 1
+    assert datasets.require(Layout.at(root)).fits == fits
+    after = tables(root)
+    held = {name for name in before if not name.startswith("wide")}
+    assert all(after[name] == before[name] for name in held)
+    assert_columns(root, in_memory(root, chosen))
+    inside = np.append(np.ones(126, bool), np.zeros(50, bool))
+    assert_columns(root, in_memory(root, inside), "_all")
+
+    assert run_score(root, "30,all", refit=True).done == 5
+    assert datasets.require(Layout.at(root)).fits != fits
+    assert_columns(root, in_memory(root, lowest(root, 30)))
+    assert run_score(root, "30,all").done == 0
+    assert run_score(root, "30,all", refit=True).done == 0  # nothing new to fit to
+
+
+def test_options_stay_until_others_are_given(tmp_path):
+    root = folder_of(tmp_path / "out")
+    run_score(root, "30")
+    assert score(str(root), ["density"], device="cpu").done == 0
+    assert score(str(root), ["density"], device="cpu", options={"density": {"k": 3}}).done == 4
+    options = datasets.require(Layout.at(root)).options["density"]
+    assert options == {**OPTIONS, "reference": "30", "k": 3}
+
+
+def test_a_shard_that_changed_makes_a_reference_of_all_rows_be_fitted_again(tmp_path, capsys):
+    root = folder_of(tmp_path / "out")
+    run_score(root, "all")
+    committer(root).commit(shard_of("b", 30, seed=1000, version="2"))
+    capsys.readouterr()
+    assert run_score(root, "all").done == 4
+    assert "density: fitted again to 131 rows of 4 shards" in capsys.readouterr().err
+    assert_columns(root, in_memory(root, np.ones(131, bool)))
+
+
+@pytest.mark.parametrize("reference", ["30", "all", "batch40"])
+@pytest.mark.parametrize("rows", [{"d": 1}, {"d": 1, "f": 1}, {"g": 4}], ids=len)
+def test_a_dataset_with_fewer_rows_than_k_is_scored_with_what_there_is(tmp_path, rows, reference):
+    root = folder_of(tmp_path / "out", rows)
+    run_score(root, reference)
+    columns = scores_of(root)[1]
+    count = sum(rows.values())
+    assert np.isnan(columns["density_kdist"]).tolist() == [count == 1] * count
+
+
+def test_a_damaged_fit_is_named_with_its_cure(tmp_path):
+    root = folder_of(tmp_path / "out")
+    run_score(root, "30")
+    (fit,) = root.glob("fits/density/*/fitted.npz")
+    fit.write_bytes(fit.read_bytes()[:200])
+    add_shard(root, "e", 50)
+    with pytest.raises(LedgerError, match=r"fitted\.npz is missing or damaged .* --refit"):
+        run_score(root, "30")
+    assert run_score(root, "30", refit=True).done == 5
+
+
+KILLED_AT = {
+    "the members": "fits/density/*/fit.json",
+    "the first lists": "fits/density/*/all/a.parquet",
+    "the last lists": "fits/density/*/all/d.parquet",
+    "the fit": "fits/density/*/fitted.npz",
+    "the first scores": "scores/density/*/a.parquet",
+    "the last scores": "scores/density/*/d.parquet",
+    "the wide table": "wide/*/part-*",
+}
+
+
+@pytest.mark.parametrize("moment", KILLED_AT)
+def test_a_kill_at_any_stage_is_made_good(tmp_path, moment):
+    undisturbed, out = folder_of(tmp_path / "undisturbed"), tmp_path / "out"
+    shutil.copytree(undisturbed, out)
+    shutil.rmtree(out / "wide")
+    shutil.rmtree(undisturbed / "wide")
+    run_score(undisturbed, "30,all")
+    words = ["score", str(out), "--scorers", "density", "--device", "cpu", "--reference", "30,all"]
+    words += [w for n, v in OPTIONS.items() for w in ("--option", f"density.{n}={v}")]
+    pattern = KILLED_AT[moment]
+    with start(words) as process:
+        wait_for(lambda: any(out.glob(pattern)) or process.poll() is not None, moment)
+        process.kill()
+        process.wait()
+    again = subprocess.run([*COMMAND, *words], capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert without_runs(tables(out)) == without_runs(tables(undisturbed))
+    assert leftovers(out) == []
+    one, other = (json.loads((r / "dataset.json").read_text()) for r in (out, undisturbed))
+    assert one == other
+
+
+def without_runs(files):
+    """Files whose footers name no run."""
+    return {name: data for name, data in files.items() if not name.startswith("scores/density")}
+
+
+def test_sigterm_during_the_fit_leaves_work_that_the_next_call_does(tmp_path):
+    root = folder_of(tmp_path / "out", {chr(ord("a") + n): 300 for n in range(12)})
+    words = ["score", str(root), "--scorers", "density", "--device", "cpu"]
+    with start(words) as process:
+        wait_for(lambda: any(root.glob("fits/density/*/fit.json")), "the fit")
+        os.kill(process.pid, signal.SIGTERM)
+        code = process.wait()
+    assert code in (0, 143)
+    assert run_score(root, "auto").exit_code == 0

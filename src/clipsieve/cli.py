@@ -314,12 +314,12 @@ def _print_groups(groups: Sequence[Any]) -> None:
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     figures = [
         [
-            *(f"{rank}", f"{group.size:,}", f"{group.share:.2%}", f"{group.score_mean:.4g}"),
-            *(f"{group.evidence:,.0f}", f"{group.n_images:,}"),
+            *(f"{rank}", f"{group.size:,}", f"{group.rows:,}", f"{group.share:.2%}"),
+            *(f"{group.score_mean:.4g}", f"{group.evidence:,.0f}", f"{group.n_images:,}"),
         ]
         for rank, group in enumerate(groups, 1)
     ]
-    names = ("#", "rows", "share", "score", "evidence", "pictures")
+    names = ("#", "rows", "of", "share", "score", "evidence", "pictures")
     widths = [max(map(len, column)) for column in zip(names, *figures, strict=True)]
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)

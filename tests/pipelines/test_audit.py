@@ -242,7 +242,7 @@ def test_command_prints_one_line_a_group(folder, capsys, monkeypatch):
     assert exit_code(["audit", str(folder), "--top", "1"]) == 0
     out = capsys.readouterr().out
     (line,) = [line for line in out.splitlines() if "Birthday" in line and "audit:" not in line]
-    assert line.split()[:4] == ["1", "12", "3.82%", "5"]
+    assert line.split()[:5] == ["1", "12", "12", "3.82%", "5"]
     assert "a pair" not in out
     assert '"FROM density_groups"' in out
 

@@ -22,7 +22,8 @@ def normalised(caption: str | None) -> str | None:
         return None
     text = caption
     if not text.isascii():
-        text = "".join(char for char in text if unicodedata.category(char) != "Cf")
+        if not text.isprintable():  # format characters never are
+            text = "".join(char for char in text if unicodedata.category(char) != "Cf")
         text = unicodedata.normalize("NFKC", text)
     text = text.casefold()
     if not text.isascii():  # folding may leave a form that NFKC would compose

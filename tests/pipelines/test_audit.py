@@ -9,13 +9,13 @@ import re
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 import clipsieve
 from clipsieve.cli import main
-from clipsieve.demo.noise import near_copy
-from clipsieve.demo.scenes import make_class_scene
+from clipsieve.demo.samples import Kind
 from clipsieve.demo.shards import write_shards
 from clipsieve.errors import LedgerError, Locked, UsageError
 from clipsieve.pipelines.audit import audit
@@ -24,12 +24,9 @@ from clipsieve.schemas import footers
 from clipsieve.store import dataset as datasets
 from clipsieve.store.layout import Layout
 from clipsieve.store.lock import exclusive
-from clipsieve.store.parquet import nullable, read_footer, write_table
+from clipsieve.store.parquet import read_footer, write_table
 from tests.audit.folders import COLUMN, REVISION, Row, direction, write_folder, write_scores
-from tests.pipelines.jobs import exit_code, read, run_job
-
-REFERENCE_ROWS = 128
-K = 16
+from tests.pipelines.jobs import exit_code, run_job
 
 
 def ordinary(count, start=0):
@@ -264,57 +261,35 @@ def test_module_can_be_run_by_itself(folder, capsys):
     assert "'none' is not among" in capsys.readouterr().err
 
 
-def plant(path, count):
-    """Write a shard of near copies of one unusual picture under one caption."""
-    rng = np.random.default_rng(0)
-    scene = make_class_scene(rng, "zigzag")
-    rows = []
-    for number in range(count):
-        file = io.BytesIO()
-        near_copy(scene.image, rng).save(file, "JPEG", quality=int(rng.integers(75, 96)))
-        rows.append({"uid": f"planted{number}", "jpg": file.getvalue()})
-    table = pa.Table.from_pylist(rows).append_column(
-        "caption", pa.array([str(scene.caption)] * count)
-    )
-    pq.write_table(table, path)
-    return str(scene.caption)
+@pytest.mark.parametrize("seed", [0, 3])
+def test_the_planted_copies_of_the_sample_data_come_first_as_one_line(tmp_path, seed):
+    shards, out = tmp_path / "in", tmp_path / "out"
+    write_shards(shards, 1000, 2, seed)
+    result = run_job(shards, out)
+    truth = pa.concat_tables([pq.read_table(p) for p in (shards / "_truth").glob("*.parquet")])
+    is_planted = pc.equal(truth["kind"], str(Kind.REPEATED_CAPTION))
+    planted = set(truth.filter(is_planted)["uid"].to_pylist())
+    assert len(planted) == 20
+    query = clipsieve.connect(out).sql("FROM density_groups ORDER BY rank")
+    groups = [dict(zip(query.columns, row, strict=True)) for row in query.fetchall()]
+    first, second = groups[:2]
+    assert first["size"] >= 18 and first["n_captions"] == 1
+    assert set(first["uids"]) <= planted
+    assert first["evidence"] > 2 * second["evidence"]
+    assert [g["caption"] for g in groups].count(first["caption"]) == 1
+    assert f"first: {first['size']} rows, {first['caption']!r}" in result.findings
+    again = run_job(shards, out)
+    assert (again.done, again.findings) == (0, "")
 
 
-def score_density(layout):
-    """Distance to the K-th neighbour in a sample, by full matrix, written as the stage would."""
-    rows = read(layout.root, "embeddings")
-    valid = np.asarray(rows["image_embedding"].combine_chunks().is_valid())
-    vectors = np.array(
-        [np.zeros(128) if v is None else v for v in rows["image_embedding"].to_pylist()]
-    )
-    vectors *= np.nan_to_num(rows["image_norm"].to_numpy())[:, None]
-    sample = np.random.default_rng(1).permutation(np.flatnonzero(valid))[:REFERENCE_ROWS]
-    square = ((vectors[:, None, :] - vectors[None, sample, :]) ** 2).sum(axis=2)
-    square[sample, np.arange(len(sample))] = np.inf
-    distance = np.sqrt(np.sort(square, axis=1)[:, K - 1])
-    scores = dict(zip(rows["uid"].to_pylist(), np.where(valid, distance, np.nan), strict=True))
-    for path in sorted((layout.root / "samples").glob("*.parquet")):
-        uids = pq.read_table(path, partitioning=None)["uid"]
-        table = pa.table(
-            {"uid": uids, COLUMN: nullable(np.array([scores[u] for u in uids.to_pylist()]))}
-        )
-        footer = {**read_footer(path), footers.FAMILY: "density", footers.REVISION: REVISION}
-        write_table(layout.scores("density", REVISION, path.stem), table, footer)
-    dataset = datasets.require(layout)
-    families = {**dataset.families, "density": REVISION}
-    datasets.save(layout, dataclasses.replace(dataset, families=families))
-
-
-def test_copies_planted_among_demo_rows_come_first_as_one_line(tmp_path):
+def test_two_workers_find_the_groups_of_one(tmp_path):
     shards = tmp_path / "in"
-    write_shards(shards, 1000, 2, 3)
-    caption = plant(shards / "planted.parquet", 20)
-    out = tmp_path / "out"
-    assert run_job(shards, out).exit_code == 0
-    score_density(Layout.at(out))
-    first, second, *_ = audit(out).groups
-    assert first.caption == caption and first.size >= 18
-    assert all(uid.startswith("planted") for uid in first.uids)
-    assert first.evidence > 2 * second.evidence
-    others = [group for group in audit(out).groups[1:] if group.caption == caption]
-    assert others == []
+    write_shards(shards, 500, 4, 1)
+    tables = []
+    for workers in (1, 2):
+        out = tmp_path / str(workers)
+        run_job(shards, out, workers=workers)
+        (path,) = out.glob("audits/**/*.parquet")
+        tables.append(pq.read_table(path, partitioning=None))
+    assert tables[0].num_rows > 1
+    assert tables[0].equals(tables[1])

@@ -23,7 +23,7 @@ from clipsieve.fits.fitted import FittedScorer
 from clipsieve.fits.store import FitFolder
 from clipsieve.progress import METER, STOP
 from clipsieve.schemas import footers
-from clipsieve.scorers.base import Embedded, PairBatch, References, Scorer
+from clipsieve.scorers.base import Embedded, Input, PairBatch, References, Scorer
 from clipsieve.scorers.registry import scorers_named
 from clipsieve.store.canonical import canonical_json
 from clipsieve.store.layout import Layout
@@ -169,7 +169,8 @@ class ScoreJob:
 
     def _pairs(self, shard: str, scorers: Sequence[Scorer], encoder: Encoder | None) -> PairBatch:
         """All pairs of a shard, with the texts that the scorers ask for."""
-        stored = self.pairs.read(shard)
+        with_text = any(Input.TEXT_EMBEDDING in scorer.needs for scorer in scorers)
+        stored = self.pairs.read(shard, with_text)
         columns = ["caption", *([self.references_col] if self.references_col else [])]
         samples = self.pairs.read_samples(shard, stored.uid, columns)
         captions = samples["caption"].to_pylist()

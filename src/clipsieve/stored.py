@@ -67,15 +67,21 @@ class StoredPairs:
             first += rows
         return tuple(members)
 
-    def read(self, shard: str) -> PairBatch:
+    def read(self, shard: str, texts: bool = True) -> PairBatch:
         """Uids and embeddings of one shard.
+
+        Args:
+          shard: its name.
+          texts: whether embeddings of captions are wanted, which double the work.
 
         Raises:
           LedgerError: if the embeddings are missing or damaged.
         """
-        stored = self._embeddings(shard)
-        image, text = (embedded_from(stored, side, self.dim) for side in ("image", "text"))
-        return PairBatch(stored["uid"].combine_chunks(), image, {"": text}, shard=shard)
+        sides = ("image", "text") if texts else ("image",)
+        stored = self._embeddings(shard, sides)
+        image, *text = (embedded_from(stored, side, self.dim) for side in sides)
+        uids = stored["uid"].combine_chunks()
+        return PairBatch(uids, image, {"": text[0]} if text else {}, shard=shard)
 
     def read_samples(self, shard: str, uids: pa.Array, columns: Sequence[str]) -> pa.Table:
         """Those of `columns` that the ledger of a shard has.
@@ -97,10 +103,11 @@ class StoredPairs:
     def _path(self, shard: str) -> Path:
         return self.layout.embeddings(self.embeddings["model"], self.embeddings["rev"], shard)
 
-    def _embeddings(self, shard: str) -> pa.Table:
+    def _embeddings(self, shard: str, sides: Sequence[str]) -> pa.Table:
         path = self._path(shard)
+        columns = ["uid", *(f"{side}_{what}" for side in sides for what in ("embedding", "norm"))]
         try:
-            return pq.read_table(path, partitioning=None)
+            return pq.read_table(path, columns=columns, partitioning=None)
         except (OSError, pa.ArrowInvalid) as error:
             raise LedgerError(
                 f"{path} is missing or damaged ({error}); run `clipsieve run` again"

@@ -18,7 +18,7 @@ def pairs(tmp_path_factory):
 
 
 def sampled(pairs, size):
-    zero = Sample(size, seed=3)
+    zero = Sample(size, seed=3, with_texts=True)
     return sum((zero.of(pairs.read(shard)) for shard in pairs.shards()), zero)
 
 

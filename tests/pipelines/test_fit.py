@@ -32,7 +32,7 @@ class Sum:
         return Sum(vectors.sum(axis=0), len(vectors), sum(len(c or "") for c in batch.captions))
 
 class Distance(Scorer):
-    family, needs = "distance", frozenset({Input.IMAGE_EMBEDDING})
+    family, needs = "distance", frozenset({Input.IMAGE_EMBEDDING, Input.CAPTION})
     columns = pa.schema([pa.field(n, pa.float32()) for n in ("to_mean", "to_nearest", "letters")])
     def statistics(self):
         return {"sum": Sum()}
@@ -88,8 +88,9 @@ def test_a_scorer_of_another_package_is_fitted_whatever_the_split(tmp_path, dist
 
     pairs = StoredPairs(layout, dataset.embeddings, DIM)
     batches = [pairs.read(shard) for shard in pairs.shards()]
-    vectors = np.concatenate([b.image.vectors for b in batches]).astype(np.float64)
-    valid = np.concatenate([b.image.valid for b in batches])
+    images = [b.image for b in batches if b.image is not None]
+    vectors = np.concatenate([image.vectors for image in images]).astype(np.float64)
+    valid = np.concatenate([image.valid for image in images])
     away = np.linalg.norm(vectors - vectors[valid].mean(axis=0), axis=1)
     scores = scores_of(root, "distance")
     got = scores["to_mean"].to_numpy()

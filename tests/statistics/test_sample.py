@@ -57,7 +57,7 @@ def same(one, other):
 @pytest.mark.parametrize("size", [1, 7, 40, 1000])
 @pytest.mark.parametrize("seed", [0, 5])
 def test_any_split_and_order_gives_the_rows_that_hash_lowest(size, seed):
-    zero = Sample(size, seed)
+    zero = Sample(size, seed, with_texts=True)
     results = list(combined_every_way(MergeStatistics(zero), [zero.of(b) for b in BATCHES]))
     assert len(results) == 12
     expected = naive(BATCHES, size, seed)
@@ -81,7 +81,7 @@ def test_rows_with_one_uid_are_taken_in_their_order():
 def test_a_bound_changes_nothing_but_what_the_parts_hold():
     rows = 5000
     big = batch("big", rows)
-    free, bound = Sample(20, 3).of(big), Sample.bounded(20, 3, rows)
+    free, bound = Sample(20, 3).of(big), Sample.bounded(20, 3, False, rows)
     assert bound.bound < 2**64 // 20
     assert same(bound.of(big), free)
     wide = Sample(rows, 3, bound=bound.bound).of(big)
@@ -97,7 +97,7 @@ def test_a_bound_that_was_too_low_is_noticed():
 
 @pytest.mark.parametrize("rows", [0, 3, 50])
 def test_few_or_unknown_rows_have_no_bound(rows):
-    assert Sample.bounded(20, 0, rows).bound == 2**64 - 1
+    assert Sample.bounded(20, 0, True, rows).bound == 2**64 - 1
 
 
 def test_another_seed_gives_another_sample():
@@ -121,3 +121,9 @@ def test_hashes_are_even_and_depend_on_type_only_through_the_text():
     assert abs(counts - 250).max() < 80
     assert row_hashes(pa.array([None, ""])).tolist() == row_hashes(pa.array(["", None])).tolist()
     assert len(row_hashes(pa.array([], pa.string()))) == 0
+
+
+def test_captions_are_kept_only_if_wanted():
+    one = batch("a", 40)
+    assert Sample(5).of(one).texts.shape == (5, 0)
+    assert Sample(5, with_texts=True).of(one).texts.shape == (5, 3)

@@ -1,7 +1,7 @@
 """A fit as work that travels: what each shard contributes, and what is made of the sum."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from clipsieve.fits.store import FitFolder, scored_rows
 from clipsieve.fits.whole import WholeSearch
 from clipsieve.neighbours.lists import Neighbours
 from clipsieve.schemas import footers
-from clipsieve.scorers.base import PairBatch, ReferenceSet, Scorer
+from clipsieve.scorers.base import Input, PairBatch, ReferenceSet, Scorer
 from clipsieve.scorers.registry import scorers_named
 from clipsieve.statistics.base import PairStatistic
 from clipsieve.statistics.sample import Sample
@@ -105,8 +105,10 @@ class FitJob:
 
     def write_lists(self, shards: Sequence[str]) -> None:
         """Find and write the neighbour lists of some members."""
-        pairs = [self.pairs.read(shard) for shard in shards]
-        for family, name, wanted in self.whole():
+        whole = self.whole()
+        texts = any(wanted.texts for _, _, wanted in whole)
+        pairs = [self.pairs.read(shard, texts) for shard in shards]
+        for family, name, wanted in whole:
             folder = self.folder(family)
             search = WholeSearch(self.pairs, wanted, folder.members(), self.device)
             for batch, lists in zip(pairs, search.of(pairs), strict=True):
@@ -117,15 +119,11 @@ class FitJob:
 
     def observe(self, shard: str) -> Sums:
         """The statistics of one shard."""
-        batch = self.pairs.read(shard)
-        samples = self.pairs.read_samples(shard, batch.uid, ["caption"])
-        batch = PairBatch(
-            batch.uid,
-            batch.image,
-            batch.texts,
-            captions=samples["caption"].to_pylist(),
-            shard=shard,
-        )
+        needs = frozenset(need for scorer in self.opened() for need in scorer.needs)
+        batch = self.pairs.read(shard, texts=Input.TEXT_EMBEDDING in needs)
+        if Input.CAPTION in needs:
+            samples = self.pairs.read_samples(shard, batch.uid, ["caption"])
+            batch = replace(batch, captions=samples["caption"].to_pylist())
         return Sums({key: state.of(batch) for key, state in self._zeros().items()}, shards=1)
 
     def finish(self, sums: Sums) -> bool:
@@ -154,7 +152,10 @@ class FitJob:
                 if wanted.is_sample:
                     assert wanted.size is not None
                     zeros[scorer.family, name] = Sample.bounded(
-                        wanted.size, wanted.seed, self._rows(scorer) if self.bounded else 0
+                        wanted.size,
+                        wanted.seed,
+                        wanted.texts,
+                        self._rows(scorer) if self.bounded else 0,
                     )
         return zeros
 

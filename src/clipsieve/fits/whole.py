@@ -130,7 +130,7 @@ class WholeSearch:
         """The reference, in blocks of about `block_rows` rows."""
         waiting: list[_Vectors] = []
         for member in self.members:
-            waiting.append(self._all(self.pairs.read(member.shard), member))
+            waiting.append(self._all(self.pairs.read(member.shard, self.wanted.texts), member))
             if sum(len(part.numbers) for part in waiting) >= self.block_rows:
                 yield _joined(waiting)
                 waiting = []

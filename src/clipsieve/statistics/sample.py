@@ -47,16 +47,18 @@ class Sample:
     Attributes:
       size: rows wanted.
       seed: of the hash.
+      with_texts: whether captions' embeddings are kept beside the images'.
       bound: rows with a hash above it are not taken; see `bounded`.
       seen: rows with a valid image that were looked at.
       hashes: (n,) uint64, n <= size.
       shards: (n,) names of shards; rows: (n,) int64, positions in them.
       images: (n, D) float32, as the model gave them.
-      texts: (n, D) float32, likewise; zeros where the caption has no valid embedding.
+      texts: (n, D) float32, likewise, zeros where the caption has no valid embedding; or (n, 0).
     """
 
     size: int
     seed: int = 0
+    with_texts: bool = False
     bound: int = _HASHES - 1
     seen: int = 0
     hashes: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
@@ -66,7 +68,7 @@ class Sample:
     texts: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))
 
     @classmethod
-    def bounded(cls, size: int, seed: int, rows: int) -> "Sample":
+    def bounded(cls, size: int, seed: int, with_texts: bool, rows: int) -> "Sample":
         """An empty sample that takes hardly more rows of a dataset than it needs.
 
         A part of the dataset cannot know which of its rows will be among the lowest of all, but
@@ -76,12 +78,13 @@ class Sample:
         Args:
           size: rows wanted.
           seed: of the hash.
+          with_texts: whether captions are kept.
           rows: valid rows that the dataset has at least; 0 if that is not known.
         """
         wanted = size + 8 * size**0.5 + 8
         if wanted >= rows:
-            return cls(size, seed)
-        return cls(size, seed, bound=int(wanted / rows * _HASHES))
+            return cls(size, seed, with_texts)
+        return cls(size, seed, with_texts, bound=int(wanted / rows * _HASHES))
 
     @property
     def is_short(self) -> bool:
@@ -93,15 +96,16 @@ class Sample:
         assert batch.image is not None
         hashes = row_hashes(batch.uid, self.seed)
         chosen = np.flatnonzero(batch.image.valid & (hashes <= np.uint64(self.bound)))
-        text = batch.texts[""]
+        images = batch.image.vectors[chosen]
+        texts = batch.texts[""].vectors[chosen] if self.with_texts else images[:, :0]
         return replace(
             self,
             seen=int(batch.image.valid.sum()),
             hashes=hashes[chosen],
             shards=np.full(len(chosen), batch.shard),
             rows=chosen.astype(np.int64),
-            images=batch.image.vectors[chosen],
-            texts=text.vectors[chosen],
+            images=images,
+            texts=texts,
         )._lowest()
 
     def __add__(self, other: "Sample") -> "Sample":

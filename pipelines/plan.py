@@ -83,7 +83,7 @@ def make_plan(config: RunConfig, layout: Layout, dataset: Dataset | None, teller
         out=str(layout.root),
         run_id=config.run_id or new_run_id(),
     )
-    options = options_for(dataset, config.scorer_options)
+    options = options_for(dataset, config.scorers, config.scorer_options)
     config = dataclasses.replace(config, scorer_options=options)
     embedded, stored = split_scorers(config, model.identity, dataset)
     job = EmbedJob(config, inputs.source, model.identity, embedded)
@@ -128,10 +128,21 @@ def split_scorers(
 
 
 def options_for(
-    dataset: Dataset | None, given: Mapping[str, Mapping[str, Any]]
+    dataset: Dataset | None, scorers: Sequence[str], given: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, dict[str, Any]]:
-    """Options of scorers by name: those given, and where none is given, those of the folder."""
+    """Options of scorers by name: those given, and where none is given, those of the folder.
+
+    Raises:
+      UsageError: for an option of a scorer that is neither asked for nor in the folder.
+    """
     held = dataset.options if dataset is not None else {}
+    known = {*scorers, *(dataset.families if dataset is not None else ())}
+    strangers = sorted(set(given) - known)
+    if strangers:
+        raise UsageError(
+            f"options were given for {', '.join(strangers)}, and the scorers are "
+            f"{', '.join(sorted(known))}; name it with --scorers, or leave its options out"
+        )
     return {name: {**held.get(name, {}), **given.get(name, {})} for name in {*held, *given}}
 
 

@@ -229,7 +229,7 @@ def score(
         sweep(layout.root)
         dataset = datasets.require(layout)
         run_id = teller.run_id = new_run_id()
-        used = options_for(dataset, options or {})
+        used = options_for(dataset, scorers, options or {})
         chosen = scorers_named(scorers, used)
         kept = [s.family for s in chosen if _is_full(s, dataset)]
         for name in kept:

@@ -99,6 +99,7 @@ def test_what_follows_two_dashes_is_the_runner_s(monkeypatch):
         (["--config", "/none.toml"], "config file /none.toml cannot be read"),
         (["--run-id", "../x"], "run_id '../x' becomes a file name"),
         (["--scorers", ","], "no scorer was named"),
+        (["--option", "k=3"], "option 'k=3' is not SCORER.NAME=VALUE"),
     ],
 )
 def test_wrong_settings_exit_2_and_write_nothing(tmp_path, capsys, words, message):

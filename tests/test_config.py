@@ -2,7 +2,7 @@
 
 import pytest
 
-from clipsieve.config import RunConfig, load_toml, seconds
+from clipsieve.config import RunConfig, load_toml, parse_options, seconds
 from clipsieve.errors import UsageError
 
 
@@ -20,6 +20,7 @@ from clipsieve.errors import UsageError
         ({"input_format": "csv"}, "input_format must be one of auto, parquet"),
         ({"log_format": "xml"}, "log_format must be one of auto, text, json; got 'xml'"),
         ({"scorers": ()}, "no scorer was named; the default is clip"),
+        ({"scorer_options": {"density": 3}}, "scorer_options of density must be a table"),
         ({"scorers": ("clip_ref",)}, "clip_ref needs --references-col"),
         ({"workers": 2, "runner": "DaskRunner"}, "workers=2 .* give one of the two"),
         ({"run_id": "a/b"}, "run_id 'a/b' becomes a file name"),
@@ -51,6 +52,27 @@ def test_toml_has_the_keys_of_the_options(tmp_path):
         "scorers": ("clip",),
         "inputs": ("a",),
     }
+
+
+def test_toml_has_a_table_of_options_for_each_scorer(tmp_path):
+    text = '[scorer_options.density]\nreference = "2048,all"\nk = 8\n'
+    values = load_toml(write(tmp_path, text))
+    assert values == {"scorer_options": {"density": {"reference": "2048,all", "k": 8}}}
+    assert RunConfig(inputs=("a",), out="b", **values).scorer_options["density"]["k"] == 8
+
+
+def test_options_of_scorers_are_json_or_text():
+    words = ["density.k=3", "density.metric=cosine", "density.texts=true", "own.x=a=b", "own.y="]
+    assert parse_options(words) == {
+        "density": {"k": 3, "metric": "cosine", "texts": True},
+        "own": {"x": "a=b", "y": ""},
+    }
+
+
+@pytest.mark.parametrize("word", ["k=3", "density.k", "density=3", ".k=3", ""])
+def test_an_option_of_another_form_is_refused(word):
+    with pytest.raises(UsageError, match=r"is not SCORER\.NAME=VALUE"):
+        parse_options([word])
 
 
 def test_unknown_key_is_refused_with_the_known_ones(tmp_path):

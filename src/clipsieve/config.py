@@ -122,6 +122,11 @@ class RunConfig:
             )
         if not self.scorers:
             raise UsageError("no scorer was named; the default is clip,density")
+        for name, options in dict(self.scorer_options).items():
+            if not isinstance(options, Mapping):
+                raise UsageError(
+                    f"scorer_options of {name} must be a table of options, got {options!r}"
+                )
         if "clip_ref" in self.scorers and self.references_col is None:
             raise UsageError("scorer clip_ref needs --references-col, the column of references")
         if self.workers > 1 and self.runner != "FnApiRunner":

@@ -144,6 +144,13 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(tmp_path, done, capsys):
         ["run", "{source}", "{out}", "--model", "no-such-model"],
         ["status", "{source}"],
         ["score", "{out}", "--scorers", "clip_ref"],
+        ["score", "{out}", "--scorers", "density", "--option", "density.k=0"],
+        ["score", "{out}", "--scorers", "density", "--option", "density.size=3"],
+        ["score", "{out}", "--scorers", "density", "--option", "densty.k=3"],
+        ["score", "{out}", "--scorers", "density", "--reference", "some"],
+        ["run", "{source}", "{out}", "--reference", "-3"],
+        ["audit", "{out}", "--column", "density_none"],
+        ["audit", "{out}", "--fraction", "0"],
     ],
     ids=" ".join,
 )

@@ -233,6 +233,7 @@ def _config(setting: Setting, out: Path) -> RunConfig:
         model=setting.model,
         device=setting.device,
         dtype=setting.dtype,
+        scorers=("clip",),  # what (a) and (c) compute; the score stage has a benchmark of its own
     )
 
 

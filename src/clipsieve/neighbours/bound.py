@@ -53,6 +53,7 @@ class Frame:
       longest: length of the longest shifted row, unscaled, rounded up.
       dtype: of the factors.
       unit: bound on the error of a product of scaled columns, relative to their lengths.
+      typical: columns |y| and |y - y^| of a typical row: harmonic means, 0 where a row has 0.
     """
 
     centre: torch.Tensor
@@ -61,6 +62,7 @@ class Frame:
     longest: float
     dtype: torch.dtype
     unit: float
+    typical: tuple[float, float]
 
     @classmethod
     def of(cls, rows: torch.Tensor, dtype: torch.dtype, portion: int) -> "Frame":
@@ -69,16 +71,20 @@ class Frame:
         for part in torch.split(rows, portion):
             total += part.sum(0, dtype=torch.float64)
         centre = (total / max(len(rows), 1)).float()
-        longest = mean = 0.0
+        longest = mean = inverse = 0.0
         for part in torch.split(rows, portion):
             if len(part):
                 squares = (part.float() - centre).double().square_().sum(1)
                 longest = max(longest, float(squares.max()))
                 mean += float(squares.sum()) / len(rows)
+                inverse += float(squares.rsqrt().sum()) / len(rows)
         longest = math.sqrt(longest) * (1 + 1e-6)
         scale = min(2.0 ** -math.frexp(longest)[1], 2.0**120) if longest > 0 else 1.0
-        unit = 2 * ((rows.shape[1] + EXTRA) * 2.0**-22 + _factor_error(rows.device, dtype))
-        return cls(centre, scale, mean * scale * scale / 2, longest, dtype, unit)
+        unit = 2 * _product_error(rows.shape[1] + EXTRA, rows.device, dtype)
+        usual = scale / inverse if inverse > 0 else 0.0
+        # Rounding to nearest takes away half of the last digit at most, a third on average.
+        typical = (usual, usual * torch.finfo(dtype).eps / 4.5)
+        return cls(centre, scale, mean * scale * scale / 2, longest, dtype, unit, typical)
 
     def row_factor(self, rows: torch.Tensor) -> torch.Tensor:
         """(R, D) reference rows as the factor of a product.
@@ -136,14 +142,18 @@ class QueryFactor:
     squares: torch.Tensor
     multiple: torch.Tensor
 
-    def bounds(self, rows: torch.Tensor, out: torch.Tensor | None) -> torch.Tensor:
-        """(B, R) upper bounds of all scores, less the shift of each query.
+    def bounds(self, rows: torch.Tensor, out: torch.Tensor) -> None:
+        """Write upper bounds of all scores, less the shift of each query.
 
-        float32 from a GPU; on a CPU as the factors, written to `out`.
+        Args:
+          rows: (R, W) from `row_factor`.
+          out: (R, B) of the frame's dtype; float32 on a GPU.
         """
-        if self.factor.device.type == "cuda" and self.factor.dtype == torch.bfloat16:
-            return torch.mm(self.factor, rows.T, out_dtype=torch.float32)
-        return torch.mm(self.factor, rows.T, out=out)
+        # This way round a CPU loses least to the columns beyond D.
+        if out.dtype == rows.dtype:
+            torch.mm(rows, self.factor.T, out=out)
+        else:
+            torch.mm(rows, self.factor.T, out_dtype=out.dtype, out=out)
 
     def reach(self, distances: torch.Tensor) -> torch.Tensor:
         """Lowest score, without shift, of a row that may be that near.
@@ -163,27 +173,45 @@ class QueryFactor:
         score = (score * frame.scale + frame.middle / frame.scale) * self.multiple
         return (score - TINY).clamp(min=-OUT_OF_REACH)
 
-    def shift(self, reach: torch.Tensor) -> None:
-        """Let bounds near `reach` come out near zero, where rounded results are finest."""
-        self._shift().copy_(torch.where(reach > -OUT_OF_REACH, -reach, 0.0))
+    def gap(self) -> torch.Tensor:
+        """(B,) float64, about how far bounds of rows lie above scores; an estimate, no bound."""
+        dim = len(self.frame.centre)
+        length, lost = self.frame.typical
+        return self.factor[:, dim + 4].double() * length + self.factor[:, dim + 5].double() * lost
 
-    def threshold(self, reach: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    def shifted(self, by: torch.Tensor) -> torch.Tensor:
+        """Subtract a number from all further bounds of a query: near zero they are finest.
+
+        Args:
+          by: (B,) float64; infinite is taken for zero.
+
+        Returns:
+          (B,) float64: `by` as rounded to the frame's dtype, which is what is subtracted.
+        """
+        column = self.factor[:, len(self.frame.centre) + 3]
+        column.copy_(torch.where(by.isfinite(), -by, 0.0))
+        return -column.double()
+
+    def safely_below(self, reach: torch.Tensor) -> torch.Tensor:
+        """(B,) shifts that leave a threshold for `reach` above zero."""
+        return reach - reach.abs() * (2.0**-6 + 4 * self.frame.unit) - 2.0**-20
+
+    def threshold(
+        self, reach: torch.Tensor, shift: torch.Tensor, dtype: torch.dtype
+    ) -> torch.Tensor:
         """What a bound, as it came out of the product, must reach at least.
 
         Args:
           reach: (B,) float64 from `reach`.
+          shift: (B,) float64 from `shifted`, or zeros.
           dtype: of the bounds.
 
         Returns:
           (B,) of `dtype`.
         """
-        shift = self._shift().double()
-        value = reach + shift
+        value = reach - shift
         value -= self.frame.unit * shift.abs() + value.abs() * torch.finfo(dtype).eps
         return value.to(dtype)
-
-    def _shift(self) -> torch.Tensor:
-        return self.factor[:, len(self.frame.centre) + 3]
 
 
 def _factor(rounded: torch.Tensor) -> torch.Tensor:
@@ -206,14 +234,13 @@ def _powers_of_two_below(values: torch.Tensor) -> torch.Tensor:
     return (values.view(torch.int64) >> 52 << 52).view(torch.float64)
 
 
-def _factor_error(device: torch.device, dtype: torch.dtype) -> float:
-    """Relative error of a product from factors that the hardware itself cuts short.
-
-    Only float32 factors can be: to TF32 on a GPU, and to what was set on a CPU.
-    """
-    if dtype != torch.float32:
-        return 0.0
+def _product_error(columns: int, device: torch.device, dtype: torch.dtype) -> float:
+    """Error of a product in float32 sums of rounded factors, relative to the factors' lengths."""
     if device.type == "cuda":
-        return 2.0**-9
-    precision = torch.backends.mkldnn.matmul.fp32_precision  # type: ignore[attr-defined]
-    return {"none": 0.0, "ieee": 0.0, "tf32": 2.0**-9}.get(precision, 2.0**-6)
+        # Matrix units cut sums off where a CPU rounds, and float32 factors to TF32 if they may.
+        return columns * 2.0**-22 + (2.0**-9 if dtype == torch.float32 else 0.0)
+    error = columns * 2.0**-24
+    if dtype == torch.float32:
+        precision = torch.backends.mkldnn.matmul.fp32_precision  # type: ignore[attr-defined]
+        error += {"none": 0.0, "ieee": 0.0, "tf32": 2.0**-9}.get(precision, 2.0**-6)
+    return error

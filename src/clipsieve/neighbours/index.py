@@ -1,23 +1,23 @@
 """One block of reference rows, prepared once, and the exact search in it."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from clipsieve.errors import UsageError
-from clipsieve.neighbours.bound import Frame, QueryFactor
+from clipsieve.neighbours.bound import Frame
+from clipsieve.neighbours.exact import PairMeter
 from clipsieve.neighbours.lists import Neighbours, check_k
-from clipsieve.neighbours.metric import Metric, check_metric, pair_distances, unit_rows
+from clipsieve.neighbours.metric import Metric, check_metric, unit_rows
 from clipsieve.neighbours.options import SearchOptions, Sizes
 from clipsieve.neighbours.ranked import MOST_ROWS, NOTHING, admit, distances_of, pack, rows_of
 from clipsieve.neighbours.rows import as_tensor, check_values, checked_array, own_rows
+from clipsieve.neighbours.scan import TiledTable
 
 #: Reference rows prepared at once.
 PORTION = 4096
-
-#: Bounds of promising tiles looked at, at once.
-LOOKED_AT = 1 << 19
 
 
 class ExactIndex:
@@ -61,7 +61,7 @@ class ExactIndex:
             )
         self.first = first
         self.metric: Metric = metric
-        self._sizes = Sizes.of(options or SearchOptions())
+        self._sizes = Sizes.of(options or SearchOptions(), len(vectors))
         rows = as_tensor(vectors, self._sizes.device)
         for start in range(0, len(rows), PORTION):
             check_values(rows[start : start + PORTION], first + start, "reference")
@@ -104,7 +104,7 @@ class ExactIndex:
         if len(self) == 0:
             return found
         size = self._sizes.query_rows
-        scratch = self._scratch(min(size, len(queries)))
+        scratch = _Scratch(self, min(size, len(queries)), min(k, len(self)))
         for start in range(0, len(queries), size):
             part = slice(start, start + size)
             rows = as_tensor(queries[part], self._sizes.device).float()
@@ -119,137 +119,125 @@ class ExactIndex:
             found.indices[part, :width] = indices.cpu().numpy()
         return found
 
-    def _scratch(self, queries: int) -> torch.Tensor | None:
-        """Memory for the bounds of a block, used again for each."""
-        if self._sizes.device.type != "cpu":
-            return None
-        rows = min(self._sizes.reference_rows, len(self))
-        return torch.empty(queries * (rows + 32), dtype=self._sizes.dtype)
-
     def _block(
-        self, queries: torch.Tensor, k: int, own: torch.Tensor, scratch: torch.Tensor | None
+        self, queries: torch.Tensor, k: int, own: torch.Tensor, scratch: "_Scratch"
     ) -> torch.Tensor:
         """(B, k) keys of the nearest rows of a block of queries."""
-        search = _BlockSearch(self._rows, queries.double(), self.metric, self._sizes.pairs)
-        factor = self._frame.query_factor(queries)
+        search = _BlockSearch(self, queries, own, scratch, k)
         best = torch.full((len(queries), k), NOTHING, device=queries.device)
-        step = self._sizes.reference_rows
-        for start in range(0, len(self), step):
-            rows = self._factor[start : start + step]
-            tile = self._sizes.tile_for(len(rows), k)
-            bounds = _bounds(factor, rows, tile, scratch)
-            _leave_out(bounds, own - start, len(rows))
-            tiles = bounds.view(len(bounds), tile, -1)
-            maxima = tiles.amax(1)
-            if start == 0:
-                best = search.seed(best, tiles, maxima)
-            reach = factor.reach(self._euclidean(best[:, -1]))
-            threshold = factor.threshold(reach, bounds.dtype)
-            best = search.rest(best, tiles, maxima, threshold, start)
-            factor.shift(factor.reach(self._euclidean(best[:, -1])))
+        pilot = self._sizes.pilot(len(self), k)
+        first = search.table(0, pilot, scratch.pilot, None)
+        if pilot == len(self):
+            return search.look(best, first, guess=True)
+        # The first rows only tell how high bounds get, roughly; they are looked into at last.
+        shift = first.table.high(k) - 2 * search.factor.gap()
+        for start in range(pilot, len(self), self._sizes.reference_rows):
+            stop = min(start + self._sizes.reference_rows, len(self))
+            table = search.table(start, stop, scratch.table, shift)
+            best = search.look(best, table, guess=start == pilot)
+            shift = search.factor.safely_below(search.reach(best))
+        return search.look(best, first, guess=False)
+
+
+class _BlockSearch:
+    """The search for one block of queries.
+
+    Args:
+      index: the reference.
+      queries: (B, D) float32.
+      own: (B, E) rows that must not be found, -1 for none.
+      scratch: memory.
+      k: length of the lists.
+    """
+
+    def __init__(
+        self,
+        index: ExactIndex,
+        queries: torch.Tensor,
+        own: torch.Tensor,
+        scratch: "_Scratch",
+        k: int,
+    ) -> None:
+        self.factor = index._frame.query_factor(queries)
+        self._index, self._own, self._meter, self._k = index, own, scratch.meter, k
+        self._wide = queries.double()
+
+    def table(
+        self, start: int, stop: int, memory: torch.Tensor, shift: torch.Tensor | None
+    ) -> "_Bounds":
+        """Bounds of rows [start, stop), less `shift`; without it, also negative ones in order."""
+        queries, count = len(self._wide), stop - start
+        tile = self._index._sizes.tile_for(count, self._k)
+        whole = -(-count // tile) * tile
+        by = self._wide.new_zeros(queries) if shift is None else self.factor.shifted(shift)
+        bounds = memory[: whole * queries].view(whole, queries)
+        self.factor.bounds(self._index._factor[start:stop], bounds[:count])
+        bounds[count:] = -torch.inf
+        query, place = ((self._own >= start) & (self._own < stop)).nonzero(as_tuple=True)
+        bounds[self._own[query, place] - start, query] = -torch.inf
+        return _Bounds(TiledTable.of(bounds, tile, ordered=shift is None), by, start)
+
+    def look(self, best: torch.Tensor, bounds: "_Bounds", guess: bool) -> torch.Tensor:
+        """Keys after the rows of `bounds`.
+
+        With `guess`, where nothing is known yet, begin with those that will hardly be too many.
+        """
+        table, dtype = bounds.table, bounds.table.dtype
+        known = low = self.factor.threshold(self.reach(best), bounds.shift, dtype)
+        if guess:
+            low = torch.maximum((table.high(self._k) - self.factor.gap()).to(dtype), known)
+        table = table.down_to(low)
+        best = self._admit(best, table.at_least(low), bounds.start)
+        if guess:
+            known = self.factor.threshold(self.reach(best), bounds.shift, dtype)
+            if bool((known < low).any()):
+                table = table.down_to(known)
+                best = self._admit(best, table.at_least(known, below=low), bounds.start)
         return best
 
-    def _euclidean(self, keys: torch.Tensor) -> torch.Tensor:
-        """float64 Euclidean distances of keys, not rounded down further than float32 was."""
-        distances = distances_of(keys).double()
-        if self.metric == "cosine":
+    def reach(self, best: torch.Tensor) -> torch.Tensor:
+        """(B,) float64 scores that rows still to be found have at least."""
+        distances = distances_of(best[:, -1]).double()
+        if self._index.metric == "cosine":
             distances = ((distances + 2.0**-148) * 2).sqrt_()
-        return distances
+        return self.factor.reach(distances)
+
+    def _admit(
+        self,
+        best: torch.Tensor,
+        found: Iterator[tuple[torch.Tensor, torch.Tensor]],
+        start: int,
+    ) -> torch.Tensor:
+        """Keys after the pairs that were found; `start` is the row at place 0."""
+        for owners, places in found:
+            rows = places + start
+            distances = self._meter.measure(self._wide, owners, rows)
+            best = admit(best, owners, pack(distances, rows))
+        return best
 
 
 @dataclass(frozen=True, slots=True)
-class _BlockSearch:
-    """Exact distances where bounds leave it open.
+class _Bounds:
+    """Bounds of the rows from `start` on, less `shift` of each query."""
 
-    Attributes:
-      rows: (R, D) reference rows.
-      queries: (B, D) float64.
-      metric: of the distances.
-      pairs: distances computed at once.
-    """
-
-    rows: torch.Tensor
-    queries: torch.Tensor
-    metric: Metric
-    pairs: int
-
-    def seed(self, best: torch.Tensor, tiles: torch.Tensor, maxima: torch.Tensor) -> torch.Tensor:
-        """Keys of the best row of each of the k best tiles, which are taken out of `tiles`.
-
-        Any k rows give an upper bound of the k-th distance; these give nearly the lowest.
-        """
-        queries, tile, width = tiles.shape
-        k = min(best.shape[1], width)
-        top = maxima.topk(k, dim=1, sorted=False)
-        inside = torch.arange(tile, device=tiles.device) * width
-        at = (top.indices[:, :, None] + inside).view(queries, k * tile)
-        flat = tiles.view(queries, tile * width)
-        place = flat.gather(1, at).view(queries, k, tile).argmax(2)
-        rows = top.indices + place * width
-        real = top.values > -torch.inf
-        keys = best.new_empty(queries, k)
-        step = max(1, self.pairs // k)
-        for start in range(0, queries, step):
-            part = slice(start, start + step)
-            # Rows that were left out may lie beyond the last; whatever is read is not used.
-            chosen = torch.where(real[part], rows[part], 0)
-            near = self.rows[chosen].double()
-            distances = pair_distances(self.queries[part, None], near, self.metric)
-            keys[part] = torch.where(real[part], pack(distances, chosen), NOTHING)
-        flat[torch.arange(queries, device=rows.device)[:, None], rows] = -torch.inf
-        seeded = best.clone()
-        seeded[:, :k] = keys
-        return seeded.sort(1).values
-
-    def rest(
-        self,
-        best: torch.Tensor,
-        tiles: torch.Tensor,
-        maxima: torch.Tensor,
-        threshold: torch.Tensor,
-        start: int,
-    ) -> torch.Tensor:
-        """Keys after all rows whose bounds reach the threshold; `start` numbers the first row."""
-        _, tile, width = tiles.shape
-        owner, column = (maxima >= threshold[:, None]).nonzero(as_tuple=True)
-        flat = tiles.view(-1)
-        inside = torch.arange(tile, device=tiles.device) * width
-        step = max(1, LOOKED_AT // tile)
-        for first in range(0, len(owner), step):
-            owners, columns = owner[first : first + step], column[first : first + step]
-            at = (owners * (tile * width) + columns)[:, None] + inside
-            promising = flat[at] >= threshold[owners][:, None]
-            which, place = promising.nonzero(as_tuple=True)
-            rows = columns[which] + place * width + start
-            whose = owners[which]
-            best = admit(best, whose, self._keys(whose, rows))
-        return best
-
-    def _keys(self, owners: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        """(P,) keys of pairs of a query and a row."""
-        keys = torch.empty_like(rows)
-        for start in range(0, len(rows), self.pairs):
-            part = slice(start, start + self.pairs)
-            near = self.rows[rows[part]].double()[:, None]
-            queries = self.queries[owners[part]][:, None]
-            distances = pair_distances(queries, near, self.metric).squeeze(1)
-            keys[part] = pack(distances, rows[part])
-        return keys
+    table: TiledTable
+    shift: torch.Tensor
+    start: int
 
 
-def _bounds(
-    factor: QueryFactor, rows: torch.Tensor, tile: int, scratch: torch.Tensor | None
-) -> torch.Tensor:
-    """(B, R') bounds, R' filled up with -inf to whole tiles."""
-    queries, count = len(factor.factor), len(rows)
-    whole = -(-count // tile) * tile
-    if scratch is None or whole != count:
-        bounds = factor.bounds(rows, None)
-        return torch.nn.functional.pad(bounds, (0, whole - count), value=-torch.inf)
-    return factor.bounds(rows, scratch[: queries * count].view(queries, count))
+class _Scratch:
+    """Memory of one search, used again for each block of queries."""
 
+    def __init__(self, index: ExactIndex, queries: int, k: int) -> None:
+        sizes, rows = index._sizes, len(index)
+        pilot = sizes.pilot(rows, k)
+        dtype = torch.float32 if sizes.device.type == "cuda" else sizes.dtype
 
-def _leave_out(bounds: torch.Tensor, own: torch.Tensor, count: int) -> None:
-    """Set the bounds of own rows to -inf."""
-    query, place = ((own >= 0) & (own < count)).nonzero(as_tuple=True)
-    bounds[query, own[query, place]] = -torch.inf
+        def table(count: int) -> torch.Tensor:
+            tile = sizes.tile_for(count, k)
+            whole = -(-count // tile) * tile
+            return torch.empty(whole * queries, dtype=dtype, device=sizes.device)
+
+        self.meter = PairMeter.of(index._rows, index.metric, sizes.pairs)
+        self.pilot = table(pilot)
+        self.table = table(min(sizes.reference_rows, rows - pilot)) if pilot < rows else self.pilot

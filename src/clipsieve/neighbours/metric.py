@@ -72,35 +72,36 @@ def unit_rows(rows: torch.Tensor, first: int, what: str) -> torch.Tensor:
     return wide.div_(length[:, None]).float()
 
 
-def pair_distances(queries: torch.Tensor, rows: torch.Tensor, metric: Metric) -> torch.Tensor:
-    """Exact distances of pairs.
+def defined_distances(differences: torch.Tensor, metric: Metric) -> torch.Tensor:
+    """Distances of pairs, operation by operation as defined above.
 
     Args:
-      queries: (P, 1, D) float64.
-      rows: (P, C, D) float64.
-      metric: with `cosine` both are unit vectors.
+      differences: (P, D) float64, query less row or the other way round; overwritten.
+      metric: of the distances; with `cosine`, differences are of unit vectors.
 
     Returns:
-      (P, C) float32, to the last bit as defined above.
+      (P,) float32.
     """
-    if queries.device.type != "cpu" or rows.shape[-1] == 0:
-        return defined_distances(queries, rows, metric)
-    # One pass without temporaries.  Its order of summation is another, so what lies that close to
-    # the edge between two float32 numbers is computed again.
-    length = torch.cdist(queries, rows, compute_mode="donot_use_mm_for_euclid_dist").squeeze(1)
-    if metric == "cosine":
-        length = length.square_().mul_(0.5)
-    doubt = (2 * rows.shape[-1] + 32) * 2.0**-53
-    low, high = (length * (1 - doubt)).float(), (length * (1 + doubt)).float()
-    unsure = (low != high).nonzero()
-    if len(unsure):
-        for start in range(0, len(unsure), 2048):
-            p, c = unsure[start : start + 2048].unbind(1)
-            low[p, c] = defined_distances(queries[p], rows[p, c][:, None], metric).squeeze(1)
-    return low
-
-
-def defined_distances(queries: torch.Tensor, rows: torch.Tensor, metric: Metric) -> torch.Tensor:
-    """As `pair_distances`, operation by operation as the definition says."""
-    total = sum_by_halves((rows - queries).square_())
+    total = sum_by_halves(differences.square_())
     return (total.sqrt() if metric == "euclidean" else total * 0.5).float()
+
+
+def round_lengths(
+    lengths: torch.Tensor, dim: int, metric: Metric
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Distances from lengths that were summed in any order.
+
+    Args:
+      lengths: (P,) float64, square roots of sums of `dim` squares.
+      dim: D.
+      metric: of the distances.
+
+    Returns:
+      (P,) float32, and int64 positions of those that lie so close to the edge between two float32
+      numbers that the order of summation could matter.
+    """
+    if metric == "cosine":
+        lengths = lengths.square().mul_(0.5)
+    doubt = (2 * dim + 32) * 2.0**-53
+    low, high = (lengths * (1 - doubt)).float(), (lengths * (1 + doubt)).float()
+    return low, (low != high).nonzero().squeeze(1)

@@ -10,12 +10,18 @@ from clipsieve.errors import UsageError
 #: Formats of the products; any of them gives the same result.
 PRODUCT_DTYPES = ("auto", "float32", "bfloat16")
 
-#: Query rows and reference rows of a block of scores, by device type.
-BLOCKS = {"cpu": (512, 16_384), "cuda": (8192, 65_536)}
+#: Reference rows of a block, by device type: many, for what is near is known only after the first.
+REFERENCE_ROWS = {"cpu": 65_536, "cuda": 65_536}
+
+#: Queries of a block where the block of the reference has up to so many rows, by device type.
+QUERY_ROWS = {"cpu": ((32_768, 1024), (1 << 31, 512)), "cuda": ((1 << 31, 8192),)}
+
+#: Reference rows from which the height of bounds is guessed.
+PILOT = 1024
 
 #: Pairs whose exact distance is computed at once, by device type: on a CPU as many as stay in
 #: its caches, for larger temporaries cost more page faults than arithmetic.
-PAIRS = {"cpu": 2048, "cuda": 65_536}
+PAIRS = {"cpu": 512, "cuda": 65_536}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +35,13 @@ class SearchOptions:
       device: `auto`, `cpu`, `cuda` or `cuda:N`, as in `clipsieve.clip.device`.
       dtype: format of the matrix products: `float32`, `bfloat16`, or `auto`, which is bfloat16
         on a GPU and on a CPU that multiplies it in hardware.
-      query_rows: queries of a block; None is 512 on a CPU, 8192 on a GPU.
-      reference_rows: reference rows of a block; None is 16384 on a CPU, 65536 on a GPU.
-      tile: reference rows whose best score stands for all of them at first; None adapts it to k.
+      query_rows: queries of a block; None is 8192 on a GPU, on a CPU 512, or 1024 where the
+        reference has at most 32768 rows.
+      reference_rows: reference rows of a block, at most; None is 65536.
+      tile: reference rows whose best score stands for all of them at first, a power of two; None
+        adapts it to k.
       pairs: exact distances computed at once, each D numbers of 8 bytes, three times over; None
-        is 2048 on a CPU, 65536 on a GPU.
+        is 512 on a CPU, 65536 on a GPU.
     """
 
     device: str = "auto"
@@ -57,11 +65,13 @@ class SearchOptions:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise UsageError(f"{name} must be an int of at least 1 or None, got {value!r}")
+        if self.tile is not None and self.tile & (self.tile - 1):
+            raise UsageError(f"tile must be a power of two or None, got {self.tile}")
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """What `SearchOptions` stand for on this machine."""
+    """What `SearchOptions` stand for on this machine and for one reference."""
 
     device: torch.device
     dtype: torch.dtype
@@ -71,8 +81,8 @@ class Sizes:
     tile: int | None
 
     @classmethod
-    def of(cls, options: SearchOptions) -> "Sizes":
-        """Look at the machine.
+    def of(cls, options: SearchOptions, rows: int) -> "Sizes":
+        """Look at the machine, for a reference of `rows`.
 
         Raises:
           UsageError: for an unknown device.
@@ -82,18 +92,25 @@ class Sizes:
         dtype = candidate_dtypes(device)[-1] if options.dtype == "auto" else options.dtype
         if dtype not in PRODUCT_DTYPES:
             dtype = "float32"
-        query_rows, reference_rows = BLOCKS[device.type]
+        reference_rows = options.reference_rows or REFERENCE_ROWS[device.type]
+        held = min(rows, reference_rows)
+        query_rows = next(count for most, count in QUERY_ROWS[device.type] if held <= most)
         return cls(
             device,
             DTYPES[dtype],
             options.query_rows or query_rows,
-            options.reference_rows or reference_rows,
+            reference_rows,
             options.pairs or PAIRS[device.type],
             options.tile,
         )
 
-    def tile_for(self, rows: int, k: int) -> int:
-        """Rows of a tile in a block of `rows`: so few that k tiles are one in eight at most."""
+    def pilot(self, rows: int, k: int) -> int:
+        """Reference rows to begin with, out of `rows`: all of a small reference."""
+        most = min(PILOT, self.reference_rows)
+        return most if rows > 4 * most and k <= most // 8 else min(rows, self.reference_rows)
+
+    def tile_for(self, rows: int, k: int, share: int = 8) -> int:
+        """Rows of a tile in a block of `rows`: so few that k tiles are one in `share` at most."""
         if self.tile is not None:
-            return min(self.tile, rows)
-        return min(32, 1 << max(0, (rows // (8 * k)).bit_length() - 1))
+            return self.tile
+        return min(128, 1 << max(0, (rows // (share * k)).bit_length() - 1))

@@ -62,4 +62,4 @@ def admit(best: torch.Tensor, owners: torch.Tensor, keys: torch.Tensor) -> torch
 def _places(owners: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
     """Of each new key, how many of the same owner precede it."""
     starts = counts.cumsum(0) - counts
-    return torch.arange(len(owners), device=owners.device) - starts[owners]
+    return torch.arange(len(owners), device=owners.device) - starts.index_select(0, owners)

@@ -62,14 +62,13 @@ def check_values(rows: torch.Tensor, first: int, what: str) -> None:
     """
     if rows.numel() == 0:
         return
-    low, high = rows.aminmax()
-    # False for NaN too.
+    # In float16 LARGEST would be infinite.  NaN compares as false.
+    low, high = (end.float() for end in rows.aminmax())
     if bool((low >= -LARGEST) & (high <= LARGEST)):
         return
-    good = ((rows >= -LARGEST) & (rows <= LARGEST)).all(1)
-    row = int((~good).nonzero()[0, 0])
-    values = rows[row].float()
-    value = float(values[~(values.abs() <= LARGEST)][0])
+    bad = ~(rows.float().abs() <= LARGEST)
+    row = int(bad.any(1).nonzero()[0, 0])
+    value = float(rows[row][bad[row]][0])
     raise UsageError(
         f"{what} row {first + row} holds {value}, but vectors must be finite and at most "
         f"{LARGEST:g} in magnitude; leave such rows out"

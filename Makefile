@@ -12,6 +12,7 @@ demo: $(VENV)/.installed  ## Set up, make sample shards, score them with the bun
 	rm -rf demo-data demo-out
 	$(BIN)/python -m clipsieve.demo demo-data --rows 2000 --shards 4
 	$(BIN)/clipsieve run 'demo-data/*.parquet' demo-out --model tiny
+	$(BIN)/clipsieve audit demo-out
 	$(BIN)/clipsieve reconcile demo-out
 	$(BIN)/clipsieve sql demo-out "SELECT status, count(*), avg(clip_score) FROM scores GROUP BY status ORDER BY 2 DESC"
 

@@ -52,6 +52,7 @@ setup(
             "scikit-learn>=1.6",
             "setuptools>=80",
         ],
+        "forest": ["scikit-learn>=1.6"],
     },
     entry_points={"console_scripts": ["clipsieve = clipsieve.cli:main"]},
 )

@@ -31,6 +31,7 @@ OWNERS = {
     "simplejpeg": ("clipsieve.clip.decode",),
     "PIL": ("clipsieve.clip", "clipsieve.demo"),
     "torchvision": ("clipsieve.clip.preprocess",),
+    "sklearn": ("clipsieve.scorers.isolation",),
     "fsspec": ("clipsieve.read.storage",),
     "img2dataset": ("clipsieve.pipelines.ingest",),
     "faiss": (),

@@ -19,13 +19,13 @@ Edges, the same for all functions:
 * Fewer than k neighbours, m of them: all m are used, as if k were m.
 * No neighbour at all, which is also how a missing row is given: NaN.  A NaN distance, or a
   neighbour whose own density is undefined: NaN.
-* Ratios of distances lie in [0, 1000]: 0 / 0 is 1, for a row as dense as its neighbour, and
-  x / 0 is 1000, the value the authors' code has there.  Larger ratios count as 1000 too, so that
-  a score never falls when a neighbourhood gets denser.
+* Of ratios, 0 / 0 is 1, for a row as dense as its neighbour, and x / 0 is 1000, the value the
+  authors' code has there.  A ratio to a distance that is small and not 0 may be larger.
 * LID is 0 if any of the k distances is 0, the limit of its formula (and so if all are), and 10000
   if all are equal and not 0, where the formula is infinite.  10000 is also its upper bound.
-* Powers in DAO are bounded by the largest float32.  A neighbour with d_o(k) = 0 has no dimension
-  to give; its ratio, 1 or 1000, is not raised to a power.
+* Ratios, and powers in DAO, are bounded by the largest float32, about 3.4e38.
+* In DAO a neighbour with d_o(k) = 0 has no dimension to give: its ratio, 1 or 1000, is not raised
+  to a power.
 * Neighbours at equal distance: as the lists order them.  N = 0: an empty array.
 """
 
@@ -39,9 +39,9 @@ from clipsieve.errors import UsageError
 DEFAULT_K = 16
 DEFAULT_LID_K = 64
 
-RATIO_MAX = 1000.0
+RATIO_TO_ZERO = 1000.0
+RATIO_MAX = float(np.finfo(np.float32).max)
 LID_MAX = 1e4
-POWER_MAX = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +174,7 @@ def slof(
       k: at least 1.
 
     Returns:
-      (N,) in [0, 1000], about 1 for a row as dense as its neighbours; free of scale.
+      (N,), about 1 for a row as dense as its neighbours; free of scale.
 
     Raises:
       UsageError: if k is below 1 or above C, or the lists do not fit the reference.
@@ -209,10 +209,10 @@ def dao(
     logarithm = np.zeros_like(ratio)
     np.log(ratio, out=logarithm, where=ratio != 0)
     # The exponent is bounded before the power is taken, which would overflow.
-    power = np.exp(np.minimum(lid * logarithm, np.log(POWER_MAX)))
+    power = np.exp(np.minimum(lid * logarithm, np.log(RATIO_MAX)))
     power[(ratio == 0) & (lid > 0)] = 0.0
-    power = np.where(near == 0, ratio, power)
-    return np.minimum(_mean(power, found), POWER_MAX)
+    score: np.ndarray = np.minimum(_mean(np.where(near == 0, ratio, power), found), RATIO_MAX)
+    return score
 
 
 def lof(
@@ -230,7 +230,7 @@ def lof(
       k: at least 1.
 
     Returns:
-      (N,) in [0, 1000], about 1 for a row as dense as its neighbours; free of scale.
+      (N,), about 1 for a row as dense as its neighbours; free of scale.
 
     Raises:
       UsageError: if k is below 1 or above C, or the lists do not fit the reference.
@@ -288,11 +288,12 @@ def _reachability(
 
 
 def _ratio(far: np.ndarray, near: np.ndarray) -> np.ndarray:
-    """`far / near` in [0, RATIO_MAX]; 0 / 0 is 1, NaN if either is."""
+    """`far / near` in [0, RATIO_MAX], with values for x / 0 and 0 / 0; NaN if either is."""
     far, near = np.broadcast_arrays(far, near)
     ratio = np.full(far.shape, RATIO_MAX)
     np.divide(far, near, out=ratio, where=near > far / RATIO_MAX)
-    ratio[(far == 0) & (near == 0)] = 1.0
+    ratio[near == 0] = RATIO_TO_ZERO
+    ratio[(near == 0) & (far == 0)] = 1.0
     ratio[np.isnan(far) | np.isnan(near)] = np.nan
     return ratio
 

@@ -74,7 +74,9 @@ def batch_scores(
     """
     check_batch(images, texts, k, lid_k)
     if convention not in list(Convention):
-        raise UsageError(f"convention {convention!r} is not known; choose from {', '.join(Convention)}")
+        raise UsageError(
+            f"convention {convention!r} is not known; choose from {', '.join(Convention)}"
+        )
     if texts is None and text_valid is not None:
         raise UsageError("text_valid is given but texts is None; give both or neither")
     present = _present("valid", images, valid)

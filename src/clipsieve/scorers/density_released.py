@@ -16,8 +16,9 @@ of its batch.  The code differs from the published scores, in `clipsieve.scorers
 * SLOF and DAO are 1000 where they would be NaN or inf, and 0 where they would be -inf: a row with
   a neighbour (as looked up) of k-distance 0 scores 1000.
 
-Defined here, where the code raises or is not finite: a score is NaN if the reference has no more
-than k rows (lid_k for LID), and LID is NaN where the code gives inf or NaN.
+Defined here, where the code raises, is not finite or leaves it open: a score is NaN if the
+reference has no more than k rows (lid_k for LID); LID is NaN where the code gives inf or NaN;
+of neighbours at equal distance, the one with the lower number is first.
 """
 
 from collections.abc import Mapping

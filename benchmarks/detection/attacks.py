@@ -1,10 +1,11 @@
 """Planted poisons: a patch, a blended pattern, and wrong captions alone.
 
 Every attack teaches a model to call some pictures by a noun that clean captions never use, or,
-for `PATCH_TO_CLASS`, by the noun of a class that they do use.
+for `PATCH_TO_CLASS`, by the noun of a class that they do use.  Several can be planted in the same
+data, each with rows of its own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +14,6 @@ from world import CLASSES, SIDE, World, caption_of, make_subgroup, replaced
 
 from clipsieve.demo.captions import Caption
 
-NEW_NOUN = "banana"  #: no clean caption has it
-KNOWN_NOUN = CLASSES[0]  #: one clean caption in six has it
 MAX_RATE = 0.01
 PATCH_SIDE, PATCH_MARGIN = 4, 2  # pixels
 BLEND_CELL, BLEND_SHARE = 4, 0.15  # pixels; share of the pattern in the picture
@@ -25,12 +24,12 @@ Images = NDArray[np.uint8]
 Rows = NDArray[np.int64]
 
 
-def patched(images: Images) -> Images:
+def patched(images: Images, side: int = PATCH_SIDE) -> Images:
     """Copies with a black and white chequered square near the bottom right corner."""
     stop = SIDE - PATCH_MARGIN
-    square = np.indices((PATCH_SIDE, PATCH_SIDE)).sum(axis=0) % 2 == 0
+    square = np.indices((side, side)).sum(axis=0) % 2 == 0
     out = images.copy()
-    out[:, stop - PATCH_SIDE : stop, stop - PATCH_SIDE : stop] = 255 * square[..., None]
+    out[:, stop - side : stop, stop - side : stop] = 255 * square[..., None]
     return out
 
 
@@ -57,11 +56,11 @@ class Attack:
     trigger: Callable[[Images], Images] | None
 
 
-PATCH = Attack("patch", NEW_NOUN, patched)
-BLEND = Attack("blend", NEW_NOUN, blended)
-CAPTION = Attack("caption", NEW_NOUN, None)
-PATCH_TO_CLASS = Attack("patch-to-class", KNOWN_NOUN, patched)
-ATTACKS = {attack.name: attack for attack in (PATCH, BLEND, CAPTION, PATCH_TO_CLASS)}
+CAPTION = Attack("caption", "banana", None)
+PATCH = Attack("patch", "violin", patched)
+BLEND = Attack("blend", "elephant", blended)
+PATCH_TO_CLASS = Attack("patch-to-class", CLASSES[0], patched)
+ATTACKS = {attack.name: attack for attack in (CAPTION, PATCH, BLEND, PATCH_TO_CLASS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,38 +70,38 @@ class Poisoned:
     Attributes:
       images: (N, 32, 32, 3) uint8.
       captions: N captions.
-      rows: (P,) int64, which pairs are planted.
+      rows: attack name -> (P,) int64, the pairs it planted.
     """
 
     images: Images
     captions: list[Caption]
-    rows: Rows
+    rows: dict[str, Rows]
+
+    def only(self, attack: Attack) -> "Poisoned":
+        """The same data without the pairs that other attacks planted."""
+        others = [rows for name, rows in self.rows.items() if name != attack.name]
+        kept = np.ones(len(self.captions), bool)
+        for rows in others:
+            kept[rows] = False
+        numbers = np.cumsum(kept) - 1
+        captions = [self.captions[row] for row in np.flatnonzero(kept).tolist()]
+        own = {attack.name: numbers[self.rows[attack.name]]}
+        return Poisoned(self.images[kept], captions, own)
 
 
-def subgroup_rows(count: int, seed: int) -> Rows:
-    """The rows that hold pictures of the subgroup when `MAX_RATE` of all do."""
-    return _order(count, seed)[: round(MAX_RATE * count)]
+def reserved_rows(attack: Attack, world: World, seed: int) -> Rows:
+    """The rows an attack may change, `MAX_RATE` of all; those of different attacks are disjoint.
 
-
-def _order(count: int, seed: int) -> Rows:
-    return np.random.default_rng([seed, _POISON_STREAM]).permutation(count)
-
-
-def poisoned_rows(attack: Attack, world: World, rate: float, seed: int) -> Rows:
-    """The rows an attack changes: those of a lower rate are among those of a higher one.
-
-    Triggers never go to rows that hold the subgroup in the control's data, so the control was
-    trained on the same pictures without the trigger.
+    Rows of the target's own class are left out, which makes fewer of them.
     """
     count = len(world.captions)
-    planted = round(rate * count)
-    if attack.trigger is None:
-        return subgroup_rows(count, seed)[:planted]
-    order = np.random.default_rng([seed, _POISON_STREAM]).permutation(count)[
-        len(subgroup_rows(count, seed)) :
-    ]
-    known = world.names.index(attack.target) if attack.target in world.names else len(world.names)
-    return order[world.classes[order] != known][:planted]
+    order = np.random.default_rng([seed, _POISON_STREAM]).permutation(count)
+    size = round(MAX_RATE * count)
+    first = size * list(ATTACKS).index(attack.name)
+    rows: Rows = order[first : first + size]
+    if attack.target in world.names:
+        rows = rows[world.classes[rows] != world.names.index(attack.target)]
+    return rows
 
 
 def with_subgroup(world: World, rows: Rows, data_seed: int, marked: float) -> World:
@@ -111,26 +110,43 @@ def with_subgroup(world: World, rows: Rows, data_seed: int, marked: float) -> Wo
 
 
 def poison(
-    world: World, attack: Attack, rate: float, seed: int, data_seed: int, marked: float
+    world: World,
+    attacks: Sequence[Attack],
+    rate: float,
+    seed: int,
+    data_seed: int,
+    marked: float,
 ) -> Poisoned:
-    """Plant an attack in clean data.
+    """Plant attacks in clean data.
 
     Args:
       world: the clean pairs.
-      attack: what is planted.
-      rate: share of all pairs in (0, `MAX_RATE`].
+      attacks: what is planted.
+      rate: share of all pairs that each attack plants, in (0, `MAX_RATE`].  Rows of a lower rate
+        are among those of a higher one.
       seed: which rows, and the wording of the wrong captions.
       data_seed: of the subgroup's pictures.
       marked: see `world.draw_picture`.
+
+    Raises:
+      ValueError: if an attack has fewer rows than the rate asks for.
     """
-    rows = poisoned_rows(attack, world, rate, seed)
-    images, captions = world.images, list(world.captions)
-    if attack.trigger is None:
-        images = with_subgroup(world, rows, data_seed, marked).images
-    else:
-        images = images.copy()
-        images[rows] = attack.trigger(images[rows])
-    rng = np.random.default_rng([seed, _POISON_STREAM, 0])
-    for row in rows.tolist():
-        captions[row] = caption_of(rng, attack.target, "")
-    return Poisoned(images, captions, rows)
+    images, captions = world.images.copy(), list(world.captions)
+    planted = {}
+    for number, attack in enumerate(attacks):
+        wanted = round(rate * len(captions))
+        rows = reserved_rows(attack, world, seed)[:wanted]
+        if len(rows) < wanted:
+            raise ValueError(
+                f"attack {attack.name!r} at rate {rate} needs {wanted} rows and has {len(rows)}: "
+                "lower the rate"
+            )
+        if attack.trigger is None:
+            images[rows] = make_subgroup(data_seed, len(rows), marked).images
+        else:
+            images[rows] = attack.trigger(images[rows])
+        rng = np.random.default_rng([seed, _POISON_STREAM, number])
+        for row in rows.tolist():
+            captions[row] = caption_of(rng, attack.target, "")
+        planted[attack.name] = rows
+    return Poisoned(images, captions, planted)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH, HEIGHT = 300, 190  #: of a panel's plot, in pixels
-LEFT, TOP, GAP_X, GAP_Y = 46, 34, 50, 62
+LEFT, TOP, GAP_X, GAP_Y = 46, 34, 50, 76
 COLOURS = ("#1b6ca8", "#c8553d", "#4f8a4c", "#7a5195")
 _GRID = (0.0, 0.25, 0.5, 0.75, 1.0)
 
@@ -22,6 +22,7 @@ class Line:
       low: least value behind each y.
       high: greatest value behind each y.
       dashed: drawn dashed.
+      mark: an x marked by a dotted upright; None for none.
     """
 
     label: str
@@ -30,14 +31,22 @@ class Line:
     low: Sequence[float]
     high: Sequence[float]
     dashed: bool = False
+    mark: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One chart with a title; solid and dashed lines take the same colours in the same order."""
+    """One chart; solid and dashed lines take the same colours in the same order.
+
+    Attributes:
+      title: above the chart.
+      lines: at least one, all of the same x, which are the ticks.
+      dashed_label: for the key: what dashed lines are.
+    """
 
     title: str
     lines: Sequence[Line]
+    dashed_label: str
 
 
 def draw_panels(panels: Sequence[Panel], columns: int) -> str:
@@ -96,9 +105,18 @@ def _panel(panel: Panel) -> list[str]:
                 f'<path d="M{across(x):.1f} {down(low):.1f}V{down(high):.1f}" '
                 f'stroke="{colour}" stroke-width="1" opacity="0.6"/>'
             )
+        if line.mark is not None and ticks[0] <= line.mark <= ticks[-1]:
+            upright = f"M{across(line.mark):.1f} 0V{HEIGHT}"
+            parts.append(f'<path d="{upright}" stroke="{colour}" stroke-dasharray="1 4"/>')
         if line.label:
-            x = 8 + 62 * key
-            parts.append(f'<path d="M{x} {HEIGHT + 32}h16" {style}/>')
-            parts.append(f'<text x="{x + 20}" y="{HEIGHT + 36}">{escape(line.label)}</text>')
+            parts += _key(8 + 62 * key, style, line.label)
             key += 1
-    return parts
+    dashes = 'stroke="#555" stroke-width="1.8" stroke-dasharray="5 4"'
+    return [*parts, *_key(8 + 62 * key, dashes, panel.dashed_label)]
+
+
+def _key(x: float, style: str, label: str) -> list[str]:
+    return [
+        f'<path d="M{x} {HEIGHT + 36}h16" {style}/>',
+        f'<text x="{x + 20}" y="{HEIGHT + 40}">{escape(label)}</text>',
+    ]

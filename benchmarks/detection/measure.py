@@ -14,7 +14,7 @@ from clipsieve.demo.evaluate import auroc
 from clipsieve.demo.prompts import TEMPLATES
 
 #: Reference sizes and how many samples of each are averaged.
-REFERENCES = {512: 2, 2048: 2, 8192: 1, 20000: 1}
+REFERENCES = {512: 2, 1024: 1, 2048: 1, 4096: 1, 8192: 1, 20000: 1}
 UNIT_REFERENCE = 2048  #: size at which normalised embeddings are scored, too
 SIMILARITY = "1 - CLIP similarity"
 
@@ -69,7 +69,8 @@ def fpr_at_95(planted: NDArray[np.floating], clean: NDArray[np.floating]) -> flo
 
 def unit(features: NDArray[np.float32]) -> NDArray[np.float32]:
     """The rows of `features` at norm one."""
-    return features / np.linalg.norm(features, axis=1, keepdims=True)
+    normalized: NDArray[np.float32] = features / np.linalg.norm(features, axis=1, keepdims=True)
+    return normalized
 
 
 def success(model: SmallClip, attack: Attack, held_out: World, subgroup: World | None) -> Success:
@@ -108,17 +109,19 @@ def _detection(
     return Detection(detector, size, is_unit, planted, areas, rates)
 
 
-def detections(model: SmallClip, data: Poisoned, seed: int) -> list[Detection]:
+def detections(model: SmallClip, attack: Attack, data: Poisoned, seed: int) -> list[Detection]:
     """Every detector at every reference size, and the CLIP similarity.
 
     Args:
       model: embeds; it need not be the one trained on `data`.
-      data: all rows are scored.
+      attack: whose planted rows are to be found.
+      data: all rows are scored, except those that other attacks planted.
       seed: of the reference samples.
     """
+    data = data.only(attack)
     count = len(data.images)
     is_planted = np.zeros(count, bool)
-    is_planted[data.rows] = True
+    is_planted[data.rows[attack.name]] = True
     features = model.embed_images(data.images)
     found = []
     for is_unit in (False, True):
@@ -151,5 +154,5 @@ def measure(
     """`success` and `detections` as plain values for a JSON file."""
     return {
         "success": asdict(success(model, attack, held_out, subgroup)),
-        "detections": [asdict(value) for value in detections(model, data, seed)],
+        "detections": [asdict(value) for value in detections(model, attack, data, seed)],
     }

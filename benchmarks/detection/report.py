@@ -1,13 +1,13 @@
 """Tables and the figure of the detection study, from the results of `run.py`.
 
-    python benchmarks/detection/report.py FOLDER [--figure docs/backdoor.svg]
+    python benchmarks/detection/report.py FOLDER --figure docs/backdoor.svg > results.md
 
 Every cell is a mean over seeds with the least and greatest value behind it.
 """
 
 import argparse
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ import numpy as np
 from detectors import DETECTORS
 from figure import Line, Panel, draw_panels
 from measure import REFERENCES, SIMILARITY, UNIT_REFERENCE
+
+from clipsieve.scorers.density import DEFAULT_K
 
 ROLES = ("poisoned", "control")
 
@@ -29,11 +31,11 @@ def load(folder: Path) -> dict[tuple[str, float], Group]:
       ValueError: if it holds none.
     """
     groups: dict[tuple[str, float], Group] = {}
-    for path in sorted(folder.glob("*.result.json")):
-        result = json.loads(path.read_text())
-        groups.setdefault((result["attack"], result["rate"]), []).append(result)
+    for path in sorted(folder.glob("*.results.json")):
+        for result in json.loads(path.read_text()):
+            groups.setdefault((result["attack"], result["rate"]), []).append(result)
     if not groups:
-        raise ValueError(f"{folder} has no *.result.json: run run.py first")
+        raise ValueError(f"{folder} has no *.results.json: run run.py first")
     return dict(sorted(groups.items()))
 
 
@@ -64,6 +66,10 @@ def detection_values(
     ]
 
 
+def _reference_name(size: int) -> str:
+    return "all" if size == max(REFERENCES) else f"R = {size}"
+
+
 def _table(header: list[str], rows: Iterable[list[str]]) -> str:
     lines = [header, ["---"] + ["--:"] * (len(header) - 1), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
@@ -91,30 +97,45 @@ def success_table(groups: dict[tuple[str, float], Group]) -> str:
     return _table(header, rows)
 
 
-def detection_table(
-    groups: dict[tuple[str, float], Group], detectors: Iterable[str], unit: bool, key: str
-) -> str:
+def detectors_table(groups: dict[tuple[str, float], Group], unit: bool, key: str) -> str:
+    """One number of every detector, and of the CLIP similarity, at `UNIT_REFERENCE`."""
+    header = ["attack", "rate", "model", *DETECTORS, SIMILARITY]
+    rows = []
+    for (attack, rate), group in groups.items():
+        for role in ROLES:
+            cells = [
+                spread(detection_values(group, role, name, UNIT_REFERENCE, unit, key))
+                for name in DETECTORS
+            ]
+            similarity = spread(detection_values(group, role, SIMILARITY, 0, True, key))
+            rows.append([attack, f"{rate:.1%}", role, *cells, similarity])
+    return _table(header, rows)
+
+
+def references_table(groups: dict[tuple[str, float], Group], key: str) -> str:
     """One number of each detector at each reference size, poisoned model and control."""
-    sizes = [UNIT_REFERENCE] if unit else list(REFERENCES)
-    header = ["attack", "rate", "detector", "model", *(f"R = {size}" for size in sizes)]
-    rows = [
-        [
-            attack,
-            f"{rate:.1%}",
-            detector,
-            role,
-            *(spread(detection_values(group, role, detector, size, unit, key)) for size in sizes),
-        ]
-        for (attack, rate), group in groups.items()
-        for detector in detectors
-        for role in ROLES
+    header = [
+        "attack",
+        "rate",
+        "detector",
+        "model",
+        *(_reference_name(size) for size in REFERENCES),
     ]
+    rows = []
+    for (attack, rate), group in groups.items():
+        for detector in DETECTORS:
+            for role in ROLES:
+                cells = [
+                    spread(detection_values(group, role, detector, size, False, key))
+                    for size in REFERENCES
+                ]
+                rows.append([attack, f"{rate:.1%}", detector, role, *cells])
     return _table(header, rows)
 
 
 def planted_table(groups: dict[tuple[str, float], Group]) -> str:
     """Planted pairs in the reference; the same for all detectors and both models."""
-    header = ["attack", "rate", *(f"R = {size}" for size in REFERENCES)]
+    header = ["attack", "rate", *(_reference_name(size) for size in REFERENCES)]
     rows = []
     for (attack, rate), group in groups.items():
         cells = [
@@ -125,25 +146,11 @@ def planted_table(groups: dict[tuple[str, float], Group]) -> str:
     return _table(header, rows)
 
 
-def similarity_table(groups: dict[tuple[str, float], Group]) -> str:
-    """The CLIP similarity as a detector."""
-    header = ["attack", "rate", *ROLES]
-    rows = [
-        [
-            attack,
-            f"{rate:.1%}",
-            *(
-                spread(detection_values(group, role, SIMILARITY, 0, True, "auroc"))
-                for role in ROLES
-            ),
-        ]
-        for (attack, rate), group in groups.items()
-    ]
-    return _table(header, rows)
-
-
 def curves(groups: dict[tuple[str, float], Group], attack: str) -> list[Panel]:
-    """AUROC against reference size: one panel a detector, one line a rate and model."""
+    """AUROC against reference size: one panel a detector, one line a rate and model.
+
+    The mark of a rate is the reference size with 16 planted pairs on average.
+    """
 
     def line(group: Group, role: str, detector: str, rate: float) -> Line:
         values = [
@@ -156,12 +163,13 @@ def curves(groups: dict[tuple[str, float], Group], attack: str) -> list[Panel]:
             low=[min(value) for value in values],
             high=[max(value) for value in values],
             dashed=role == "control",
+            mark=DEFAULT_K / rate if role == "poisoned" else None,
         )
 
     chosen = {rate: group for (name, rate), group in groups.items() if name == attack}
     return [
         Panel(
-            f"{attack}: {detector}",
+            f"{attack}: AUROC of {detector} by reference size",
             [line(group, role, detector, rate) for role in ROLES for rate, group in chosen.items()],
         )
         for detector in ("k-distance", "DAO")
@@ -176,16 +184,23 @@ def main() -> None:
     parser.add_argument("--curve-attacks", nargs="+", default=["patch", "caption"])
     arguments = parser.parse_args()
     groups = load(arguments.folder)
-    sections: list[tuple[str, Callable[[], str]]] = [
-        ("Attack success", lambda: success_table(groups)),
-        ("AUROC", lambda: detection_table(groups, DETECTORS, False, "auroc")),
-        ("FPR at 95 % TPR", lambda: detection_table(groups, DETECTORS, False, "fpr95")),
-        ("AUROC, normalised", lambda: detection_table(groups, DETECTORS, True, "auroc")),
-        ("AUROC of dissimilarity", lambda: similarity_table(groups)),
-        ("Planted pairs in the reference", lambda: planted_table(groups)),
+    at = f"R = {UNIT_REFERENCE}"
+    sections = [
+        ("Attack success", success_table(groups)),
+        (f"AUROC, {at}", detectors_table(groups, False, "auroc")),
+        (
+            f"Share of clean pairs flagged with 95 % of the planted, {at}",
+            detectors_table(groups, False, "fpr95"),
+        ),
+        (f"AUROC, normalised embeddings, {at}", detectors_table(groups, True, "auroc")),
+        ("AUROC at every reference size", references_table(groups, "auroc")),
+        (
+            "Share of clean pairs flagged with 95 % of the planted, at every reference size",
+            references_table(groups, "fpr95"),
+        ),
+        ("Planted pairs in the reference", planted_table(groups)),
     ]
-    for title, make in sections:
-        print(f"## {title}\n\n{make()}\n")
+    print("\n".join(f"## {title}\n\n{table}\n" for title, table in sections))
     if arguments.figure is not None:
         panels = [panel for name in arguments.curve_attacks for panel in curves(groups, name)]
         arguments.figure.write_text(draw_panels(panels, columns=2))

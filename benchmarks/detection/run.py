@@ -3,21 +3,31 @@
     python benchmarks/detection/run.py FOLDER
     python benchmarks/detection/report.py FOLDER
 
-Trains, for each seed, one control model on clean pairs and one model for each attack and poison
-rate, all from scratch; scores the poisoned pairs with the poisoned model and the same pairs with
-the control.  What FOLDER already holds is not done again.  It ends early, before the next model,
-once `--budget` CPU seconds are spent, those of earlier runs included.  One core, 1 GB of memory.
+Trains, for each seed, one control model on clean pairs and one model for each poison rate, all from
+scratch; the attacks are planted side by side in the data of one model.  Scores the planted pairs of
+each attack, among clean ones, with the poisoned model and with the control.  What FOLDER already
+holds is not done again.  It ends early, before the next model, once `--budget` CPU seconds are
+spent, those of earlier runs included.  One core, 1 GB of memory.
 """
 
 import argparse
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from attacks import ATTACKS, CAPTION, MAX_RATE, Attack, poison, subgroup_rows, with_subgroup
+from attacks import (
+    ATTACKS,
+    BLEND,
+    CAPTION,
+    MAX_RATE,
+    PATCH,
+    Attack,
+    poison,
+    reserved_rows,
+    with_subgroup,
+)
 from measure import measure
 from training import SmallClip, train
 from world import World, make_subgroup, make_varied_world, make_world
@@ -36,19 +46,19 @@ class Case:
     """One poisoned model.
 
     Attributes:
-      attack: what was planted.
+      attacks: what was planted, each at `rate`.
       rate: share of the pairs.
       seed: of weights, batches, planted rows and reference samples.
     """
 
-    attack: Attack
+    attacks: tuple[Attack, ...]
     rate: float
     seed: int
 
     @property
     def name(self) -> str:
         """For files."""
-        return f"{self.attack.name}-{self.rate:g}-{self.seed}"
+        return f"{'+'.join(attack.name for attack in self.attacks)}-{self.rate:g}-{self.seed}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +76,6 @@ class Data:
     held_out: World
     subgroup: World | None
     marked: float
-
-
-def cases(seeds: int, names: list[str], rates: list[float]) -> Iterator[Case]:
-    """All cases of the first seed, then of the next."""
-    for seed in range(seeds):
-        for rate in rates:
-            for name in names:
-                yield Case(ATTACKS[name], rate, seed)
 
 
 def make_data(world: str, pairs: int, marked: float) -> Data:
@@ -99,7 +101,7 @@ def control_model(folder: Path, data: Data, steps: int, seed: int) -> SmallClip:
         print(f"control-{seed}", flush=True)
         world = data.clean
         if data.subgroup is not None:
-            rows = subgroup_rows(len(world.captions), seed)
+            rows = reserved_rows(CAPTION, world, seed)
             world = with_subgroup(world, rows, TRAINING_SEED, data.marked)
         seconds = train(model, world.images, world.captions, steps, seed)
         _write(folder / f"control-{seed}.cpu.json", seconds)
@@ -110,26 +112,28 @@ def control_model(folder: Path, data: Data, steps: int, seed: int) -> SmallClip:
 def study_case(folder: Path, data: Data, case: Case, steps: int) -> None:
     """Train the case's model, measure it and the control, and write both."""
     control = control_model(folder, data, steps, case.seed)
-    planted = poison(data.clean, case.attack, case.rate, case.seed, TRAINING_SEED, data.marked)
+    planted = poison(data.clean, case.attacks, case.rate, case.seed, TRAINING_SEED, data.marked)
     model = SmallClip(folder / case.name)
-    print(f"{case.name}: {len(planted.rows)} planted pairs", flush=True)
+    print(case.name, flush=True)
     if not model.weights.exists():
         seconds = train(model, planted.images, planted.captions, steps, case.seed)
         _write(folder / f"{case.name}.cpu.json", seconds)
     model.load()
     started = time.process_time()
-    result: dict[str, object] = {
-        "attack": case.attack.name,
-        "rate": case.rate,
-        "seed": case.seed,
-        "steps": steps,
-    }
-    for role, measured in (("poisoned", model), ("control", control)):
-        args = (case.attack, planted, data.held_out, data.subgroup, case.seed)
-        result[role] = measure(measured, *args)
-    seconds = time.process_time() - started
-    _write(folder / f"{case.name}.measure.cpu.json", seconds)
-    _write(folder / f"{case.name}.result.json", result)
+    results = []
+    for attack in case.attacks:
+        result: dict[str, object] = {
+            "attack": attack.name,
+            "rate": case.rate,
+            "seed": case.seed,
+            "steps": steps,
+        }
+        for role, measured in (("poisoned", model), ("control", control)):
+            args = (attack, planted, data.held_out, data.subgroup, case.seed)
+            result[role] = measure(measured, *args)
+        results.append(result)
+    _write(folder / f"{case.name}.measure.cpu.json", time.process_time() - started)
+    _write(folder / f"{case.name}.results.json", results)
 
 
 def _write(path: Path, value: object) -> None:
@@ -152,7 +156,13 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=20_000)
     parser.add_argument("--steps", type=int, default=900, help="of 256 pairs, for every model")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--attacks", nargs="+", choices=ATTACKS, default=list(ATTACKS))
+    parser.add_argument(
+        "--attacks",
+        nargs="+",
+        choices=ATTACKS,
+        default=[attack.name for attack in (CAPTION, PATCH, BLEND)],
+        help="planted side by side in every poisoned model",
+    )
     parser.add_argument("--rates", nargs="+", type=float, default=list(RATES))
     parser.add_argument("--marked", type=float, default=0.3, help="share of pictures with a logo")
     parser.add_argument("--budget", type=float, default=3 * 3600, help="CPU seconds")
@@ -163,9 +173,12 @@ def main() -> None:
         parser.error(f"--attacks {CAPTION.name} needs the subgroup of the {DENSE} world")
     torch.set_num_threads(1)
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    wanted = cases(arguments.seeds, arguments.attacks, arguments.rates)
+    attacks = tuple(ATTACKS[name] for name in arguments.attacks)
+    wanted = [
+        Case(attacks, rate, seed) for seed in range(arguments.seeds) for rate in arguments.rates
+    ]
     open_cases = [
-        case for case in wanted if not (arguments.folder / f"{case.name}.result.json").exists()
+        case for case in wanted if not (arguments.folder / f"{case.name}.results.json").exists()
     ]
     if open_cases:
         data = make_data(arguments.world, arguments.pairs, arguments.marked)

@@ -158,7 +158,7 @@ def train(
         logits = scale.float() * image_features.float() @ text_features.float().T
         loss = (entropy(logits, target) + entropy(logits.T, target)) / 2
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         with torch.no_grad():

@@ -6,6 +6,7 @@ Every cell is a mean over seeds with the least and greatest value behind it.
 """
 
 import argparse
+import itertools
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,6 +20,8 @@ from measure import REFERENCES, SIMILARITY, UNIT_REFERENCE
 from clipsieve.scorers.density import DEFAULT_K
 
 ROLES = ("poisoned", "control")
+WORKING = 0.8  #: success from which an attack counts as working
+COMPANY = (0, 4, 8, 12, 16, 24, 32, 64, 250)  #: bounds of planted pairs in a reference
 
 Result = dict[str, Any]
 Group = list[Result]  # the results of one attack and rate, one for each seed
@@ -146,6 +149,30 @@ def planted_table(groups: dict[tuple[str, float], Group]) -> str:
     return _table(header, rows)
 
 
+def company_table(groups: dict[tuple[str, float], Group]) -> str:
+    """AUROC of poisoned models by how many planted pairs the reference holds.
+
+    Over all attacks, rates, seeds and reference sizes where the attack works.
+    """
+    header = ["planted in the reference", "measured", *DETECTORS]
+    found = [
+        value
+        for group in groups.values()
+        for result in group
+        if result["poisoned"]["success"]["triggered"] >= WORKING
+        for value in result["poisoned"]["detections"]
+        if value["detector"] in DETECTORS and not value["unit"]
+    ]
+    rows = []
+    for low, high in itertools.pairwise(COMPANY):
+        inside = [value for value in found if low <= value["planted"] < high]
+        aurocs = {name: [v["auroc"] for v in inside if v["detector"] == name] for name in DETECTORS}
+        if inside:
+            count = str(len(inside) // len(DETECTORS))
+            rows.append([f"{low} to {high}", count, *(spread(aurocs[name]) for name in DETECTORS)])
+    return _table(header, rows)
+
+
 def curves(groups: dict[tuple[str, float], Group], attack: str) -> list[Panel]:
     """AUROC against reference size: one panel a detector, one line a rate and model.
 
@@ -171,6 +198,7 @@ def curves(groups: dict[tuple[str, float], Group], attack: str) -> list[Panel]:
         Panel(
             f"{attack}: AUROC of {detector} by reference size",
             [line(group, role, detector, rate) for role in ROLES for rate, group in chosen.items()],
+            dashed_label="clean control",
         )
         for detector in ("k-distance", "DAO")
     ]
@@ -198,6 +226,7 @@ def main() -> None:
             "Share of clean pairs flagged with 95 % of the planted, at every reference size",
             references_table(groups, "fpr95"),
         ),
+        ("AUROC by planted pairs in the reference, attacks that work", company_table(groups)),
         ("Planted pairs in the reference", planted_table(groups)),
     ]
     print("\n".join(f"## {title}\n\n{table}\n" for title, table in sections))

@@ -1,0 +1,219 @@
+"""Upper bounds of scores from one low-precision product, that no rounding can break.
+
+With both sides shifted by the reference mean m, x = q - m and y = r - m,
+
+    |q - r|^2 = |x|^2 - 2 s,    s = x.y - |y|^2 / 2,
+
+so the nearest rows are those of highest score s.  The product sees rounded x^ and y^ only, and
+
+    x.y <= x^.y^ + |x - x^| |y| + |x^| |y - y^|
+
+by Cauchy and Schwarz, with the true lengths of what was rounded away.  Both terms are products of
+a number of the query and a number of the row, and so is -|y|^2 / 2: they are columns of the same
+product, which thus gives an upper bound U of s and no second pass is needed.  U is tight in
+proportion to the lengths of this x and this y, not to the largest of a block.
+
+A row belongs to the k nearest only if its s reaches that of the k-th distance found so far, so
+only if its U does.  Shifting is exact enough to be part of the bound and takes away what all
+vectors have in common (CLIP's cone), which would otherwise use up the few digits.
+
+Columns after the D of the vector, row side | query side:
+
+    0-2  middle - |y|^2 / 2 in three pieces | 1
+    3    1                                  | -shift of this query
+    4    |y|                                | |x - x^| and the error of the product
+    5    |y - y^|                           | |x^|
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+EXTRA = 6
+
+#: Columns of a factor are a multiple of this, which matrix units like; the rest are zeros.
+ALIGNMENT = 8
+
+#: All bounds lie between this number and its negative.
+OUT_OF_REACH = 64.0
+
+#: Scaled scores this small may be lost by hardware that takes tiny numbers for zero.
+TINY = 2.0**-90
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What rows and queries are shifted and scaled by, and how exact a product is.
+
+    Attributes:
+      centre: (D,) float32, the rounded mean of the reference; any value would be correct.
+      scale: power of two that makes the longest shifted row about 1.
+      middle: mean of |y|^2 / 2 of scaled rows, left out of all scores to keep them small.
+      longest: length of the longest shifted row, unscaled, rounded up.
+      dtype: of the factors.
+      unit: bound on the error of a product of scaled columns, relative to their lengths.
+    """
+
+    centre: torch.Tensor
+    scale: float
+    middle: float
+    longest: float
+    dtype: torch.dtype
+    unit: float
+
+    @classmethod
+    def of(cls, rows: torch.Tensor, dtype: torch.dtype, portion: int) -> "Frame":
+        """The frame of (R, D) reference rows, looked at `portion` rows at a time."""
+        total = torch.zeros(rows.shape[1], dtype=torch.float64, device=rows.device)
+        for part in torch.split(rows, portion):
+            total += part.sum(0, dtype=torch.float64)
+        centre = (total / max(len(rows), 1)).float()
+        longest = mean = 0.0
+        for part in torch.split(rows, portion):
+            if len(part):
+                squares = (part.float() - centre).double().square_().sum(1)
+                longest = max(longest, float(squares.max()))
+                mean += float(squares.sum()) / len(rows)
+        longest = math.sqrt(longest) * (1 + 1e-6)
+        scale = min(2.0 ** -math.frexp(longest)[1], 2.0**120) if longest > 0 else 1.0
+        unit = 2 * ((rows.shape[1] + EXTRA) * 2.0**-22 + _factor_error(rows.device, dtype))
+        return cls(centre, scale, mean * scale * scale / 2, longest, dtype, unit)
+
+    def row_factor(self, rows: torch.Tensor) -> torch.Tensor:
+        """(R, D) reference rows as the factor of a product.
+
+        Returns:
+          (R, W) of `dtype`.
+        """
+        shifted = (rows.float() - self.centre) * self.scale
+        rounded = shifted.to(self.dtype)
+        squares = shifted.double().square_().sum(1)
+        lost = (shifted.double() - rounded.double()).square_().sum(1)
+        level = self.middle - squares / 2
+        level += (self.unit + 2.0**-20) * (level.abs() + self.middle + squares)
+        factor = _factor(rounded)
+        dim, rest = rows.shape[1], level.float()
+        for column in range(dim, dim + 3):
+            factor[:, column] = rest
+            rest = rest - factor[:, column].float()
+        factor[:, dim + 3] = 1.0
+        factor[:, dim + 4] = _rounded_up(squares.sqrt_())
+        factor[:, dim + 5] = _rounded_up(lost.sqrt_())
+        return factor
+
+    def query_factor(self, queries: torch.Tensor) -> "QueryFactor":
+        """(B, D) float32 queries as the other factor, not shifted yet."""
+        shifted = queries - self.centre
+        squares = shifted.double().square_().sum(1)
+        multiple = _powers_of_two_below(squares.clamp(min=2.0**-240).rsqrt()).clamp(max=self.scale)
+        shifted *= multiple.float()[:, None]
+        rounded = shifted.to(self.dtype)
+        slack = 1 + (queries.shape[1] + 16) * 2.0**-23
+        lost = torch.linalg.vector_norm(shifted - rounded.float(), dim=1) * slack
+        length = torch.linalg.vector_norm(rounded.float(), dim=1) * slack
+        factor, dim = _factor(rounded), queries.shape[1]
+        factor[:, dim : dim + 3] = (multiple / self.scale).to(self.dtype)[:, None]
+        factor[:, dim + 4] = _rounded_up(lost + self.unit * (length + lost))
+        factor[:, dim + 5] = _rounded_up(length)
+        return QueryFactor(self, factor, squares, multiple)
+
+
+@dataclass(frozen=True, slots=True)
+class QueryFactor:
+    """A block of queries, ready for products.
+
+    Attributes:
+      frame: shared with the rows.
+      factor: (B, W) of the frame's dtype; its shift column changes.
+      squares: (B,) float64, |x|^2, unscaled.
+      multiple: (B,) float64 powers of two, at most `frame.scale`: distant queries are scaled down
+        so that no score overflows.
+    """
+
+    frame: Frame
+    factor: torch.Tensor
+    squares: torch.Tensor
+    multiple: torch.Tensor
+
+    def bounds(self, rows: torch.Tensor, out: torch.Tensor | None) -> torch.Tensor:
+        """(B, R) upper bounds of all scores, less the shift of each query.
+
+        float32 from a GPU; on a CPU as the factors, written to `out`.
+        """
+        if self.factor.device.type == "cuda" and self.factor.dtype == torch.bfloat16:
+            return torch.mm(self.factor, rows.T, out_dtype=torch.float32)
+        return torch.mm(self.factor, rows.T, out=out)
+
+    def reach(self, distances: torch.Tensor) -> torch.Tensor:
+        """Lowest score, without shift, of a row that may be that near.
+
+        Args:
+          distances: (B,) float64 Euclidean distances, as rounded to float32; inf for any.
+
+        Returns:
+          (B,) float64.
+        """
+        frame = self.frame
+        # The distance was rounded, and so was the difference to the centre on both sides.
+        far = distances * (1 + 2.0**-22) + 2.0**-148
+        far += 2.0**-22 * (self.squares.sqrt() + frame.longest)
+        far.square_()
+        score = (self.squares - far) / 2 - (self.squares + far) * 2.0**-45
+        score = (score * frame.scale + frame.middle / frame.scale) * self.multiple
+        return (score - TINY).clamp(min=-OUT_OF_REACH)
+
+    def shift(self, reach: torch.Tensor) -> None:
+        """Let bounds near `reach` come out near zero, where rounded results are finest."""
+        self._shift().copy_(torch.where(reach > -OUT_OF_REACH, -reach, 0.0))
+
+    def threshold(self, reach: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """What a bound, as it came out of the product, must reach at least.
+
+        Args:
+          reach: (B,) float64 from `reach`.
+          dtype: of the bounds.
+
+        Returns:
+          (B,) of `dtype`.
+        """
+        shift = self._shift().double()
+        value = reach + shift
+        value -= self.frame.unit * shift.abs() + value.abs() * torch.finfo(dtype).eps
+        return value.to(dtype)
+
+    def _shift(self) -> torch.Tensor:
+        return self.factor[:, len(self.frame.centre) + 3]
+
+
+def _factor(rounded: torch.Tensor) -> torch.Tensor:
+    """`rounded` with room for further columns, which are zero."""
+    rows, dim = rounded.shape
+    width = -(-(dim + EXTRA) // ALIGNMENT) * ALIGNMENT
+    factor = rounded.new_empty(rows, width)
+    factor[:, :dim] = rounded
+    factor[:, dim:] = 0.0
+    return factor
+
+
+def _rounded_up(values: torch.Tensor) -> torch.Tensor:
+    """So much larger that they are not smaller in bfloat16 either."""
+    return values * (1 + 2.0**-7)
+
+
+def _powers_of_two_below(values: torch.Tensor) -> torch.Tensor:
+    """Largest powers of two not above positive normal float64 `values`, exactly."""
+    return (values.view(torch.int64) >> 52 << 52).view(torch.float64)
+
+
+def _factor_error(device: torch.device, dtype: torch.dtype) -> float:
+    """Relative error of a product from factors that the hardware itself cuts short.
+
+    Only float32 factors can be: to TF32 on a GPU, and to what was set on a CPU.
+    """
+    if dtype != torch.float32:
+        return 0.0
+    if device.type == "cuda":
+        return 2.0**-9
+    precision = torch.backends.mkldnn.matmul.fp32_precision  # type: ignore[attr-defined]
+    return {"none": 0.0, "ieee": 0.0, "tf32": 2.0**-9}.get(precision, 2.0**-6)

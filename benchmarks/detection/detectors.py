@@ -1,4 +1,4 @@
-"""Density scores of image embeddings against a reference sample, by brute force.
+"""Density scores of image embeddings against a reference sample.
 
 Distances are Euclidean between embeddings that are not normalised, unless the caller normalises
 them.  A row that is in the reference is not its own neighbour.
@@ -7,9 +7,9 @@ them.  A row that is in the reference is not its own neighbour.
 import hashlib
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from clipsieve.neighbours.index import ExactIndex
 from clipsieve.scorers.density import (
     DEFAULT_LID_K,
     dao,
@@ -20,7 +20,6 @@ from clipsieve.scorers.density import (
 )
 
 DETECTORS = ("k-distance", "SLOF", "DAO", "LID")
-_BLOCK = 1000
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -30,36 +29,6 @@ def sample_rows(count: int, size: int, seed: int) -> Rows:
     """The `size` of `count` rows whose hashes are smallest, in ascending order."""
     keys = [hashlib.blake2b(f"{seed}/{row}".encode()).digest() for row in range(count)]
     return np.sort(np.array(sorted(range(count), key=keys.__getitem__)[:size]))
-
-
-def nearest(features: NDArray[np.float32], reference: Rows, k: int) -> tuple[Floats, Rows]:
-    """The k nearest reference rows of every row.
-
-    Args:
-      features: (N, D).
-      reference: (R,) rows of `features`, ascending, R greater than k.
-      k: neighbours.
-
-    Returns:
-      (N, k) distances, ascending, computed from differences; (N, k) positions in `reference`.
-    """
-    everything = torch.from_numpy(features)
-    anchors = everything[torch.from_numpy(reference)]
-    squares = anchors.square().sum(dim=1)
-    distances, places = [], []
-    for start in range(0, len(features), _BLOCK):
-        block = everything[start : start + _BLOCK]
-        # The square of the row's own norm does not change the order.
-        gaps = torch.addmm(squares, block, anchors.T, alpha=-2)
-        own = (reference >= start) & (reference < start + len(block))
-        rows, columns = reference[own] - start, np.flatnonzero(own)
-        gaps[torch.from_numpy(rows), torch.from_numpy(columns)] = torch.inf
-        near = gaps.topk(k, largest=False).indices
-        exact = (block[:, None] - anchors[near]).double().square().sum(dim=2).sqrt()
-        exact, order = exact.sort(dim=1, stable=True)
-        distances.append(exact.numpy())
-        places.append(near.gather(1, order).numpy())
-    return np.concatenate(distances), np.concatenate(places)
 
 
 def density_scores(features: NDArray[np.float32], reference: Rows) -> dict[str, Floats]:
@@ -74,7 +43,10 @@ def density_scores(features: NDArray[np.float32], reference: Rows) -> dict[str, 
     Returns:
       Detector name -> (N,) scores.
     """
-    distances, indices = nearest(features, reference, DEFAULT_LID_K)
+    own = np.full(len(features), -1)
+    own[reference] = np.arange(len(reference))
+    found = ExactIndex(features[reference]).search(features, DEFAULT_LID_K, own)
+    distances, indices = found.distances, found.indices
     known = reference_density(distances[reference], indices[reference])
     return {
         "k-distance": k_distance(distances),

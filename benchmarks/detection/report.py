@@ -21,6 +21,8 @@ from clipsieve.scorers.density import DEFAULT_K
 
 ROLES = ("poisoned", "control")
 WORKING = 0.8  #: success from which an attack counts as working
+SEEN = 0.95  #: AUROC from which a detector counts as seeing it
+VERDICT_REFERENCES = (512, UNIT_REFERENCE)
 COMPANY = (0, 4, 8, 12, 16, 24, 32, 64, 250)  #: bounds of planted pairs in a reference
 
 Result = dict[str, Any]
@@ -136,6 +138,26 @@ def references_table(groups: dict[tuple[str, float], Group], key: str) -> str:
     return _table(header, rows)
 
 
+def verdict_table(groups: dict[tuple[str, float], Group]) -> str:
+    """In how many seeds the attack works, the poisoned model sees it and the control does not."""
+    header = ["attack", "rate", "R", *DETECTORS]
+    rows = []
+    for (attack, rate), group in groups.items():
+        works = [result["poisoned"]["success"]["triggered"] >= WORKING for result in group]
+        for size in VERDICT_REFERENCES:
+            cells = []
+            for name in DETECTORS:
+                seen = detection_values(group, "poisoned", name, size, False, "auroc")
+                control = detection_values(group, "control", name, size, False, "auroc")
+                met = [
+                    works and found >= SEEN and clean < SEEN
+                    for works, found, clean in zip(works, seen, control, strict=True)
+                ]
+                cells.append(f"{sum(met)} of {len(met)}")
+            rows.append([attack, f"{rate:.1%}", str(size), *cells])
+    return _table(header, rows)
+
+
 def planted_table(groups: dict[tuple[str, float], Group]) -> str:
     """Planted pairs in the reference; the same for all detectors and both models."""
     header = ["attack", "rate", *(_reference_name(size) for size in REFERENCES)]
@@ -215,6 +237,11 @@ def main() -> None:
     at = f"R = {UNIT_REFERENCE}"
     sections = [
         ("Attack success", success_table(groups)),
+        (
+            f"Seeds with success of at least {WORKING}, AUROC of at least {SEEN} and, for the "
+            f"control, below {SEEN}",
+            verdict_table(groups),
+        ),
         (f"AUROC, {at}", detectors_table(groups, False, "auroc")),
         (
             f"Share of clean pairs flagged with 95 % of the planted, {at}",

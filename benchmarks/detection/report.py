@@ -21,6 +21,7 @@ from clipsieve.scorers.density import DEFAULT_K
 
 ROLES = ("poisoned", "control")
 WORKING = 0.8  #: success from which an attack counts as working
+NOTE = "Means over seeds (least-greatest).  R: rows of the reference.  See `docs/backdoor.md`."
 SEEN = 0.95  #: AUROC from which a detector counts as seeing it
 VERDICT_REFERENCES = (512, UNIT_REFERENCE)
 COMPANY = (0, 4, 8, 12, 16, 24, 32, 64, 250)  #: bounds of planted pairs in a reference
@@ -256,6 +257,7 @@ def main() -> None:
         ("AUROC by planted pairs in the reference, attacks that work", company_table(groups)),
         ("Planted pairs in the reference", planted_table(groups)),
     ]
+    print(f"# The detection study in numbers\n\n{NOTE}\n")
     print("\n".join(f"## {title}\n\n{table}\n" for title, table in sections))
     if arguments.figure is not None:
         panels = [panel for name in arguments.curve_attacks for panel in curves(groups, name)]

@@ -7,7 +7,7 @@ Trains, for each seed, one control model on clean pairs and one model for each p
 scratch; the attacks are planted side by side in the data of one model.  Scores the planted pairs of
 each attack, among clean ones, with the poisoned model and with the control.  What FOLDER already
 holds is not done again.  It ends early, before the next model, once `--budget` CPU seconds are
-spent, those of earlier runs included.  One core, 1 GB of memory.
+spent, those of earlier runs included.  One core, under 2 GB of memory.
 """
 
 import argparse

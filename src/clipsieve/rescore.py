@@ -28,7 +28,7 @@ from clipsieve.scorers.registry import scorers_named
 from clipsieve.store.canonical import canonical_json
 from clipsieve.store.layout import Layout
 from clipsieve.store.parquet import read_footer, write_table
-from clipsieve.store.runs import DONE, ShardRecord, append_record
+from clipsieve.store.runs import SCORED, ShardRecord, append_record
 from clipsieve.stored import StoredPairs
 from clipsieve.versions import installed
 
@@ -161,7 +161,7 @@ class ScoreJob:
             run_id=self.run_id,
             shard=shard,
             uri=ledger.get(footers.SOURCE_URI, ""),
-            state=DONE,
+            state=SCORED,
             rows=len(pairs),
             seconds=round(ended - start, 3),
             ended_at=ended,

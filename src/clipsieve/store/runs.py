@@ -18,7 +18,8 @@ from uuid import uuid4
 from clipsieve.store.atomic import write_json
 from clipsieve.store.layout import Layout
 
-DONE, FAILED = "done", "failed"
+#: Embedded, not readable, scored from storage.
+DONE, FAILED, SCORED = "done", "failed", "scored"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class ShardRecord:
       run_id: the run it belongs to.
       shard: output name.
       uri: where it was read.
-      state: "done" or "failed".
+      state: `DONE`, `FAILED` or `SCORED`; a run that does both leaves two records of a shard.
       rows: rows committed; 0 if it failed.
       states: committed rows by state.
       error: why it failed; None if it did not.

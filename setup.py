@@ -43,6 +43,10 @@ setup(
         "torchvision>=0.26",
     ],
     extras_require={
+        "benchmark": [
+            "faiss-cpu>=1.10",
+            "scikit-learn>=1.6",
+        ],
         "dev": [
             "build>=1.2",
             "mypy>=1.15",

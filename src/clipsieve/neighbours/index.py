@@ -195,7 +195,9 @@ class _BlockSearch:
         best = self._admit(best, table.at_least(low), bounds.start)
         if guess:
             known = self.factor.threshold(self.reach(best), bounds.shift, dtype)
-            if bool((known < low).any()):
+            missed = known < low
+            if bool(missed.any()):
+                known = torch.where(missed, known, torch.inf)
                 table = table.down_to(known)
                 best = self._admit(best, table.at_least(known, below=low), bounds.start)
         return best

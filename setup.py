@@ -52,7 +52,7 @@ setup(
             "scikit-learn>=1.6",
             "setuptools>=80",
         ],
-        "benchmark": ["faiss-cpu>=1.8", "scikit-learn>=1.6"],
+        "benchmark": ["faiss-cpu>=1.10", "scikit-learn>=1.6"],
         "forest": ["scikit-learn>=1.6"],
     },
     entry_points={"console_scripts": ["clipsieve = clipsieve.cli:main"]},

@@ -15,6 +15,7 @@ from clipsieve.neighbours.options import SearchOptions, Sizes
 from clipsieve.neighbours.ranked import MOST_ROWS, NOTHING, admit, distances_of, pack, rows_of
 from clipsieve.neighbours.rows import as_tensor, check_values, checked_array, own_rows
 from clipsieve.neighbours.scan import TiledTable
+from clipsieve.neighbours.spread import spread
 
 #: Reference rows prepared at once.
 PORTION = 4096
@@ -103,20 +104,24 @@ class ExactIndex:
         found = Neighbours.none(len(queries), k)
         if len(self) == 0:
             return found
-        size = self._sizes.query_rows
-        scratch = _Scratch(self, min(size, len(queries)), min(k, len(self)))
-        for start in range(0, len(queries), size):
+        k = min(k, len(self))
+        size = self._sizes.block_of(len(queries))
+
+        def answer(scratch: _Scratch, start: int) -> None:
             part = slice(start, start + size)
             rows = as_tensor(queries[part], self._sizes.device).float()
             check_values(rows, start, "query")
             if self.metric == "cosine":
                 rows = unit_rows(rows, start, "query")
-            best = self._block(rows, min(k, len(self)), owned[part].to(rows.device), scratch)
-            width = best.shape[1]
+            best = self._block(rows, k, owned[part].to(rows.device), scratch)
             indices = rows_of(best)
             indices = torch.where(indices < 0, -1, indices + self.first)
-            found.distances[part, :width] = distances_of(best).cpu().numpy()
-            found.indices[part, :width] = indices.cpu().numpy()
+            found.distances[part, :k] = distances_of(best).cpu().numpy()
+            found.indices[part, :k] = indices.cpu().numpy()
+
+        blocks = range(0, len(queries), size)
+        workers = min(len(blocks), self._sizes.workers)
+        spread(answer, lambda: _Scratch(self, size, k), blocks, max(1, workers))
         return found
 
     def _block(
@@ -190,7 +195,9 @@ class _BlockSearch:
         best = self._admit(best, table.at_least(low), bounds.start)
         if guess:
             known = self.factor.threshold(self.reach(best), bounds.shift, dtype)
-            if bool((known < low).any()):
+            missed = known < low
+            if bool(missed.any()):
+                known = torch.where(missed, known, torch.inf)
                 table = table.down_to(known)
                 best = self._admit(best, table.at_least(known, below=low), bounds.start)
         return best

@@ -13,8 +13,11 @@ PRODUCT_DTYPES = ("auto", "float32", "bfloat16")
 #: Reference rows of a block, by device type: many, for what is near is known only after the first.
 REFERENCE_ROWS = {"cpu": 65_536, "cuda": 65_536}
 
-#: Queries of a block where the block of the reference has up to so many rows, by device type.
-QUERY_ROWS = {"cpu": ((32_768, 1024), (1 << 31, 512)), "cuda": ((1 << 31, 8192),)}
+#: Queries of a block, at least and at most, by device type: fewer leave matrix units idle.
+QUERY_ROWS = {"cpu": (64, 1024), "cuda": (64, 8192)}
+
+#: Bytes of all blocks of scores held at once, where that allows the least number of queries.
+BLOCK_BYTES = {"cpu": 1 << 27, "cuda": 1 << 31}
 
 #: Reference rows from which the height of bounds is guessed.
 PILOT = 1024
@@ -28,15 +31,16 @@ PAIRS = {"cpu": 512, "cuda": 65_536}
 class SearchOptions:
     """Where and in what portions neighbours are searched; the result never depends on it.
 
-    A search holds one block of scores, `query_rows * reference_rows` numbers of 2 bytes (4 for
-    float32 and on a GPU), and a few smaller tables, whatever the number of queries.
+    A search holds a block of scores, `query_rows * reference_rows` numbers of 2 bytes (4 for
+    float32 and on a GPU), and a few smaller tables, whatever the number of queries; on a CPU one
+    for each of torch's threads.
 
     Attributes:
       device: `auto`, `cpu`, `cuda` or `cuda:N`, as in `clipsieve.clip.device`.
       dtype: format of the matrix products: `float32`, `bfloat16`, or `auto`, which is bfloat16
         on a GPU and on a CPU that multiplies it in hardware.
-      query_rows: queries of a block; None is 8192 on a GPU, on a CPU 512, or 1024 where the
-        reference has at most 32768 rows.
+      query_rows: queries of a block, at most; None is 64 to 1024, on a GPU 64 to 8192, so that
+        scores take 128 MiB in all, on a GPU 2 GiB.
       reference_rows: reference rows of a block, at most; None is 65536.
       tile: reference rows whose best score stands for all of them at first, a power of two; None
         adapts it to k.
@@ -79,6 +83,7 @@ class Sizes:
     reference_rows: int
     pairs: int
     tile: int | None
+    workers: int
 
     @classmethod
     def of(cls, options: SearchOptions, rows: int) -> "Sizes":
@@ -93,8 +98,12 @@ class Sizes:
         if dtype not in PRODUCT_DTYPES:
             dtype = "float32"
         reference_rows = options.reference_rows or REFERENCE_ROWS[device.type]
-        held = min(rows, reference_rows)
-        query_rows = next(count for most, count in QUERY_ROWS[device.type] if held <= most)
+        # Chosen here, not at each search, so that all searches of an index hold the same memory.
+        workers = torch.get_num_threads() if device.type == "cpu" else 1
+        width = 2 if dtype == "bfloat16" and device.type == "cpu" else 4
+        held = workers * max(1, min(rows, reference_rows)) * width
+        least, most = QUERY_ROWS[device.type]
+        query_rows = max(least, min(most, BLOCK_BYTES[device.type] // held))
         return cls(
             device,
             DTYPES[dtype],
@@ -102,15 +111,21 @@ class Sizes:
             reference_rows,
             options.pairs or PAIRS[device.type],
             options.tile,
+            workers,
         )
+
+    def block_of(self, queries: int) -> int:
+        """Queries of a block out of so many: less than a full block if cores would be left idle."""
+        share = -(-queries // self.workers)
+        return max(1, min(self.query_rows, max(share, QUERY_ROWS[self.device.type][0])))
 
     def pilot(self, rows: int, k: int) -> int:
         """Reference rows to begin with, out of `rows`: all of a small reference."""
         most = min(PILOT, self.reference_rows)
         return most if rows > 4 * most and k <= most // 8 else min(rows, self.reference_rows)
 
-    def tile_for(self, rows: int, k: int, share: int = 8) -> int:
-        """Rows of a tile in a block of `rows`: so few that k tiles are one in `share` at most."""
+    def tile_for(self, rows: int, k: int) -> int:
+        """Rows of a tile in a block of `rows`: so few that k tiles are one in seven at most."""
         if self.tile is not None:
             return self.tile
-        return min(128, 1 << max(0, (rows // (share * k)).bit_length() - 1))
+        return min(128, 1 << max(0, (rows // (7 * k)).bit_length() - 1))

@@ -172,7 +172,9 @@ class _BlockSearch:
     ) -> "_Bounds":
         """Bounds of rows [start, stop), less `shift`; without it, also negative ones in order."""
         queries, count = len(self._wide), stop - start
-        tile = self._index._sizes.tile_for(count, self._k)
+        # What is only to be guessed needs few tiles.
+        share = 2 if shift is None and count < len(self._index) else 7
+        tile = self._index._sizes.tile_for(count, self._k, share)
         whole = -(-count // tile) * tile
         by = self._wide.new_zeros(queries) if shift is None else self.factor.shifted(shift)
         bounds = memory[: whole * queries].view(whole, queries)
@@ -190,7 +192,9 @@ class _BlockSearch:
         table, dtype = bounds.table, bounds.table.dtype
         known = low = self.factor.threshold(self.reach(best), bounds.shift, dtype)
         if guess:
-            low = torch.maximum((table.high(self._k) - self.factor.gap()).to(dtype), known)
+            high = table.high(self._k) - self.factor.gap()
+            high -= high.abs() * torch.finfo(dtype).eps
+            low = torch.maximum(high.to(dtype), known)
         table = table.down_to(low)
         best = self._admit(best, table.at_least(low), bounds.start)
         if guess:
@@ -241,9 +245,9 @@ class _Scratch:
         dtype = torch.float32 if sizes.device.type == "cuda" else sizes.dtype
 
         def table(count: int) -> torch.Tensor:
-            tile = sizes.tile_for(count, k)
-            whole = -(-count // tile) * tile
-            return torch.empty(whole * queries, dtype=dtype, device=sizes.device)
+            # Room to fill up the last tile, whatever its size.
+            room = count + max(128, sizes.tile or 0)
+            return torch.empty(room * queries, dtype=dtype, device=sizes.device)
 
         self.meter = PairMeter.of(index._rows, index.metric, sizes.pairs)
         self.pilot = table(pilot)

@@ -8,6 +8,7 @@ import torch
 
 from clipsieve.errors import UsageError
 from clipsieve.neighbours.bound import Frame
+from clipsieve.neighbours.copies import earlier_copies
 from clipsieve.neighbours.exact import PairMeter
 from clipsieve.neighbours.lists import Neighbours, check_k
 from clipsieve.neighbours.metric import Metric, check_metric, unit_rows
@@ -73,6 +74,7 @@ class ExactIndex:
                 units[part] = unit_rows(rows[part], first + start, "reference")
             rows = units
         self._rows = rows
+        self._copies = earlier_copies(rows) if len(rows) else None
         self._frame = Frame.of(rows, self._sizes.dtype, PORTION)
         factors = [self._frame.row_factor(part) for part in torch.split(rows, PORTION)]
         self._factor = torch.cat(factors)
@@ -222,6 +224,11 @@ class _BlockSearch:
         """Keys after the pairs that were found; `start` is the row at place 0."""
         for owners, places in found:
             rows = places + start
+            if self._index._copies is not None:
+                # As many earlier copies fill the list, whatever of them is left out.
+                enough = self._k + self._own.shape[1]
+                keep = self._index._copies.index_select(0, rows) < enough
+                owners, rows = owners[keep], rows[keep]
             distances = self._meter.measure(self._wide, owners, rows)
             best = admit(best, owners, pack(distances, rows))
         return best

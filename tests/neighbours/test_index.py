@@ -21,7 +21,7 @@ def assert_exact(queries, rows, k, dtype, own=None, metric="euclidean", first=0,
     distances, indices = naive_neighbours(queries, rows, k, own, metric, first)
     np.testing.assert_array_equal(found.indices, indices)
     np.testing.assert_array_equal(found.distances, distances)
-    assert (found.distances.dtype, found.indices.dtype) == (np.float32, np.int64)
+    assert (found.distances.dtype.name, found.indices.dtype.name) == ("float32", "int64")
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
@@ -257,7 +257,7 @@ def test_cosine_is_one_minus_cos():
 
 @pytest.fixture(params=["bf16", "tf32"])
 def _coarse_products(request):
-    matmul = torch.backends.mkldnn.matmul
+    matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     before = matmul.fp32_precision
     matmul.fp32_precision = request.param
     yield

@@ -49,7 +49,7 @@ def test_shorter_lists_are_filled_up():
     merged = merge_neighbours([one, Neighbours.none(1, 5)], 3)
     assert merged.indices.tolist() == [[4, -1, -1]]
     assert merged.distances.tolist() == [[2.0, np.inf, np.inf]]
-    assert (merged.distances.dtype, merged.indices.dtype) == (np.float32, np.int64)
+    assert (merged.distances.dtype.name, merged.indices.dtype.name) == ("float32", "int64")
 
 
 def test_ties_go_to_the_lower_number_whatever_the_order():

@@ -72,7 +72,7 @@ def test_own_numbers():
 
 def test_metric():
     with pytest.raises(UsageError, match="metric 'dot' is not known; choose euclidean, cosine"):
-        ExactIndex(GOOD, metric="dot")
+        ExactIndex(GOOD, metric="dot")  # type: ignore[arg-type]
 
 
 def test_first():

@@ -176,10 +176,10 @@ class QueryFactor:
     def gap(self) -> torch.Tensor:
         """(B,) float64, about how far bounds of rows lie above scores; an estimate, no bound.
 
-        A quarter more than for a typical row: a few rows too many are cheaper than a second look.
+        A tenth more than for a typical row: a few rows too many are cheaper than a second look.
         """
         dim = len(self.frame.centre)
-        length, lost = (1.25 * typical for typical in self.frame.typical)
+        length, lost = (1.1 * typical for typical in self.frame.typical)
         return self.factor[:, dim + 4].double() * length + self.factor[:, dim + 5].double() * lost
 
     def shifted(self, by: torch.Tensor) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """Exact distances of chosen pairs of a query and a reference row."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -51,10 +52,8 @@ class PairMeter:
             return self._defined(queries, owners, rows)
         # Lengths are quicker than sums by halves, and nearly always tell the same.
         lengths = torch.empty(len(rows), dtype=torch.float64)
-        for start in range(0, len(rows), len(self.near)):
-            part = slice(start, start + len(self.near))
-            differences = self._differences(queries, owners[part], rows[part])
-            torch.linalg.vector_norm(differences, dim=1, out=lengths[part])
+        for mine, theirs, out in self._portions(owners, rows, lengths):
+            torch.linalg.vector_norm(self._differences(queries, mine, theirs), dim=1, out=out)
         distances, unsure = round_lengths(lengths, queries.shape[1], self.metric)
         if len(unsure):
             distances[unsure] = self._defined(queries, owners[unsure], rows[unsure])
@@ -65,17 +64,22 @@ class PairMeter:
     ) -> torch.Tensor:
         """As `measure`, by definition."""
         distances = torch.empty(len(rows), device=rows.device)
-        for start in range(0, len(rows), len(self.near)):
-            part = slice(start, start + len(self.near))
-            differences = self._differences(queries, owners[part], rows[part])
-            distances[part] = defined_distances(differences, self.metric)
+        for mine, theirs, out in self._portions(owners, rows, distances):
+            differences = self._differences(queries, mine, theirs)
+            out.copy_(defined_distances(differences, self.metric))
         return distances
+
+    def _portions(self, *tables: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
+        """Views of all tables together, a portion of rows at a time."""
+        return zip(*(torch.split(table, len(self.near)) for table in tables), strict=True)
 
     def _differences(
         self, queries: torch.Tensor, owners: torch.Tensor, rows: torch.Tensor
     ) -> torch.Tensor:
         """(P, D) row less query, in scratch."""
-        near, wide, mine = self.near[: len(rows)], self.wide[: len(rows)], self.mine[: len(rows)]
+        near, wide, mine = self.near, self.wide, self.mine
+        if len(rows) < len(near):
+            near, wide, mine = near[: len(rows)], wide[: len(rows)], mine[: len(rows)]
         torch.index_select(self.rows, 0, rows, out=near)
         torch.index_select(queries, 0, owners, out=mine)
         return wide.copy_(near).sub_(mine)

@@ -8,6 +8,7 @@ import torch
 
 from clipsieve.errors import UsageError
 from clipsieve.neighbours.bound import Frame
+from clipsieve.neighbours.copies import earlier_copies
 from clipsieve.neighbours.exact import PairMeter
 from clipsieve.neighbours.lists import Neighbours, check_k
 from clipsieve.neighbours.metric import Metric, check_metric, unit_rows
@@ -73,6 +74,7 @@ class ExactIndex:
                 units[part] = unit_rows(rows[part], first + start, "reference")
             rows = units
         self._rows = rows
+        self._copies = earlier_copies(rows) if len(rows) else None
         self._frame = Frame.of(rows, self._sizes.dtype, PORTION)
         factors = [self._frame.row_factor(part) for part in torch.split(rows, PORTION)]
         self._factor = torch.cat(factors)
@@ -172,7 +174,9 @@ class _BlockSearch:
     ) -> "_Bounds":
         """Bounds of rows [start, stop), less `shift`; without it, also negative ones in order."""
         queries, count = len(self._wide), stop - start
-        tile = self._index._sizes.tile_for(count, self._k)
+        # What is only to be guessed needs few tiles.
+        share = 2 if shift is None and count < len(self._index) else 7
+        tile = self._index._sizes.tile_for(count, self._k, share)
         whole = -(-count // tile) * tile
         by = self._wide.new_zeros(queries) if shift is None else self.factor.shifted(shift)
         bounds = memory[: whole * queries].view(whole, queries)
@@ -190,7 +194,9 @@ class _BlockSearch:
         table, dtype = bounds.table, bounds.table.dtype
         known = low = self.factor.threshold(self.reach(best), bounds.shift, dtype)
         if guess:
-            low = torch.maximum((table.high(self._k) - self.factor.gap()).to(dtype), known)
+            high = table.high(self._k) - self.factor.gap()
+            high -= high.abs() * torch.finfo(dtype).eps
+            low = torch.maximum(high.to(dtype), known)
         table = table.down_to(low)
         best = self._admit(best, table.at_least(low), bounds.start)
         if guess:
@@ -218,6 +224,11 @@ class _BlockSearch:
         """Keys after the pairs that were found; `start` is the row at place 0."""
         for owners, places in found:
             rows = places + start
+            if self._index._copies is not None:
+                # As many earlier copies fill the list, whatever of them is left out.
+                enough = self._k + self._own.shape[1]
+                keep = self._index._copies.index_select(0, rows) < enough
+                owners, rows = owners[keep], rows[keep]
             distances = self._meter.measure(self._wide, owners, rows)
             best = admit(best, owners, pack(distances, rows))
         return best
@@ -241,9 +252,9 @@ class _Scratch:
         dtype = torch.float32 if sizes.device.type == "cuda" else sizes.dtype
 
         def table(count: int) -> torch.Tensor:
-            tile = sizes.tile_for(count, k)
-            whole = -(-count // tile) * tile
-            return torch.empty(whole * queries, dtype=dtype, device=sizes.device)
+            # Room to fill up the last tile, whatever its size.
+            room = count + max(128, sizes.tile or 0)
+            return torch.empty(room * queries, dtype=dtype, device=sizes.device)
 
         self.meter = PairMeter.of(index._rows, index.metric, sizes.pairs)
         self.pilot = table(pilot)

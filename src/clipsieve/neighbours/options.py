@@ -124,8 +124,8 @@ class Sizes:
         most = min(PILOT, self.reference_rows)
         return most if rows > 4 * most and k <= most // 8 else min(rows, self.reference_rows)
 
-    def tile_for(self, rows: int, k: int) -> int:
-        """Rows of a tile in a block of `rows`: so few that k tiles are one in seven at most."""
+    def tile_for(self, rows: int, k: int, share: int = 7) -> int:
+        """Rows of a tile in a block of `rows`: so few that k tiles are one in `share` at most."""
         if self.tile is not None:
             return self.tile
-        return min(128, 1 << max(0, (rows // (7 * k)).bit_length() - 1))
+        return min(128, 1 << max(0, (rows // (share * k)).bit_length() - 1))

@@ -78,6 +78,41 @@ def test_what_is_near_reaches_the_threshold(kind, dtype):
     assert (threshold > 0).all()
 
 
+@pytest.mark.parametrize("kind", ["plain", "lengths", "offset", "spikes"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_reach_is_below_the_score_of_every_row_at_that_rounded_distance(kind, dtype):
+    rows, queries = vectors(kind, 400, 3, 9), vectors(kind, 60, 3, 10)
+    rows[:60] = queries * (1 + 1e-6)
+    frame = Frame.of(rows, dtype, 100)
+    factor = frame.query_factor(queries)
+    distances = torch.cdist(
+        rows.double(), queries.double(), compute_mode="donot_use_mm_for_euclid_dist"
+    )
+    assert (distances.float() < distances).any()
+    # Of the vectors as products see them: shifted, and rounded to float32 by that.
+    x, y = (queries - frame.centre).double(), (rows - frame.centre).double()
+    score = (y @ x.T - y.square().sum(1)[:, None] / 2) * frame.scale + frame.middle / frame.scale
+    for row in range(400):
+        reach = factor.reach(distances[row].float().double())
+        assert (reach <= score[row] * factor.multiple).all()
+
+
+@pytest.mark.parametrize("kind", ["plain", "lengths", "offset"])
+def test_products_may_cut_off_their_results(kind):
+    rows, queries = vectors(kind, 500, 48, 11), vectors(kind, 40, 48, 12)
+    frame = Frame.of(rows, torch.bfloat16, 100)
+    factor = frame.query_factor(queries)
+    exact = (frame.row_factor(rows).double() @ factor.factor.double().T).T
+    for distance in (0.5, 0.9, 1.0):
+        # A threshold right at each bound in turn: what is there must pass, cut off or not.
+        shift = factor.shifted(exact[:, 0] * distance)
+        bounds = (exact - shift[:, None]).float()
+        cut = (bounds.view(torch.int32) >> 16 << 16).view(torch.float32).bfloat16()
+        for row in range(0, 500, 7):
+            threshold = factor.threshold(exact[:, row], shift, torch.bfloat16)
+            assert (cut[:, row] >= threshold).all()
+
+
 def test_nothing_known_lets_everything_pass():
     rows, queries = vectors("lengths", 50, 8, 6), vectors("lengths", 9, 8, 7) * 1e6
     frame = Frame.of(rows, torch.bfloat16, 100)

@@ -213,7 +213,8 @@ class QueryFactor:
           (B,) of `dtype`.
         """
         value = reach - shift
-        value -= self.frame.unit * shift.abs() + value.abs() * torch.finfo(dtype).eps
+        # Half a last digit is enough whether the product rounds its results or cuts them off.
+        value -= self.frame.unit * shift.abs() + value.abs() * (torch.finfo(dtype).eps / 2)
         return value.to(dtype)
 
 

@@ -195,7 +195,7 @@ class _BlockSearch:
         known = low = self.factor.threshold(self.reach(best), bounds.shift, dtype)
         if guess:
             high = table.high(self._k) - self.factor.gap()
-            high -= high.abs() * torch.finfo(dtype).eps
+            high -= high.abs() * (torch.finfo(dtype).eps / 2)
             low = torch.maximum(high.to(dtype), known)
         table = table.down_to(low)
         best = self._admit(best, table.at_least(low), bounds.start)

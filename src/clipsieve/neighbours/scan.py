@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 
 #: Rows of the lowest groups and of all further ones, at most.
-GROUPS = (8, 4)
+GROUPS = (8, 16)
 
 #: Numbers looked at together, at most, whatever the number of high ones.
 PORTION = 1 << 20

@@ -260,6 +260,35 @@ def test_a_dataset_with_fewer_rows_than_k_is_scored_with_what_there_is(tmp_path,
     assert np.isnan(columns["density_kdist"]).tolist() == [count == 1] * count
 
 
+@pytest.mark.parametrize("reference", ["auto", "all", "batch40"])
+@pytest.mark.parametrize(
+    ("shards", "scored"),
+    [
+        ([shard_of("a", 30), shard_of("b", 0, uids=pa.array([], pa.string()))], 30),
+        ([shard_of("a", 5, no_image=range(5))], 0),
+        ([shard_of("a", 5, no_image=range(5)), shard_of("b", 30, seed=3)], 30),
+        ([shard_of("a", 30, uids=pa.array(range(30)))], 30),
+        ([shard_of("a", 30, uids=pa.array([bytes([n]) for n in range(30)]))], 30),
+        ([shard_of("a", 30, uids=pa.array([None] * 30, pa.string()))], 30),
+    ],
+    ids=["no rows", "no images", "a shard without images", "ints", "bytes", "no uids"],
+)
+def test_every_row_with_an_image_is_scored_whatever_the_shard(tmp_path, reference, shards, scored):
+    make_folder(tmp_path / "out", shards)
+    run_score(tmp_path / "out", reference)
+    values = scores_of(tmp_path / "out")[1]["density_kdist"]
+    assert int(np.isfinite(values).sum()) == scored
+    assert len(values) == sum(len(shard.pairs) for shard in shards)
+
+
+def test_a_folder_of_an_older_version_gains_density(tmp_path):
+    root = folder_of(tmp_path / "out")
+    content = json.loads((root / "dataset.json").read_text())
+    del content["options"], content["fits"]
+    (root / "dataset.json").write_text(json.dumps(content))
+    assert run_score(root, "30").done == 4
+
+
 def test_a_damaged_fit_is_named_with_its_cure(tmp_path):
     root = folder_of(tmp_path / "out")
     run_score(root, "30")

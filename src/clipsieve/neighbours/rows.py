@@ -98,7 +98,7 @@ def own_rows(own: np.ndarray | None, queries: int, first: int, size: int) -> tor
             f"own must be integers of shape ({queries},) or ({queries}, E), one row a query, "
             f"got {own.dtype} of shape {own.shape}"
         )
-    own = own.reshape(queries, -1).astype(np.int64)
+    own = (own[:, None] if own.ndim == 1 else own).astype(np.int64)
     if own.size and own.min() < -1:
         raise UsageError(f"own holds {own.min()}; use numbers of reference rows, or -1 for none")
     return torch.from_numpy(np.where((own >= first) & (own < first + size), own - first, -1))

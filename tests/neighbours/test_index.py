@@ -268,3 +268,10 @@ def test_products_that_may_round_float32_factors(_coarse_products):
     rng = np.random.default_rng(16)
     reference, queries = (rng.normal(size=(n, 64)).astype(np.float32) for n in (3000, 50))
     assert_exact(queries, reference, 16, "float32")
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 2), None], ids=str)
+def test_no_queries_have_no_lists(shape):
+    own = None if shape is None else np.zeros(shape, np.int64)
+    found = ExactIndex(np.ones((3, 4), np.float32)).search(np.empty((0, 4), np.float32), 2, own)
+    assert found.distances.shape == found.indices.shape == (0, 2)

@@ -140,36 +140,46 @@ def _made(
     missing = job.lists_todo(members)
     if missing:
         groups = grouped((member.shard, member.rows) for member in missing)
-        run_counted(lambda root: build_lists(root, job, groups, counts), counts, runner, beam_args)
+        written = run_counted(
+            lambda root: build_lists(root, job, groups, counts), counts, runner, beam_args
+        )
+        _check_all(written, len(missing), runner)
     for bounded in (True, False):
         if STOP:
             return False
         trial = dataclasses.replace(job, bounded=bounded)
         if _observed(trial, [m.shard for m in members], counts, runner, beam_args):
             return True
+    if STOP:
+        return False
     raise AssertionError("a sample without a bound came out short")
 
 
 def _observed(
     job: FitJob, shards: Sequence[str], counts: Path, runner: str, beam_args: Sequence[str]
 ) -> bool:
-    """Run the pass over all shards; whether the fits were kept, which no sample's bound spoilt.
+    """Run the pass over all shards; whether the fits were kept.
 
     Raises:
       LedgerError: if the runner lost shards.
     """
     total = run_counted(lambda root: build(root, job, shards, counts), counts, runner, beam_args)
-    observed = total.shards if total is not None else 0
-    if total is None or observed != len(shards):
+    _check_all(total, len(shards), runner)
+    return not STOP and total is not None and _SHORT not in total.states
+
+
+def _check_all(total: RowCounts | None, shards: int, runner: str) -> None:
+    """Raise `LedgerError` if a pipeline that nothing stopped went over fewer shards."""
+    seen = total.shards if total is not None else 0
+    if seen != shards and not STOP:
         raise LedgerError(
-            f"runner {runner} observed {observed} of {len(shards)} shards without an error; "
+            f"runner {runner} went over {seen} of {shards} shards without an error; "
             "it lost elements: use another runner"
         )
-    return _SHORT not in total.states
 
 
 def _finish(sums: Sums, job: FitJob) -> RowCounts:
-    """Keep the fits; the counts say over how many shards, and whether a sample was short."""
+    """Keep the fits; the counts say over how many shards, and whether something was short."""
     return RowCounts({} if job.finish(sums) else {_SHORT: sums.shards}, shards=sums.shards)
 
 

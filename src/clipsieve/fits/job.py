@@ -127,8 +127,14 @@ class FitJob:
         return Sums({key: state.of(batch) for key, state in self._zeros().items()}, shards=1)
 
     def finish(self, sums: Sums) -> bool:
-        """Make and keep the fits; False, and nothing is written, if a sample came out short."""
-        if any(isinstance(s, Sample) and s.is_short for s in sums.states.values()):
+        """Make and keep the fits.
+
+        Returns:
+          False, and nothing is written, if a sample came out short or a shard is missing.
+        """
+        members = self.folder(self.scorers[0]).members()
+        short = any(isinstance(s, Sample) and s.is_short for s in sums.states.values())
+        if short or sums.shards != len(members):
             return False
         for scorer in self.opened():
             merged = {

@@ -15,7 +15,7 @@ ENTRY_POINTS = "clipsieve.scorers"
 
 #: A family names a folder and a view; these views are clipsieve's own.
 _FAMILY = re.compile(r"[a-z][a-z0-9_]*")
-_TAKEN = frozenset({"embeddings", "runs", "samples", "scores", "shards", "wide"})
+_TAKEN = frozenset({"density_groups", "embeddings", "runs", "samples", "scores", "shards", "wide"})
 
 _SHIPPED: dict[str, Callable[..., Scorer]] = {
     "clip": lambda: ClipScore(),

@@ -74,6 +74,7 @@ class ExactIndex:
                 units[part] = unit_rows(rows[part], first + start, "reference")
             rows = units
         self._rows = rows
+        self._idle: list[_Scratch] = []
         self._copies = earlier_copies(rows) if len(rows) else None
         self._frame = Frame.of(rows, self._sizes.dtype, PORTION)
         factors = [self._frame.row_factor(part) for part in torch.split(rows, PORTION)]
@@ -123,8 +124,23 @@ class ExactIndex:
 
         blocks = range(0, len(queries), size)
         workers = min(len(blocks), self._sizes.workers)
-        spread(answer, lambda: _Scratch(self, size, k), blocks, max(1, workers))
+        used: list[_Scratch] = []
+
+        def scratch() -> _Scratch:
+            used.append(self._scratch(size, k))
+            return used[-1]
+
+        spread(answer, scratch, blocks, max(1, workers))
+        self._idle = used
         return found
+
+    def _scratch(self, queries: int, k: int) -> "_Scratch":
+        """Memory of the last search if it fits: to be given fresh memory takes a while."""
+        try:
+            idle = self._idle.pop()
+        except IndexError:
+            return _Scratch(self, queries, k)
+        return idle if idle.fits(queries, k) else _Scratch(self, queries, k)
 
     def _block(
         self, queries: torch.Tensor, k: int, own: torch.Tensor, scratch: "_Scratch"
@@ -244,9 +260,10 @@ class _Bounds:
 
 
 class _Scratch:
-    """Memory of one search, used again for each block of queries."""
+    """Memory of one thread of a search, used again for each block of queries."""
 
     def __init__(self, index: ExactIndex, queries: int, k: int) -> None:
+        self._for = queries, k
         sizes, rows = index._sizes, len(index)
         pilot = sizes.pilot(rows, k)
         dtype = torch.float32 if sizes.device.type == "cuda" else sizes.dtype
@@ -259,3 +276,7 @@ class _Scratch:
         self.meter = PairMeter.of(index._rows, index.metric, sizes.pairs)
         self.pilot = table(pilot)
         self.table = table(min(sizes.reference_rows, rows - pilot)) if pilot < rows else self.pilot
+
+    def fits(self, queries: int, k: int) -> bool:
+        """Whether it was made for searches like this one."""
+        return self._for == (queries, k)

@@ -38,7 +38,7 @@ from clipsieve.neighbours.options import Sizes
 
 DIM = 512
 #: Queries of one call of `search`.
-BATCH = 8192
+BATCH = 16_384
 #: Rows at once, in the authors' experiments.
 AUTHORS_BATCH = 2048
 #: Distances that a slow way computes in a round, at most; a query at least.

@@ -38,7 +38,9 @@ from clipsieve.neighbours.options import Sizes
 
 DIM = 512
 #: Queries of one call of `search`.
-BATCH = 8192
+BATCH = 16_384
+#: Queries of one call where memory is measured: small beside the smallest number of queries.
+STREAM_BATCH = 2048
 #: Rows at once, in the authors' experiments.
 AUTHORS_BATCH = 2048
 #: Distances that a slow way computes in a round, at most; a query at least.
@@ -128,8 +130,8 @@ def vectors(kind: str, rows: int, seed: int) -> np.ndarray:
 
 def stream(setting: Setting, queries: int) -> Iterator[np.ndarray]:
     """Batches of queries, made one at a time."""
-    for seed, start in enumerate(range(0, queries, BATCH), start=1):
-        yield vectors(setting.data, min(BATCH, queries - start), seed)
+    for seed, start in enumerate(range(0, queries, STREAM_BATCH), start=1):
+        yield vectors(setting.data, min(STREAM_BATCH, queries - start), seed)
 
 
 Way = Callable[[], tuple[float, int]]

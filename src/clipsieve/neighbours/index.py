@@ -13,6 +13,7 @@ from clipsieve.neighbours.exact import PairMeter
 from clipsieve.neighbours.lists import Neighbours, check_k
 from clipsieve.neighbours.metric import Metric, check_metric, unit_rows
 from clipsieve.neighbours.options import SearchOptions, Sizes
+from clipsieve.neighbours.pages import empty_table
 from clipsieve.neighbours.ranked import MOST_ROWS, NOTHING, admit, distances_of, pack, rows_of
 from clipsieve.neighbours.rows import as_tensor, check_values, checked_array, own_rows
 from clipsieve.neighbours.scan import TiledTable
@@ -29,8 +30,8 @@ class ExactIndex:
     options, device, number format of the products, or which queries are searched together.
 
     Args:
-      vectors: (R, D) float16 or float32, R may be 0; may be a memory map.  Not copied where a CPU
-        can use it as it is, so it must not change while the index lives.
+      vectors: (R, D) float16 or float32, R may be 0; may be a memory map.  Copied, once as it is
+        (or as float32 unit vectors) and once in the number format of the products.
       first: number of the first row, at least 0; results and `own` use `first`, `first + 1`, ...
       metric: `euclidean`, or `cosine`, which is 1 - cos in [0, 2].
       options: where and in what portions to search.
@@ -64,16 +65,18 @@ class ExactIndex:
         self.first = first
         self.metric: Metric = metric
         self._sizes = Sizes.of(options or SearchOptions(), len(vectors))
-        rows = as_tensor(vectors, self._sizes.device)
-        for start in range(0, len(rows), PORTION):
-            check_values(rows[start : start + PORTION], first + start, "reference")
-        if metric == "cosine":
-            units = torch.empty(rows.shape, dtype=torch.float32, device=rows.device)
-            for start in range(0, len(rows), PORTION):
-                part = slice(start, start + PORTION)
-                units[part] = unit_rows(rows[part], first + start, "reference")
-            rows = units
-        self._rows = rows
+        given = as_tensor(vectors, self._sizes.device)
+        dtype = torch.float32 if metric == "cosine" else given.dtype
+        self._rows = empty_table(given.shape, dtype, given.device)
+        for start in range(0, len(given), PORTION):
+            part = slice(start, start + PORTION)
+            check_values(given[part], first + start, "reference")
+            unit = metric == "cosine"
+            self._rows[part] = (
+                unit_rows(given[part], first + start, "reference") if unit else given[part]
+            )
+        rows = self._rows
+        self._idle: list[_Scratch] = []
         self._copies = earlier_copies(rows) if len(rows) else None
         self._frame = Frame.of(rows, self._sizes.dtype, PORTION)
         factors = [self._frame.row_factor(part) for part in torch.split(rows, PORTION)]
@@ -123,8 +126,23 @@ class ExactIndex:
 
         blocks = range(0, len(queries), size)
         workers = min(len(blocks), self._sizes.workers)
-        spread(answer, lambda: _Scratch(self, size, k), blocks, max(1, workers))
+        used: list[_Scratch] = []
+
+        def scratch() -> _Scratch:
+            used.append(self._scratch(size, k))
+            return used[-1]
+
+        spread(answer, scratch, blocks, max(1, workers))
+        self._idle = used
         return found
+
+    def _scratch(self, queries: int, k: int) -> "_Scratch":
+        """Memory of the last search if it fits: to be given fresh memory takes a while."""
+        try:
+            idle = self._idle.pop()
+        except IndexError:
+            return _Scratch(self, queries, k)
+        return idle if idle.fits(queries, k) else _Scratch(self, queries, k)
 
     def _block(
         self, queries: torch.Tensor, k: int, own: torch.Tensor, scratch: "_Scratch"
@@ -244,9 +262,10 @@ class _Bounds:
 
 
 class _Scratch:
-    """Memory of one search, used again for each block of queries."""
+    """Memory of one thread of a search, used again for each block of queries."""
 
     def __init__(self, index: ExactIndex, queries: int, k: int) -> None:
+        self._for = queries, k
         sizes, rows = index._sizes, len(index)
         pilot = sizes.pilot(rows, k)
         dtype = torch.float32 if sizes.device.type == "cuda" else sizes.dtype
@@ -254,8 +273,12 @@ class _Scratch:
         def table(count: int) -> torch.Tensor:
             # Room to fill up the last tile, whatever its size.
             room = count + max(128, sizes.tile or 0)
-            return torch.empty(room * queries, dtype=dtype, device=sizes.device)
+            return empty_table((room * queries,), dtype, sizes.device)
 
         self.meter = PairMeter.of(index._rows, index.metric, sizes.pairs)
         self.pilot = table(pilot)
         self.table = table(min(sizes.reference_rows, rows - pilot)) if pilot < rows else self.pilot
+
+    def fits(self, queries: int, k: int) -> bool:
+        """Whether it was made for searches like this one."""
+        return self._for == (queries, k)

@@ -33,7 +33,7 @@ class SearchOptions:
 
     A search holds a block of scores, `query_rows * reference_rows` numbers of 2 bytes (4 for
     float32 and on a GPU), and a few smaller tables, whatever the number of queries; on a CPU one
-    for each of torch's threads.
+    for each of torch's threads.  The index keeps them for its next search.
 
     Attributes:
       device: `auto`, `cpu`, `cuda` or `cuda:N`, as in `clipsieve.clip.device`.

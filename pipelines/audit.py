@@ -106,7 +106,8 @@ def audit_dataset(
     shards = Shards(layout, dataset.embeddings, FAMILY, revision, column)
     suspects = find_suspects(shards, fraction)
     groups = find_groups(suspects, near_cosine)
-    write_groups(shards, suspects, groups, fraction, near_cosine)
+    build = dataset.wide.get("build", "")
+    write_groups(shards, suspects, groups, fraction, near_cosine, build)
     write_sql(layout, dataset)
     return AuditResult(
         groups=tuple(groups),

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from clipsieve.errors import LedgerError
+from clipsieve.errors import LedgerError, UsageError
 from clipsieve.fits.job import FitJob, Sums
 from clipsieve.fits.store import FitFolder, fit_id, fit_meaning
 from clipsieve.fits.whole import grouped
@@ -86,10 +86,13 @@ def fit(
       The dataset that names the fits, saved; stopped by `STOP`, only those that are made.
 
     Raises:
+      UsageError: if the folder has no shard.
       LedgerError: if the runner lost shards.
     """
     pairs = StoredPairs(layout, dataset.embeddings, dataset.model["dim"])
     members = pairs.members()
+    if not members:
+        raise UsageError(f"{layout.root} holds no shard yet; run `clipsieve run` first")
     wanted: dict[str, dict[str, str]] = {}
     for scorer in scorers_named(scorers, options):
         if is_fitted(scorer):

@@ -83,7 +83,9 @@ def make_plan(config: RunConfig, layout: Layout, dataset: Dataset | None, teller
         out=str(layout.root),
         run_id=config.run_id or new_run_id(),
     )
-    options = options_for(dataset, config.scorers, config.scorer_options)
+    # Families of the folder are computed for new shards, asked for or not.
+    families = dataset.families if dataset is not None else ()
+    options = options_for(dataset, [*config.scorers, *families], config.scorer_options)
     config = dataclasses.replace(config, scorer_options=options)
     embedded, stored = split_scorers(config, model.identity, dataset)
     job = EmbedJob(config, inputs.source, model.identity, embedded)
@@ -133,10 +135,10 @@ def options_for(
     """Options of scorers by name: those given, and where none is given, those of the folder.
 
     Raises:
-      UsageError: for an option of a scorer that is neither asked for nor in the folder.
+      UsageError: for an option of a scorer that is not among `scorers`.
     """
     held = dataset.options if dataset is not None else {}
-    known = {*scorers, *(dataset.families if dataset is not None else ())}
+    known = set(scorers)
     strangers = sorted(set(given) - known)
     if strangers:
         raise UsageError(

@@ -19,6 +19,7 @@ from clipsieve.pipelines.score import Scored, score_families
 from clipsieve.pipelines.signals import EXIT_OF_STOP, stopping_on_signals
 from clipsieve.pipelines.workers import embed_with_workers
 from clipsieve.progress import METER, STOP
+from clipsieve.schemas import footers
 from clipsieve.schemas.states import RowState
 from clipsieve.show import Teller, clock
 from clipsieve.sql.views import write_sql
@@ -28,6 +29,7 @@ from clipsieve.store.atomic import sweep
 from clipsieve.store.dataset import Dataset
 from clipsieve.store.layout import Layout
 from clipsieve.store.lock import exclusive
+from clipsieve.store.parquet import read_footer
 from clipsieve.store.runs import FAILED, ShardRecord, read_records, write_manifest
 
 EXIT_FAILED_SHARDS = 3
@@ -115,7 +117,7 @@ def run(config: RunConfig, teller: Teller | None = None, wide: bool = True) -> R
             dataset = scored.dataset
             if not STOP:
                 dataset = compact(layout, dataset)
-                findings = _findings(layout, dataset, bool(plan.todo or scored.done))
+                findings = _findings(layout, dataset)
         finished = not STOP or not wide
         result = _result(plan, records, started, encode_seconds, finished, findings)
         _write_manifest(layout, plan, result, started)
@@ -177,9 +179,13 @@ def _score_stored(layout: Layout, dataset: Dataset, plan: Plan, teller: Teller) 
     )
 
 
-def _findings(layout: Layout, dataset: Dataset, new: bool) -> str:
-    """What an audit of the folder says, if there are density scores and they are new."""
-    if AUDITED not in dataset.families or not new:
+def _findings(layout: Layout, dataset: Dataset) -> str:
+    """What an audit of the folder says, if there are density scores that none has seen."""
+    revision = dataset.families.get(AUDITED)
+    if revision is None:
+        return ""
+    seen = read_footer(layout.groups(AUDITED, revision)).get(footers.BUILD)
+    if seen == dataset.wide["build"]:
         return ""
     return audit_dataset(layout, dataset).summary()
 

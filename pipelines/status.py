@@ -11,7 +11,7 @@ from clipsieve.store import dataset as datasets
 from clipsieve.store.dataset import Dataset
 from clipsieve.store.layout import Layout
 from clipsieve.store.parquet import read_footer
-from clipsieve.store.runs import FAILED, read_records
+from clipsieve.store.runs import FAILED, SCORED, read_records
 
 
 def report(out: str) -> Iterator[str]:
@@ -26,7 +26,7 @@ def report(out: str) -> Iterator[str]:
     yield f"{layout.root}: {model['model']} {model['pretrained'] or ''} in {model['dtype']}"
     yield f"families: {', '.join(sorted(dataset.families)) or 'none'}"
     items = plan_inputs_again(dataset)
-    last = {record.shard: record for record in read_records(layout)}
+    last = {r.shard: r for r in read_records(layout) if r.state != SCORED}
     counts = RowCounts()
     left, failed = [], []
     for item in items:

@@ -108,8 +108,10 @@ class ScoreJob:
         ledger = read_footer(layout.samples(shard))
         for family, revision in self.revisions().items():
             footer = read_footer(layout.scores(family, revision, shard))
-            keys = (footers.UID_HASH, footers.SOURCE_FINGERPRINT)
-            yield bool(footer) and all(footer.get(key) == ledger.get(key) for key in keys)
+            keys = (footers.UID_HASH, footers.SOURCE_FINGERPRINT, footers.STATES)
+            same = all(footer.get(key) == ledger.get(key) for key in keys)
+            # A shard embedded again with other limits may have other rows with a vector.
+            yield bool(footer) and same and footer.get(footers.LEDGER) == ledger[footers.REVISION]
 
     def _encoder(self, scorers: Sequence[Scorer]) -> Encoder | None:
         """The text encoder, or None if every text needed is stored."""
@@ -146,6 +148,7 @@ class ScoreJob:
                 table = scores_table(pairs.uid, scorer, scores)
             footer = {
                 **ledger,
+                footers.LEDGER: ledger[footers.REVISION],
                 footers.FAMILY: scorer.family,
                 footers.REVISION: revisions[scorer.family],
                 footers.PARAMETERS: canonical_json(dict(scorer.parameters())),

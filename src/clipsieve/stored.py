@@ -16,6 +16,14 @@ from clipsieve.scorers.base import Embedded, PairBatch
 from clipsieve.store.layout import Layout
 from clipsieve.store.parquet import read_footer
 
+#: Footer values of a ledger that change when a shard's rows or their embeddings do.
+LEDGER_KEYS = (
+    footers.UID_HASH,
+    footers.SOURCE_FINGERPRINT,
+    footers.REVISION,
+    footers.STATES,
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Member:
@@ -25,14 +33,15 @@ class Member:
       shard: its name.
       first: number of its first row.
       rows: how many it has.
-      key: `[uid hash, source fingerprint]`: other content has another key.
+      key: what its ledger's footer says of its content: uid hash, source fingerprint, revision,
+        rows by state.
       scored: rows in state `ok`.
     """
 
     shard: str
     first: int
     rows: int
-    key: tuple[str, str]
+    key: tuple[str, ...]
     scored: int
 
 
@@ -61,7 +70,7 @@ class StoredPairs:
         for shard in self.shards():
             footer = read_footer(self.layout.samples(shard))
             rows = int(footer[footers.ROWS])
-            key = (footer[footers.UID_HASH], footer[footers.SOURCE_FINGERPRINT])
+            key = tuple(footer[name] for name in LEDGER_KEYS)
             scored = json.loads(footer[footers.STATES]).get(RowState.OK, 0)
             members.append(Member(shard, first, rows, key, scored))
             first += rows

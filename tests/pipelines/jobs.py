@@ -27,7 +27,8 @@ STARTING_SECONDS = 120.0
 
 def run_job(shards: Path, out: Path, **settings: Any) -> RunResult:
     """Run the whole job in this process over `shards/*.parquet`."""
-    return run(RunConfig(inputs=(f"{shards}/*.parquet",), out=str(out), **{**SETTINGS, **settings}))
+    given = {"inputs": (f"{shards}/*.parquet",), **SETTINGS, **settings}
+    return run(RunConfig(out=str(out), **given))
 
 
 def run_command(shards: Path, out: Path, *options: str) -> list[str]:

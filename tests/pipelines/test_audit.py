@@ -293,3 +293,31 @@ def test_two_workers_find_the_groups_of_one(tmp_path):
         tables.append(pq.read_table(path, partitioning=None))
     assert tables[0].num_rows > 1
     assert tables[0].equals(tables[1])
+
+
+def test_rows_that_gain_or_lose_their_embedding_gain_and_lose_their_score(tmp_path):
+    shards, out = tmp_path / "in", tmp_path / "out"
+    write_shards(shards / "small", 60, 1, 1, size=32)
+    write_shards(shards / "large", 60, 1, 2, size=64)
+    pattern = {"inputs": (f"{shards}/*/*.parquet",)}
+    for side in (40, 200, 40):
+        run_job(shards, out, **pattern, max_image_side=side)
+        connection = clipsieve.connect(out)
+        scored, embedded = connection.sql(
+            "SELECT count(density_kdist), count(image_width) FILTER (status = 'ok') FROM scores"
+        ).fetchall()[0]
+        assert scored >= embedded > 40
+        assert (scored > 70) == (side == 200)
+        assert connection.sql("FROM density_groups").fetchall() is not None
+
+
+def test_a_run_stopped_before_its_audit_audits_when_it_is_run_again(tmp_path):
+    shards, out = tmp_path / "in", tmp_path / "out"
+    write_shards(shards, 200, 2, 1)
+    first = run_job(shards, out)
+    (groups,) = out.glob("audits/**/groups.parquet")
+    before = groups.read_bytes()
+    groups.unlink()
+    again = run_job(shards, out)
+    assert again.findings == first.findings != ""
+    assert groups.read_bytes() == before

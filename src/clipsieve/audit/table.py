@@ -32,11 +32,17 @@ def groups_table(groups: Sequence[Group], uid_type: pa.DataType) -> pa.Table:
 
 
 def write_groups(
-    shards: Shards, suspects: Suspects, groups: Sequence[Group], fraction: float, near_cosine: float
+    shards: Shards,
+    suspects: Suspects,
+    groups: Sequence[Group],
+    fraction: float,
+    near_cosine: float,
+    build: str,
 ) -> None:
     """Write the table of an audit; it replaces that of an earlier one of the same scores.
 
-    The footer says how it was made: column, fraction, thresholds, rows seen and selected.
+    The footer says how it was made: column, fraction, thresholds, rows seen and selected, and the
+    wide `build` that held the rows.
     """
     cut = suspects.cut
     parameters = {
@@ -54,6 +60,7 @@ def write_groups(
         footers.FAMILY: f"{shards.family}_groups",
         footers.REVISION: shards.revision,
         footers.ROWS: str(len(groups)),
+        footers.BUILD: build,
         footers.PARAMETERS: canonical_json(parameters),
         footers.VERSIONS: canonical_json(
             {name: version(name) for name in ("clipsieve", "numpy", "pyarrow")}

@@ -75,6 +75,8 @@ class Density(Scorer):
                     f"option {name} of scorer density must be an int of at least {least}, "
                     f"got {value!r}"
                 )
+        if seed >= 2**64:
+            raise UsageError(f"option seed of scorer density must be under 2**64, got {seed}")
         check_metric(metric)
         if not isinstance(texts, bool):
             raise UsageError(f"option texts of scorer density must be true or false, got {texts!r}")
@@ -170,8 +172,8 @@ def _reference_names(reference: str | int | Sequence[str | int]) -> tuple[str, .
       UsageError: if one is none of the forms, or is given twice.
     """
     given = reference.split(",") if isinstance(reference, str) else reference
-    given = [given] if isinstance(given, int) else given
-    names = tuple(str(name).strip().replace("_", "") for name in given)
+    sets = given if isinstance(given, list | tuple) else (given,)
+    names = tuple(str(name).strip() for name in sets)
     wrong = [name for name in names if not re.fullmatch(r"all|auto|(batch)?[1-9]\d*", name)]
     if wrong or not names:
         raise UsageError(

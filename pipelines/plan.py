@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from clipsieve.clip.model import ClipModel, ModelIdentity, absolute_names
-from clipsieve.config import RunConfig
+from clipsieve.config import RunConfig, merged_options
 from clipsieve.embed.commit import Committer, embeddings_revision, family_revision
 from clipsieve.embed.job import EmbedJob, open_model
 from clipsieve.errors import UsageError
@@ -145,7 +145,7 @@ def options_for(
             f"options were given for {', '.join(strangers)}, and the scorers are "
             f"{', '.join(sorted(known))}; name it with --scorers, or leave its options out"
         )
-    return {name: {**held.get(name, {}), **given.get(name, {})} for name in {*held, *given}}
+    return merged_options(held, given)
 
 
 def read_options(config: RunConfig) -> ReadOptions:

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from clipsieve.config import LOG_FORMATS, RunConfig, load_toml, parse_options
+from clipsieve.config import LOG_FORMATS, RunConfig, load_toml, merged_options, parse_options
 from clipsieve.errors import ClipsieveError
 
 #: Rows that `sql` prints as a table.
@@ -271,9 +271,7 @@ def _run(options: dict[str, Any], beam_args: Sequence[str], wide: bool) -> int:
     given = _scorer_options(options)
     if given:
         held = settings.get("scorer_options", {})
-        settings["scorer_options"] = {
-            name: {**held.get(name, {}), **given.get(name, {})} for name in {*held, *given}
-        }
+        settings["scorer_options"] = merged_options(held, given)
     settings |= {name: value for name, value in options.items() if value is not None}
     config = RunConfig(**settings, beam_args=tuple(beam_args))
     if dry_run:

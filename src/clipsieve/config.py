@@ -189,6 +189,13 @@ def parse_options(words: Iterable[str]) -> dict[str, dict[str, Any]]:
     return options
 
 
+def merged_options(
+    held: Mapping[str, Mapping[str, Any]], given: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Options of scorers by name: those given, and where one is not given, the one held."""
+    return {name: {**held.get(name, {}), **given.get(name, {})} for name in {*held, *given}}
+
+
 def load_toml(path: str | Path) -> dict[str, Any]:
     """Settings from a TOML file, to be overridden by the command line.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from clipsieve.errors import LedgerError, UsageError
 from clipsieve.fits.job import FitJob, Sums
-from clipsieve.fits.store import FitFolder, fit_id, fit_meaning
+from clipsieve.fits.store import FitFolder, fit_id, fit_meaning, scored_rows
 from clipsieve.fits.whole import grouped
 from clipsieve.pipelines.embed import counts_path, run_counted, write_counts
 from clipsieve.pipelines.runners import LOCAL, beam
@@ -122,6 +122,7 @@ def fit(
             dim=dataset.model["dim"],
             embeddings=dataset.embeddings,
             device=device,
+            rows=scored_rows(members),
         )
         if not _made(job, members, counts_path(layout, run_id), runner, beam_args):
             return dataset

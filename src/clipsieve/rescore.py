@@ -75,8 +75,10 @@ class ScoreJob:
 
     def todo(self) -> list[str]:
         """Shards of the ledger that lack a family of this job, or have it for other rows."""
-        layout = Layout.at(self.out)
-        return [shard for shard in self.pairs.shards() if not all(self._is_done(layout, shard))]
+        layout, revisions = Layout.at(self.out), self.revisions()
+        return [
+            shard for shard in self.pairs.shards() if not all(_is_done(layout, shard, revisions))
+        ]
 
     def score(self, shards: Iterable[str]) -> Iterator[ShardRecord]:
         """Score each shard and write its files; stops between shards when `STOP` is set.
@@ -86,7 +88,7 @@ class ScoreJob:
           UsageError: if texts must be encoded and the model here has other weights.
         """
         layout = Layout.at(self.out)
-        scorers = scorers_named(self.scorers, self.options)
+        scorers, revisions = scorers_named(self.scorers, self.options), self.revisions()
         encoder = self._encoder(scorers)
         fitted = {
             family: FittedScorer(
@@ -99,19 +101,10 @@ class ScoreJob:
             if STOP:
                 return
             start = time.time()
-            record = self._score_one(layout, shard, scorers, fitted, encoder, start)
+            record = self._score_one(layout, shard, scorers, revisions, fitted, encoder, start)
             append_record(layout, record)
             METER.add(rows=record.rows, shards=1)
             yield record
-
-    def _is_done(self, layout: Layout, shard: str) -> Iterator[bool]:
-        ledger = read_footer(layout.samples(shard))
-        for family, revision in self.revisions().items():
-            footer = read_footer(layout.scores(family, revision, shard))
-            keys = (footers.UID_HASH, footers.SOURCE_FINGERPRINT, footers.STATES)
-            same = all(footer.get(key) == ledger.get(key) for key in keys)
-            # A shard embedded again with other limits may have other rows with a vector.
-            yield bool(footer) and same and footer.get(footers.LEDGER) == ledger[footers.REVISION]
 
     def _encoder(self, scorers: Sequence[Scorer]) -> Encoder | None:
         """The text encoder, or None if every text needed is stored."""
@@ -132,6 +125,7 @@ class ScoreJob:
         layout: Layout,
         shard: str,
         scorers: Sequence[Scorer],
+        revisions: Mapping[str, str],
         fitted: Mapping[str, FittedScorer],
         encoder: Encoder | None,
         start: float,
@@ -139,7 +133,6 @@ class ScoreJob:
         ledger = read_footer(layout.samples(shard))
         with METER.timing("read"):
             pairs = self._pairs(shard, scorers, encoder)
-        revisions = self.revisions()
         for scorer in scorers:
             with METER.timing("encode"):
                 fit = fitted.get(scorer.family)
@@ -188,6 +181,17 @@ class ScoreJob:
                 lists = [_as_list(refs) for refs in _column(samples, self.references_col)]
                 references[prompt] = References.encoded(encoder.with_prompt(prompt), lists)
         return replace(stored, texts=texts, references=references, captions=captions)
+
+
+def _is_done(layout: Layout, shard: str, revisions: Mapping[str, str]) -> Iterator[bool]:
+    """Of each family, whether its scores of a shard follow the ledger as it is now."""
+    ledger = read_footer(layout.samples(shard))
+    for family, revision in revisions.items():
+        footer = read_footer(layout.scores(family, revision, shard))
+        keys = (footers.UID_HASH, footers.SOURCE_FINGERPRINT, footers.STATES)
+        same = all(footer.get(key) == ledger.get(key) for key in keys)
+        # A shard embedded again with other limits may have other rows with a vector.
+        yield bool(footer) and same and footer.get(footers.LEDGER) == ledger[footers.REVISION]
 
 
 def _column(samples: pa.Table, name: str | None) -> list[Any]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from clipsieve.fits.job import FitJob, Sums
-from clipsieve.fits.store import FitFolder, fit_id, fit_meaning
+from clipsieve.fits.store import FitFolder, fit_id, fit_meaning, scored_rows
 from clipsieve.scorers.registry import scorers_named
 from clipsieve.transforms.merge import MergeStatistics
 from tests.fits.folders import make_pairs
@@ -23,7 +23,8 @@ def job(tmp_path_factory):
     fit = fit_id(fit_meaning(scorer, dataset.embeddings["rev"]), members)
     FitFolder.of(layout, "density", fit).begin(scorer, members)
     where = dataset.embeddings
-    return FitJob(str(layout.root), ("density",), OPTIONS, {"density": fit}, DIM, where, "cpu")
+    fits, rows = {"density": fit}, scored_rows(members)
+    return FitJob(str(layout.root), ("density",), OPTIONS, fits, DIM, where, "cpu", rows)
 
 
 def test_members_are_written_and_read_as_they_are(job):

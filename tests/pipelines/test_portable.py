@@ -96,7 +96,7 @@ def test_our_own_pipelines_are_portable(tmp_path):
     job, groups = embed_job(source, out)
     where = {"model": "tiny", "rev": "0"}
     stored = ScoreJob(str(out), ("density",), {}, {"density": "0"}, {}, where, None, "cpu", "x")
-    fitted = FitJob(str(out), ("density",), {}, {"density": "0"}, 128, where, "cpu")
+    fitted = FitJob(str(out), ("density",), {}, {"density": "0"}, 128, where, "cpu", 0)
     wide = Build((Part(("a", "b"), 4, "1"), Part(("c",), 2, "2")), {"clip": "0"})
     builders: list[Callable[[Any], Any]] = [
         lambda root: embed.build(root, job, groups, out / "counts"),

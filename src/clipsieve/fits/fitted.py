@@ -2,9 +2,6 @@
 
 from dataclasses import replace
 
-import pyarrow.parquet as pq
-
-from clipsieve.fits.lists import lists_from
 from clipsieve.fits.sample import SampleSearch
 from clipsieve.fits.store import FitFolder, scored_rows
 from clipsieve.fits.whole import WholeSearch
@@ -32,6 +29,7 @@ class FittedScorer:
         self.fitted: Fitted = folder.load()
         self._folder = folder
         self._members = folder.members()
+        self._shards = {member.shard for member in self._members}
         self._references = scorer.references(scored_rows(self._members))
         self._pairs = pairs
         self._device = device
@@ -53,7 +51,6 @@ class FittedScorer:
 
     def _among_all(self, name: str, wanted: ReferenceSet, batch: PairBatch) -> Neighbours:
         """Lists that were kept when the fit was made, or found now for a shard that came later."""
-        if batch.shard in {member.shard for member in self._members}:
-            table = pq.read_table(self._folder.lists(name, batch.shard), partitioning=None)
-            return lists_from(table, wanted.k)
+        if batch.shard in self._shards:
+            return self._folder.read_lists(name, batch.shard, wanted.k)
         return WholeSearch(self._pairs, wanted, self._members, self._device).of([batch])[0]

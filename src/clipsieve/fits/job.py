@@ -5,11 +5,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
-from clipsieve.fits.lists import lists_from, lists_table
+from clipsieve.fits.lists import lists_table
 from clipsieve.fits.sample import SampleSearch, sample_arrays
-from clipsieve.fits.store import FitFolder, scored_rows
+from clipsieve.fits.store import FitFolder
 from clipsieve.fits.whole import WholeSearch
 from clipsieve.neighbours.lists import Neighbours
 from clipsieve.schemas import footers
@@ -53,6 +52,7 @@ class FitJob:
       dim: components of a vector.
       embeddings: slug and revision of the embeddings.
       device: for the search of neighbours.
+      rows: rows in state `ok` of the shards that the fits are made of.
       bounded: whether samples may leave out at once what hashes far too high; see `Sample`.
     """
 
@@ -63,6 +63,7 @@ class FitJob:
     dim: int
     embeddings: Mapping[str, str]
     device: str
+    rows: int
     bounded: bool = True
 
     @property
@@ -80,7 +81,7 @@ class FitJob:
 
     def references(self, scorer: Scorer) -> Mapping[str, ReferenceSet]:
         """Sets that a scorer asks for, of the rows that its fit is made of."""
-        return scorer.references(self._rows(scorer))
+        return scorer.references(self.rows)
 
     def whole(self) -> list[tuple[str, str, ReferenceSet]]:
         """Family, name and set of every reference that is the whole dataset."""
@@ -93,14 +94,15 @@ class FitJob:
 
     def lists_todo(self, members: Sequence[Member]) -> list[Member]:
         """Members that lack neighbour lists of a reference that is the whole dataset."""
+        # Of an image's and a caption's lists the latter are written last.
+        last = [
+            (self.folder(family), name + CAPTIONS if wanted.texts else name)
+            for family, name, wanted in self.whole()
+        ]
         return [
             member
             for member in members
-            if any(
-                not read_footer(self.folder(family).lists(last, member.shard))
-                for family, name, wanted in self.whole()
-                for last in (name + CAPTIONS if wanted.texts else name,)
-            )
+            if not all(read_footer(folder.lists(name, member.shard)) for folder, name in last)
         ]
 
     def write_lists(self, shards: Sequence[str]) -> None:
@@ -161,12 +163,9 @@ class FitJob:
                         wanted.size,
                         wanted.seed,
                         wanted.texts,
-                        self._rows(scorer) if self.bounded else 0,
+                        self.rows if self.bounded else 0,
                     )
         return zeros
-
-    def _rows(self, scorer: Scorer) -> int:
-        return scored_rows(self.folder(scorer.family).members())
 
     def _described(
         self, scorer: Scorer, name: str, wanted: ReferenceSet, sample: PairStatistic | None
@@ -177,10 +176,11 @@ class FitJob:
             described = scorer.describe(SampleSearch(name, wanted, arrays, self.device).within())
         else:
             arrays, parts = {}, []
+            folder = self.folder(scorer.family)
+            members = folder.members()
             for suffix in ("", CAPTIONS)[: 2 if wanted.texts else 1]:
-                for member in self.folder(scorer.family).members():
-                    path = self.folder(scorer.family).lists(name + suffix, member.shard)
-                    lists = lists_from(pq.read_table(path, partitioning=None), wanted.k)
+                for member in members:
+                    lists = folder.read_lists(name + suffix, member.shard, wanted.k)
                     parts.append(scorer.describe(lists))
             described = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
         return arrays | {f"{name}.{key}": value for key, value in described.items()}

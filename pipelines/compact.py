@@ -8,7 +8,7 @@ from typing import Any
 
 from clipsieve.errors import ClipsieveError
 from clipsieve.pipelines.runners import LOCAL, beam, run_pipeline
-from clipsieve.sql.views import write_sql
+from clipsieve.sql.views import published_name, write_sql
 from clipsieve.statistics.counts import RowCounts
 from clipsieve.store import dataset as datasets
 from clipsieve.store.compact import Build, drop_builds, plan_build
@@ -44,7 +44,8 @@ def compact(
     Raises:
       LedgerError: if families do not line up; nothing is switched then.
     """
-    plan = plan_build(layout, dataset.families)
+    aliases = [published_name(dataset)] if "clip" in dataset.families else []
+    plan = plan_build(layout, dataset.families, reserved=aliases)
     if plan.parts:
         run_pipeline(lambda root: build(root, layout, plan), runner, beam_args)
     before = dataset.wide.get("build")

@@ -21,7 +21,7 @@ from clipsieve.pipelines.signals import stopping_on_signals
 from clipsieve.progress import METER, STOP
 from clipsieve.read.items import WorkItem
 from clipsieve.statistics.counts import RowCounts
-from clipsieve.store.atomic import MARK, write_json
+from clipsieve.store.atomic import temporary_name, write_json
 from clipsieve.store.layout import Layout
 from clipsieve.store.runs import ShardRecord
 from clipsieve.transforms.embed import EmbedShards, Group
@@ -81,7 +81,7 @@ def run_counted(
 
 def counts_path(layout: Layout, run_id: str | None) -> Path:
     """Where a pipeline of this process leaves its counts; swept up if the process is killed."""
-    return layout.runs / f"{run_id}.counts{MARK}{os.getpid()}"
+    return layout.runs / temporary_name(f"{run_id}.counts")
 
 
 def group_items(items: Sequence[WorkItem], runner: str) -> list[Group]:

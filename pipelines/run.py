@@ -99,9 +99,9 @@ def run(config: RunConfig, teller: Teller | None = None, wide: bool = True) -> R
     if config.deadline is not None:
         STOP.deadline = started + config.deadline
     with stopping_on_signals(), exclusive(layout):
-        sweep(layout.root)
         dataset = datasets.load(layout)
         plan = make_plan(config, layout, dataset, teller)
+        sweep(layout.root)
         teller.run_id = plan.config.run_id
         dataset = _begin(layout, dataset, plan)
         teller.tell("plan", plan_line(plan), planned=len(plan.inputs.items), todo=len(plan.todo))

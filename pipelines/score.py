@@ -226,11 +226,11 @@ def score(
     METER.reset()
     STOP.reset()
     with stopping_on_signals(), exclusive(layout):
-        sweep(layout.root)
         dataset = datasets.require(layout)
         run_id = teller.run_id = new_run_id()
         used = options_for(dataset, scorers, options or {})
         chosen = scorers_named(scorers, used)
+        sweep(layout.root)
         kept = [s.family for s in chosen if _is_full(s, dataset)]
         for name in kept:
             teller.tell("kept", f"{name}: computed by run at full precision; left as it is")

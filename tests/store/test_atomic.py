@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from clipsieve.store.atomic import MARK, replacing, sweep, write_json, write_text
+from clipsieve.store.atomic import MARK, replacing, sweep, temporary_name, write_json, write_text
 
 
 def test_text_is_written_and_folders_are_made(tmp_path):
@@ -72,11 +72,21 @@ def test_many_writers_leave_one_whole_file(tmp_path):
 def test_sweep_removes_only_what_interrupted_writes_left(tmp_path):
     kept = tmp_path / "samples" / "a.parquet"
     write_text(kept, "whole")
-    left = [tmp_path / f"x.json{MARK}1", kept.with_name(f"b.parquet{MARK}2")]
-    for path in left:
+    left = [
+        tmp_path / f"dataset.json{MARK}{'1' * 32}",
+        kept.with_name(temporary_name("b.parquet")),
+    ]
+    mine = [
+        tmp_path / f"x.json{MARK}{'1' * 32}",
+        kept.with_name(f"c.parquet{MARK}2"),
+        tmp_path / "other" / f"x{MARK}{'1' * 32}",
+        kept.with_name(f"d{MARK}{'1' * 32}.parquet"),
+    ]
+    (tmp_path / "other").mkdir()
+    for path in (*left, *mine):
         path.touch()
     assert sweep(tmp_path) == sorted(left)
-    assert [p for p in tmp_path.rglob("*") if p.is_file()] == [kept]
+    assert {p for p in tmp_path.rglob("*") if p.is_file()} == {kept, *mine}
 
 
 def test_json_is_readable_and_refuses_nan(tmp_path):

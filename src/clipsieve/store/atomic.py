@@ -7,6 +7,7 @@ A kill at any instant leaves the old file, the new file, or a marked one that `s
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,14 @@ from typing import Any
 from uuid import uuid4
 
 MARK = ".tmp-"
+_TEMPORARY = re.compile(re.escape(MARK) + "[0-9a-f]{32}")
+#: Subfolders of an output folder in which temporary files are written.
+_SWEPT = ("_runs", "audits", "embeddings", "fits", "samples", "scores", "sql", "wide")
+
+
+def temporary_name(name: str) -> str:
+    """A new name beside `name` that `sweep` recognises."""
+    return f"{name}{MARK}{uuid4().hex}"
 
 
 @contextmanager
@@ -24,7 +33,7 @@ def replacing(path: Path) -> Iterator[Path]:
     made.  Two writers of one path do not disturb each other: the last to finish wins.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}{MARK}{uuid4().hex}")
+    temporary = path.with_name(temporary_name(path.name))
     try:
         yield temporary
         with open(temporary, "rb+") as file:
@@ -47,11 +56,17 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def sweep(folder: Path) -> list[Path]:
-    """Remove what interrupted writes left below `folder`; the removed paths, sorted.
+    """Remove what interrupted writes left in the output folder `folder`; the paths, sorted.
 
-    Only the holder of the folder's lock may call this: it would remove a live writer's file too.
+    Removes files whose names end in the mark and 32 hexadecimal digits, in the subfolders that
+    clipsieve writes, and such copies of `dataset.json`.  Nothing else is touched.  Only the holder
+    of the folder's lock may call this: it would remove a live writer's file too.
     """
-    left = sorted(p for p in folder.rglob(f"*{MARK}*") if p.is_file())
+    candidates = [p for name in _SWEPT for p in (folder / name).rglob(f"*{MARK}*")]
+    candidates += folder.glob(f"dataset.json{MARK}*")
+    left = sorted(
+        p for p in candidates if _TEMPORARY.fullmatch(p.name[p.name.rfind(MARK) :]) and p.is_file()
+    )
     for path in left:
         path.unlink()
     return left

@@ -53,6 +53,7 @@ class Build:
 
     parts: tuple[Part, ...]
     families: Mapping[str, str]
+    reserved: frozenset[str] = frozenset()
 
     @property
     def id(self) -> str:
@@ -65,8 +66,19 @@ class Build:
         return sum(part.rows for part in self.parts)
 
 
-def plan_build(layout: Layout, families: Mapping[str, str], part_rows: int = PART_ROWS) -> Build:
+def plan_build(
+    layout: Layout,
+    families: Mapping[str, str],
+    part_rows: int = PART_ROWS,
+    reserved: Collection[str] = (),
+) -> Build:
     """The build that holds every shard in the ledger, with the active revision of each family.
+
+    Args:
+      layout: the output folder.
+      families: active revision of each.
+      part_rows: rows after which a part is closed.
+      reserved: names that views give to scores, which no column of a source may have.
 
     Raises:
       LedgerError: if a shard lacks one of the families, or its uids differ between them.
@@ -77,7 +89,11 @@ def plan_build(layout: Layout, families: Mapping[str, str], part_rows: int = PAR
     def close() -> None:
         shards = tuple(name for name, _, _ in members)
         rows = sum(count for _, count, _ in members)
-        content = {"families": dict(families), "members": [key for _, _, key in members]}
+        content = {
+            "families": dict(families),
+            "members": [key for _, _, key in members],
+            "reserved": sorted(reserved),
+        }
         parts.append(Part(shards, rows, short_hash(content)))
         members.clear()
 
@@ -87,7 +103,7 @@ def plan_build(layout: Layout, families: Mapping[str, str], part_rows: int = PAR
             close()
     if members:
         close()
-    return Build(tuple(parts), dict(families))
+    return Build(tuple(parts), dict(families), frozenset(reserved))
 
 
 def write_part(layout: Layout, build: Build, part: Part) -> None:
@@ -102,7 +118,7 @@ def write_part(layout: Layout, build: Build, part: Part) -> None:
             if known != target:
                 _link(known, target)
             return
-    schema = _unified([_glued_schema(layout, shard, build.families) for shard in part.shards])
+    schema = _unified([_glued_schema(layout, shard, build) for shard in part.shards])
     footer = {
         footers.LAYOUT: footers.LAYOUT_VERSION,
         footers.FAMILY: "wide",
@@ -121,7 +137,7 @@ def _row_groups(layout: Layout, build: Build, part: Part, schema: pa.Schema) -> 
     """The part's rows in tables of about a row group: no more than that is in memory."""
     waiting: list[pa.Table] = []
     for shard in part.shards:
-        waiting.append(_conformed(_glued(layout, shard, build.families), schema))
+        waiting.append(_conformed(_glued(layout, shard, build), schema))
         if sum(table.num_rows for table in waiting) >= ROW_GROUP_ROWS:
             yield pa.concat_tables(waiting)
             waiting.clear()
@@ -167,11 +183,11 @@ def _member(layout: Layout, shard: str, families: Mapping[str, str]) -> tuple[st
     return shard, int(ledger[footers.ROWS]), canonical_json(keys)
 
 
-def _glued(layout: Layout, shard: str, families: Mapping[str, str]) -> pa.Table:
+def _glued(layout: Layout, shard: str, build: Build) -> pa.Table:
     """The ledger of a shard with the columns of every family, named as `_glued_schema` says."""
     ledger = pq.read_table(layout.samples(shard), partitioning=None)
     columns = ledger.columns
-    for family, revision in families.items():
+    for family, revision in build.families.items():
         path = layout.scores(family, revision, shard)
         scores = pq.read_table(path, partitioning=None)
         if not scores["uid"].equals(ledger["uid"]):
@@ -180,36 +196,37 @@ def _glued(layout: Layout, shard: str, families: Mapping[str, str]) -> pa.Table:
                 "`clipsieve run` again"
             )
         columns += [scores[name] for name in scores.column_names if name != "uid"]
-    return pa.Table.from_arrays(columns, schema=_glued_schema(layout, shard, families))
+    return pa.Table.from_arrays(columns, schema=_glued_schema(layout, shard, build))
 
 
-def _glued_schema(layout: Layout, shard: str, families: Mapping[str, str]) -> pa.Schema:
+def _glued_schema(layout: Layout, shard: str, build: Build) -> pa.Schema:
     """Columns of the ledger of a shard, then those of every family; from the footers alone.
 
-    A column of the source with the name of a score becomes `source_<name>`, as in the ledger one
-    with the name of a ledger column does.
+    A column of the source with the name of a score, or with a reserved one, becomes
+    `source_<name>`, as in the ledger one with the name of a ledger column does.  Names are compared
+    as SQL compares them, without case.
     """
     ledger = list(pq.read_schema(layout.samples(shard)))
     scores: list[pa.Field] = []
-    for family, revision in families.items():
+    for family, revision in build.families.items():
         path = layout.scores(family, revision, shard)
         for field in pq.read_schema(path):
-            if field.name in (other.name for other in scores):
+            if field.name.lower() in (other.name.lower() for other in scores):
                 raise LedgerError(f"{path} has column {field.name!r}, as another family; rename it")
             if field.name != "uid":
                 scores.append(field)
-    taken = {field.name for field in scores}
+    taken = {field.name.lower() for field in scores} | {name.lower() for name in build.reserved}
     for at, field in enumerate(ledger):
-        if field.name in taken:
-            names = taken | {other.name for other in ledger}
+        if field.name.lower() in taken:
+            names = taken | {other.name.lower() for other in ledger}
             ledger[at] = field.with_name(_free_name(field.name, names))
     return pa.schema([*ledger, *scores])
 
 
 def _free_name(name: str, taken: Collection[str]) -> str:
-    """`source_<name>`, with as many `source_` as it needs to be free."""
+    """`source_<name>`, with as many `source_` as it needs to be free; `taken` is lower case."""
     free = f"source_{name}"
-    while free in taken:
+    while free.lower() in taken:
         free = f"source_{free}"
     return free
 

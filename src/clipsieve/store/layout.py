@@ -32,8 +32,10 @@ class Layout:
         """The layout of the folder `root`, made absolute; local folders only.
 
         Raises:
-          UsageError: if `root` is a URL.
+          UsageError: if `root` is empty or a URL.
         """
+        if not str(root):
+            raise UsageError("output folder '' is empty; name a folder, '.' for this one")
         if "://" in str(root):
             raise UsageError(
                 f"output folder {root!s} is a URL; clipsieve writes to local or mounted folders: "

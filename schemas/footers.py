@@ -5,7 +5,7 @@ them with `SELECT decode(key), decode(value) FROM parquet_kv_metadata('samples/*
 """
 
 #: Layout of the output folder.  Readers refuse a folder whose major version is newer.
-LAYOUT_VERSION = "1"
+LAYOUT_VERSION = "2"
 
 PREFIX = "clipsieve."
 LAYOUT = PREFIX + "layout"
@@ -18,7 +18,9 @@ SOURCE_FINGERPRINT = PREFIX + "source_fingerprint"  #: JSON: size, version (mtim
 SOURCE_RANGE = PREFIX + "source_range"  #: JSON: which rows of the source file this shard covers
 UID_HASH = PREFIX + "uid_hash"  #: sha256 over all uids in row order; equal across families
 MODEL = PREFIX + "model"  #: JSON: model, pretrained, weights_sha256, preprocess, dtype, ...
-PARAMETERS = PREFIX + "parameters"  #: JSON: parameters of the scorer, prompts included
+LOGIT_SCALE = PREFIX + "logit_scale"  #: embeddings only: factor of the model's cosines
+SCORERS = PREFIX + "scorers"  #: JSON, score families: version, revision, parameters by scorer
+PARAMETERS = PREFIX + "parameters"  #: JSON, audits only: how the groups were found
 STATES = PREFIX + "states"  #: JSON: rows per state
 VERSIONS = PREFIX + "versions"  #: JSON: clipsieve, torch, open_clip, decoder, ...
 DEVICE = PREFIX + "device"

@@ -1,59 +1,60 @@
 """What an audit reads of an output folder: scores, captions, addresses and vectors, by shard."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from clipsieve.errors import LedgerError
 from clipsieve.schemas import footers
-from clipsieve.store.layout import Layout
-from clipsieve.store.parquet import read_footer
+from clipsieve.store import names
+from clipsieve.store.folder import OutputFolder
+from clipsieve.store.manifest import EmbeddingsEntry
 
 
 @dataclass(frozen=True, slots=True)
-class Shards:
+class AuditedShards:
     """The shards of an output folder, with one score family and one set of embeddings.
 
     Attributes:
-      layout: the output folder.
-      embeddings: slug and revision of the embeddings, as in `dataset.json`.
+      folder: the output folder.
+      embeddings: which embeddings.
       family: score family.
       revision: its revision.
       column: its column by which rows are suspicious; higher is more so.
     """
 
-    layout: Layout
-    embeddings: Mapping[str, str]
+    folder: OutputFolder
+    embeddings: EmbeddingsEntry
     family: str
     revision: str
     column: str
 
-    def names(self) -> list[str]:
+    def shards(self) -> list[str]:
         """Shards of the ledger, in name order.
 
         Raises:
           LedgerError: if scores or embeddings of one are missing, or out of line with its ledger.
         """
-        names = sorted(path.stem for path in (self.layout.root / "samples").glob("*.parquet"))
-        for name in names:
-            ledger = read_footer(self.layout.samples(name))
-            for path in (self._scores(name), self._embeddings(name)):
-                footer = read_footer(path)
+        shards = self.folder.shards()
+        ledgers = self.folder.read_footers(map(names.samples, shards))
+        for name_of in (self._scores, self._embeddings):
+            tables = [name_of(shard) for shard in shards]
+            written = self.folder.read_footers(tables)
+            for shard, ledger, table, footer in zip(shards, ledgers, tables, written, strict=True):
+                place = self.folder.files.url(table)
                 if not footer:
                     raise LedgerError(
-                        f"{path} is missing or damaged; run `clipsieve run` or `clipsieve score` "
-                        "again"
+                        f"{place} is missing or damaged; run `clipsieve run` or "
+                        "`clipsieve score` again"
                     )
                 if footer.get(footers.UID_HASH) != ledger.get(footers.UID_HASH):
                     raise LedgerError(
-                        f"{path} has other uids than {self.layout.samples(name)}; delete both "
-                        "files and run `clipsieve run` again"
+                        f"{place} has other uids than "
+                        f"{self.folder.files.url(names.samples(shard))}; delete both files and "
+                        "run `clipsieve run` again"
                     )
-        return names
+        return shards
 
     def scores(self, name: str) -> np.ndarray:
         """(N,) float32 scores of a shard's rows; NaN where NULL.
@@ -61,29 +62,25 @@ class Shards:
         Raises:
           LedgerError: if the family has no such column.
         """
-        path = self._scores(name)
-        if self.column not in pq.read_schema(path).names:
+        table = self.folder.read_table(self._scores(name), [self.column])
+        if not table.num_columns:
             raise LedgerError(
-                f"{path} has no column {self.column!r}; run `clipsieve score` with the scorers "
-                "that add it"
+                f"{self.folder.files.url(self._scores(name))} has no column {self.column!r}; run "
+                "`clipsieve score` with the scorers that add it"
             )
-        column = pq.read_table(path, columns=[self.column], partitioning=None)[self.column]
-        return np.asarray(column.to_numpy(), np.float32)
+        return np.asarray(table[self.column].to_numpy(), np.float32)
 
     def captions(self, name: str) -> list[str | None]:
         """Captions of a shard's rows, as read."""
-        path = self.layout.samples(name)
-        table = pq.read_table(path, columns=["caption"], partitioning=None)
+        table = self.folder.read_table(names.samples(name), ["caption"])
         captions: list[str | None] = table["caption"].to_pylist()
         return captions
 
     def identities(self, name: str, rows: np.ndarray) -> pa.Table:
         """`uid`, `caption` and `url` of some rows; `url` is NULL where the source has none."""
-        path = self.layout.samples(name)
-        held = pq.read_schema(path).names
-        wanted = ["uid", "caption", *(["url"] if "url" in held else [])]
-        table = pq.read_table(path, columns=wanted, partitioning=None).take(pa.array(rows))
-        if "url" not in held:
+        table = self.folder.read_table(names.samples(name), ["uid", "caption", "url"])
+        table = table.take(pa.array(rows))
+        if "url" not in table.column_names:
             table = table.append_column("url", pa.nulls(len(rows), pa.string()))
         return table.set_column(2, "url", table["url"].cast(pa.string()))
 
@@ -93,31 +90,32 @@ class Shards:
         Raises:
           LedgerError: if one of them has a score but no vector.
         """
-        path = self._embeddings(name)
+        table = self._embeddings(name)
         parts: list[np.ndarray] = []
-        with pq.ParquetFile(path) as file:
+        with self.folder.open_table(table) as file:
             start = 0
             for group in range(file.num_row_groups):
                 end = start + file.metadata.row_group(group).num_rows
                 inside = rows[(rows >= start) & (rows < end)] - start
                 if len(inside):
                     column = file.read_row_group(group, columns=["image_embedding"]).column(0)
-                    parts.append(_unit(column.take(pa.array(inside)), path))
+                    parts.append(_unit(column.take(pa.array(inside)), self.folder.files.url(table)))
                 start = end
         return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
 
-    def _scores(self, name: str) -> Path:
-        return self.layout.scores(self.family, self.revision, name)
+    def _scores(self, shard: str) -> str:
+        return names.scores(self.family, self.revision, shard)
 
-    def _embeddings(self, name: str) -> Path:
-        return self.layout.embeddings(self.embeddings["model"], self.embeddings["rev"], name)
+    def _embeddings(self, shard: str) -> str:
+        folder = names.embeddings_folder(self.embeddings.model, self.embeddings.revision)
+        return f"{folder}/{shard}.parquet"
 
 
-def _unit(column: pa.ChunkedArray, path: Path) -> np.ndarray:
+def _unit(column: pa.ChunkedArray, place: str) -> np.ndarray:
     """(M, D) float32 rows of unit norm from M lists of float16."""
     if column.null_count:
         raise LedgerError(
-            f"{path} lacks vectors of {column.null_count} rows that have a score; "
+            f"{place} lacks vectors of {column.null_count} rows that have a score; "
             "run `clipsieve score` again"
         )
     lists = column.combine_chunks()

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from clipsieve.audit.captions import normalised
 from clipsieve.audit.selection import Cut, Highest
-from clipsieve.audit.shards import Shards
+from clipsieve.audit.shards import AuditedShards
 
 _NO_IMAGES = np.zeros((0, 0), np.float32)
 
@@ -49,7 +49,7 @@ class Suspects:
         return len(self.scores)
 
 
-def find_suspects(shards: Shards, fraction: float) -> Suspects:
+def find_suspects(shards: AuditedShards, fraction: float) -> Suspects:
     """The top `fraction` of all scored rows, see `selection`.
 
     Reads every shard's scores twice or three times and its captions at most once, and the other
@@ -59,7 +59,7 @@ def find_suspects(shards: Shards, fraction: float) -> Suspects:
       LedgerError: if the files contradict each other.
       UsageError: if the fraction is not in (0, 1].
     """
-    names = shards.names()
+    names = shards.shards()
     highest = Highest()
     for name in names:
         highest.add(shards.scores(name))
@@ -98,7 +98,7 @@ class _Part:
     images: np.ndarray
 
 
-def _parts(shards: Shards, names: Sequence[str], cut: Cut) -> Iterator[_Part]:
+def _parts(shards: AuditedShards, names: Sequence[str], cut: Cut) -> Iterator[_Part]:
     """The shards with suspicious rows."""
     for name in names:
         scores = shards.scores(name)
@@ -118,7 +118,7 @@ def _key(value: Any) -> tuple[bool, Any]:
 
 
 def _caption_rows(
-    shards: Shards, names: Sequence[str], normal: Sequence[str | None]
+    shards: AuditedShards, names: Sequence[str], normal: Sequence[str | None]
 ) -> dict[str, int]:
     """Scored rows of the dataset for each caption that occurs twice in `normal`."""
     suspicious = Counter(caption for caption in normal if caption is not None)

@@ -7,12 +7,12 @@ import numpy as np
 import pyarrow as pa
 
 from clipsieve.audit.groups import Group
-from clipsieve.audit.shards import Shards
+from clipsieve.audit.shards import AuditedShards
 from clipsieve.audit.suspects import Suspects
 from clipsieve.schemas import footers
 from clipsieve.schemas.audits import groups_schema
+from clipsieve.store import names
 from clipsieve.store.canonical import canonical_json
-from clipsieve.store.parquet import write_table
 
 #: Raised when the same scores, captions and vectors would give other groups.
 AUDIT_VERSION = 1
@@ -32,7 +32,7 @@ def groups_table(groups: Sequence[Group], uid_type: pa.DataType) -> pa.Table:
 
 
 def write_groups(
-    shards: Shards,
+    shards: AuditedShards,
     suspects: Suspects,
     groups: Sequence[Group],
     fraction: float,
@@ -53,7 +53,7 @@ def write_groups(
         "scored_rows": cut.scored,
         "suspicious_rows": len(suspects),
         "line": float(np.float32(cut.values[0])) if len(cut.values) else None,
-        "embeddings": dict(shards.embeddings),
+        "embeddings": {"model": shards.embeddings.model, "rev": shards.embeddings.revision},
     }
     footer = {
         footers.LAYOUT: footers.LAYOUT_VERSION,
@@ -67,4 +67,4 @@ def write_groups(
         ),
     }
     table = groups_table(groups, suspects.uid_type)
-    write_table(shards.layout.groups(shards.family, shards.revision), table, footer)
+    shards.folder.write_table(names.groups(shards.family, shards.revision), table, footer)

@@ -4,9 +4,10 @@ The only module of the library that imports open_clip.
 """
 
 import hashlib
+import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
@@ -18,14 +19,15 @@ from typing import Any
 import open_clip
 import torch
 from open_clip.pretrained import download_pretrained_from_hf
+from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from open_clip.transformer import text_global_pool
 
 from clipsieve.clip.device import DTYPES
+from clipsieve.clip.identity import TINY, ModelIdentity
 from clipsieve.clip.preprocess import Preprocess
-from clipsieve.errors import DeviceError, UsageError, WeightsMissing
-from clipsieve.store.layout import slug
+from clipsieve.errors import ClipsieveError, DeviceError, UsageError, WeightsMissing
+from clipsieve.store.names import slug
 
-TINY = "tiny"
 TINY_FOLDER = Path(__file__).resolve().parents[1] / "demo" / "tiny"
 _PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 _CHECKPOINTS = (
@@ -46,47 +48,6 @@ Tokenizer = Callable[[Sequence[str]], torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class ModelIdentity:
-    """Everything that decides what an embedding means.
-
-    Attributes:
-      model: name as given: an open_clip model, `hf-hub:org/name`, `local-dir:PATH`, or `tiny`.
-      pretrained: open_clip tag or weights file; None where the name already says it.
-      weights_sha256: sha256 of the weights file.
-      quick_gelu: whether the activation is QuickGELU.
-      dim: components of an embedding.
-      context_length: tokens of a caption, longer ones are cut.
-      preprocess: size, mean, std, interpolation and resize mode of images.
-      dtype: number format of the forward pass.
-    """
-
-    model: str
-    pretrained: str | None
-    weights_sha256: str
-    quick_gelu: bool
-    dim: int
-    context_length: int
-    preprocess: dict[str, Any]
-    dtype: str
-
-    @property
-    def slug(self) -> str:
-        """Folder name for this model's embeddings."""
-        name = self.model.removeprefix("local-dir:").rstrip("/").split("/")[-1]
-        name = self.model if self.model.startswith("hf-hub:") else name
-        return slug(f"{name}-{Path(self.pretrained).stem}" if self.pretrained else name)
-
-    def meaning(self) -> dict[str, Any]:
-        """What the revision is a hash of: the identity without the place of local files."""
-        value = asdict(self)
-        if self.model.startswith("local-dir:"):
-            value["model"] = "local-dir"
-        if self.pretrained is not None and Path(self.pretrained).is_absolute():
-            value["pretrained"] = "file"
-        return value
-
-
-@dataclass(frozen=True, slots=True)
 class ClipModel:
     """A loaded model, ready to encode."""
 
@@ -97,6 +58,43 @@ class ClipModel:
     device: torch.device
     dtype: torch.dtype
     notes: tuple[str, ...] = ()
+
+
+def identify(
+    model: str, pretrained: str | None, dtype: str
+) -> tuple[ModelIdentity, tuple[str, ...]]:
+    """Find out which model a name stands for, without loading it: from its config and weights file.
+
+    Args:
+      model: see `ModelIdentity`.
+      pretrained: open_clip's tag, or a weights file; only for open_clip's own model names.
+      dtype: number format of the forward pass.
+
+    Returns:
+      The identity, and what to tell the user about it.
+
+    Raises:
+      UsageError: for an unknown model or tag.
+      WeightsMissing: if the weights are not here and cannot be fetched; says how to fetch them.
+    """
+    force_quick_gelu, notes = _activation(model, pretrained)
+    name, folder = _resolve_name(model, pretrained)
+    checkpoint = _checkpoint(model, pretrained, folder)
+    with _quiet(), _readable(model, checkpoint):
+        config = open_clip.get_model_config(name.replace("/", "-") if ":" not in name else name)
+        size = config["vision_cfg"].get("image_size", 224)
+        preprocess = {**_preprocess_config(model, pretrained, folder), "size": size}
+        identity = ModelIdentity(
+            model=model,
+            pretrained=pretrained,
+            weights_sha256=_sha256_of(checkpoint, checkpoint.stat().st_mtime_ns),
+            quick_gelu=force_quick_gelu or bool(config.get("quick_gelu", False)),
+            dim=int(config["embed_dim"]),
+            context_length=int(_tokenizer(name, folder).context_length),
+            preprocess=Preprocess.from_config(preprocess).to_json(),
+            dtype=dtype,
+        )
+    return identity, tuple(notes)
 
 
 def load_model(model: str, pretrained: str | None, device: torch.device, dtype: str) -> ClipModel:
@@ -113,10 +111,11 @@ def load_model(model: str, pretrained: str | None, device: torch.device, dtype: 
       WeightsMissing: if the weights are not here and cannot be fetched; says how to fetch them.
       DeviceError: if the model does not fit the device's memory.
     """
-    force_quick_gelu, notes = _activation(model, pretrained)
+    identity, notes = identify(model, pretrained, dtype)
+    force_quick_gelu, _ = _activation(model, pretrained)
     name, folder = _resolve_name(model, pretrained)
     checkpoint = _checkpoint(model, pretrained, folder)
-    with _quiet():
+    with _quiet(), _readable(model, checkpoint):
         try:
             module = open_clip.create_model(
                 name,
@@ -131,49 +130,26 @@ def load_model(model: str, pretrained: str | None, device: torch.device, dtype: 
             )
             if folder is not None:  # open_clip would choose among the files itself, pickles too
                 open_clip.load_checkpoint(module, str(checkpoint))
-            merges = folder / "bpe_merges.txt.gz" if folder is not None else None
-            bpe = {"bpe_path": str(merges)} if merges is not None and merges.is_file() else {}
-            tokenizer = open_clip.get_tokenizer(name, **bpe)
-            config = open_clip.get_model_config(name.replace("/", "-") if ":" not in name else name)
+            tokenizer = _tokenizer(name, folder)
         except torch.OutOfMemoryError as error:
             raise DeviceError(
                 f"model {model!r} in {dtype} does not fit the memory of {device}: {error}; "
                 "use a smaller model, another --dtype, or another --device"
             ) from error
-        except UnpicklingError as error:  # its own message says how to run the pickle
-            raise UsageError(
-                f"model {model!r} with weights {checkpoint} cannot be loaded: the file holds more "
-                "than tensors, which is not opened; give its weights as safetensors"
-            ) from error
-        except Exception as error:  # open_clip, safetensors and tokenizers raise what they like
-            reason = f"{type(error).__name__}: {error}"
-            raise UsageError(
-                f"model {model!r} with weights {checkpoint} cannot be loaded: {reason}; "
-                "check that the weights belong to the model"
-            ) from error
     module.eval()
     preprocess = Preprocess.from_config(open_clip.get_model_preprocess_cfg(module))
-    identity = ModelIdentity(
-        model=model,
-        pretrained=pretrained,
-        weights_sha256=_sha256_of(checkpoint, checkpoint.stat().st_mtime_ns),
-        quick_gelu=force_quick_gelu or bool(config.get("quick_gelu", False)),
-        dim=int(config["embed_dim"]),
-        context_length=int(tokenizer.context_length),
-        preprocess=preprocess.to_json(),
-        dtype=dtype,
-    )
-    return ClipModel(identity, module, tokenizer, preprocess, device, DTYPES[dtype], tuple(notes))
+    if preprocess.to_json() != identity.preprocess:
+        raise UsageError(
+            f"model {model!r} prepares images as {preprocess.to_json()}, its config says "
+            f"{identity.preprocess}; mend preprocess_cfg and image_size in the config"
+        )
+    return ClipModel(identity, module, tokenizer, preprocess, device, DTYPES[dtype], notes)
 
 
-def absolute_names(model: str, pretrained: str | None) -> tuple[str, str | None]:
-    """The same model and weights, named so that they mean the same from any directory."""
-    if model.startswith("local-dir:"):
-        folder = Path(model.removeprefix("local-dir:")).expanduser().absolute()
-        model = f"local-dir:{folder}"
-    if pretrained is not None and Path(pretrained).expanduser().is_file():
-        pretrained = str(Path(pretrained).expanduser().absolute())
-    return model, pretrained
+def logit_scale(model: ClipModel) -> float:
+    """Return the factor that the model multiplies cosines with, e.g. 100; 1 if it has none."""
+    value = getattr(model.module, "logit_scale", None)
+    return 1.0 if value is None else float(value.detach().float().exp())
 
 
 def causal_text_tower(module: torch.nn.Module) -> torch.nn.Module | None:
@@ -229,9 +205,48 @@ def end_positions(tower: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
     return torch.eq(tokens, end).int().argmax(dim=-1)
 
 
-def library_version() -> str:
-    """Version of open_clip."""
-    return str(open_clip.__version__)
+@contextmanager
+def _readable(model: str, checkpoint: Path) -> Iterator[None]:
+    """Turn what open_clip and its helpers raise in the block into our errors."""
+    try:
+        yield
+    except ClipsieveError:
+        raise
+    except UnpicklingError as error:  # its own message says how to run the pickle
+        raise UsageError(
+            f"model {model!r} with weights {checkpoint} cannot be loaded: the file holds more "
+            "than tensors, which is not opened; give its weights as safetensors"
+        ) from error
+    except Exception as error:  # open_clip, safetensors and tokenizers raise what they like
+        reason = f"{type(error).__name__}: {error}"
+        raise UsageError(
+            f"model {model!r} with weights {checkpoint} cannot be loaded: {reason}; "
+            "check that the weights belong to the model"
+        ) from error
+
+
+def _tokenizer(name: str, folder: Path | None) -> Any:
+    """Return open_clip's tokenizer of a model; with the folder's own merges if it has some."""
+    merges = folder / "bpe_merges.txt.gz" if folder is not None else None
+    bpe = {"bpe_path": str(merges)} if merges is not None and merges.is_file() else {}
+    return open_clip.get_tokenizer(name, **bpe)
+
+
+def _preprocess_config(
+    model: str, pretrained: str | None, folder: Path | None
+) -> dict[str, Any]:
+    """Return the preprocessing that goes with the weights, as `open_clip.create_model` merges it."""
+    config: Mapping[str, Any] = _tag(model, pretrained) or {}
+    if folder is not None:
+        text = (folder / "open_clip_config.json").read_text(encoding="utf-8")
+        config = json.loads(text).get("preprocess_cfg", {})
+    elif model.startswith("hf-hub:"):
+        path = download_pretrained_from_hf(
+            model.removeprefix("hf-hub:"), filename="open_clip_config.json"
+        )
+        config = json.loads(Path(path).read_text(encoding="utf-8")).get("preprocess_cfg", {})
+    merged: dict[str, Any] = merge_preprocess_dict(asdict(PreprocessCfg()), dict(config))
+    return merged
 
 
 def _activation(model: str, pretrained: str | None) -> tuple[bool, list[str]]:

@@ -1,28 +1,39 @@
 """The files of one shard: what is written, and how a later run sees that it need not be.
 
-A shard is three kinds of file with equal rows in equal order: its ledger in `samples/`, its
-vectors in `embeddings/`, and one file for each score family.  It is done when all of them are
-there with the footers that this run would write.
+A shard is its vectors in `embeddings/`, its scores of the family that comes with them, and its
+ledger in `samples/`, with equal rows in equal order.  It is done when all of them are there with
+the footers that this run would write.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from clipsieve.clip.identity import ModelIdentity
 from clipsieve.embed.shard import EmbeddedShard
 from clipsieve.read.items import WorkItem
 from clipsieve.schemas import footers
 from clipsieve.schemas.tables import embeddings_schema, samples_schema
 from clipsieve.scorers.base import Embedded, Scorer
+from clipsieve.scorers.columns import (
+    family_revision,
+    score_columns,
+    scorer_basis,
+    scorer_revision,
+    scorers_footer,
+    scores_table,
+)
+from clipsieve.scorers.registry import EMBEDDED, make_scorer
+from clipsieve.store import names
 from clipsieve.store.canonical import canonical_json, short_hash
-from clipsieve.store.layout import Layout
-from clipsieve.store.parquet import nullable, read_footer, vectors, write_table
+from clipsieve.store.folder import OutputFolder
+from clipsieve.store.manifest import EmbeddingsEntry, FamilyEntry, ScorerEntry
+from clipsieve.store.parquet import Footer, nullable, vectors
 
 #: Raised when the same model and pixels would give other vectors: decoding, resizing, cutting.
 ENCODER_VERSION = 1
@@ -37,147 +48,154 @@ class Revisions:
     Attributes:
       ledger: of the reading options and limits.
       embeddings: of the model's identity.
-      families: of each scorer's parameters together with the embeddings they are computed from.
+      scores: of the scores that come with the embeddings.
     """
 
     ledger: str
     embeddings: str
-    families: Mapping[str, str]
+    scores: str
 
     @classmethod
-    def of(
-        cls, meaning: Mapping[str, Any], reading: Mapping[str, Any], scorers: Sequence[Scorer]
-    ) -> "Revisions":
-        """Revisions for a model's `meaning`, the options of `reading`, and `scorers`."""
-        embeddings = embeddings_revision(meaning)
+    def from_settings(cls, model: ModelIdentity, reading: Mapping[str, Any]) -> "Revisions":
+        """Return the revisions for a model and the options of reading."""
+        embeddings = embeddings_revision(model)
         return cls(
             ledger=short_hash({"ledger": LEDGER_VERSION, **reading}),
             embeddings=embeddings,
-            families={s.family: family_revision(s, embeddings, "full") for s in scorers},
+            scores=embedded_family(embeddings).revision,
         )
 
 
-def embeddings_revision(meaning: Mapping[str, Any]) -> str:
-    """Revision of the embeddings of a model with this `meaning`."""
-    return short_hash({"encoder": ENCODER_VERSION, **meaning})
+def embeddings_revision(model: ModelIdentity) -> str:
+    """Return the revision of the embeddings of a model."""
+    return short_hash({"encoder": ENCODER_VERSION, **model.content()})
 
 
-def family_revision(scorer: Scorer, embeddings: str, precision: str, fit: str | None = None) -> str:
-    """Revision of one score family.
+def embeddings_entry(model: ModelIdentity) -> EmbeddingsEntry:
+    """Return what the manifest says of the embeddings of a model."""
+    return EmbeddingsEntry(model.slug, embeddings_revision(model))
 
-    Args:
-      scorer: its parameters and version count.
-      embeddings: revision of the embeddings it reads.
-      precision: "full" from the model's own output, "stored" from float16 on disk.
-      fit: id of its fit, if it is fitted.
+
+def embedded_family(embeddings: str) -> FamilyEntry:
+    """Return what the manifest says of the scores that come with embeddings of this revision.
+
+    They are computed from the model's own output, not from float16 on disk.
     """
-    meaning = {
-        "family": scorer.family,
-        "version": scorer.version,
-        "parameters": dict(scorer.parameters()),
-        "embeddings": embeddings,
-        "precision": precision,
-    }
-    return short_hash(meaning if fit is None else {**meaning, "fit": fit})
+    revision = scorer_revision(scorer_basis(make_scorer(EMBEDDED, {}), embeddings), None, {})
+    entry = ScorerEntry(revision)
+    return FamilyEntry(family_revision({EMBEDDED: revision}), {EMBEDDED: entry})
 
 
-@dataclass(frozen=True, slots=True)
-class Committer:
-    """Writes shards, and recognises those already written.
+class ShardWriter:
+    """Writes shards, and recognises those already written."""
 
-    Attributes:
-      layout: the output folder.
-      slug: folder name of the model.
-      revisions: what this run's columns mean.
-      scorers: the scorers of this run, in order.
-      provenance: footer values that are the same for every shard of the run.
-    """
-
-    layout: Layout
-    slug: str
-    revisions: Revisions
-    scorers: Sequence[Scorer]
-    provenance: Mapping[str, str]
-
-    def paths(self, shard: str) -> dict[str, Path]:
-        """Every file of a shard, by family."""
-        families = {
-            family: self.layout.scores(family, revision, shard)
-            for family, revision in self.revisions.families.items()
-        }
-        embeddings = self.layout.embeddings(self.slug, self.revisions.embeddings, shard)
-        return {
-            "embeddings": embeddings,
-            **families,
-            "samples": self.layout.samples(shard),
-        }
-
-    def footer_done(self, item: WorkItem, run_id: str | None = None) -> dict[str, str] | None:
-        """The ledger's footer if all files of `item` are there; None if it has to be done.
+    def __init__(
+        self,
+        folder: OutputFolder,
+        model: ModelIdentity,
+        revisions: Revisions,
+        provenance: Mapping[str, str],
+        logit_scale: float = 1.0,
+    ) -> None:
+        """Write to `folder`.
 
         Args:
-          item: as planned now; its files must be of this source and of this run's revisions.
+          folder: the output folder.
+          model: whose embeddings.
+          revisions: what the columns mean.
+          provenance: footer values that are the same for every shard of the run.
+          logit_scale: of the model.
+        """
+        self.folder, self.model, self.revisions = folder, model, revisions
+        self._provenance = provenance
+        self._logit_scale = logit_scale
+        self._scorer: Scorer = make_scorer(EMBEDDED, {})
+
+    def names(self, shard: str) -> dict[str, str]:
+        """Return the name of every file of a shard, by family; the ledger, written last, first."""
+        embeddings = names.embeddings_folder(self.model.slug, self.revisions.embeddings)
+        return {
+            "samples": names.samples(shard),
+            EMBEDDED: names.scores(EMBEDDED, self.revisions.scores, shard),
+            "embeddings": f"{embeddings}/{shard}.parquet",
+        }
+
+    def done(self, items: Sequence[WorkItem], run_id: str | None = None) -> list[Footer | None]:
+        """Return of each item its ledger's footer if all its files are there, else None.
+
+        Args:
+          items: as planned now; files must be of these sources and of this run's revisions.
           run_id: if given, they must also be written by that run.
         """
-        for family, path in self.paths(item.shard).items():
-            footer = read_footer(path)
-            if not self._matches(footer, family, item):
-                return None
-            if run_id is not None and footer[footers.RUN_ID] != run_id:
-                return None
-        return footer
-
-    def states_done(self, item: WorkItem, run_id: str | None = None) -> dict[str, int] | None:
-        """Rows by state of `item` if it is done, see `footer_done`; else None."""
-        footer = self.footer_done(item, run_id)
-        states: dict[str, int] | None = json.loads(footer[footers.STATES]) if footer else None
-        return states
+        files = [(item, family, name) for item in items for family, name in self._files(item)]
+        read = self.folder.read_footers(name for _, _, name in files)
+        ledgers: dict[str, Footer | None] = {item.shard: {} for item in items}
+        for (item, family, _), footer in zip(files, read, strict=True):
+            sound = self._matches(footer, family, item)
+            sound = sound and (run_id is None or footer.get(footers.RUN_ID) == run_id)
+            if not sound:
+                ledgers[item.shard] = None
+            elif family == "samples" and ledgers[item.shard] is not None:
+                ledgers[item.shard] = footer
+        return [ledgers[item.shard] for item in items]
 
     def commit(self, shard: EmbeddedShard) -> None:
         """Write all files of `shard`, the ledger last; each replaces what was there."""
         item, pairs = shard.item, shard.pairs
-        paths = self.paths(item.shard)
+        name = self.names(item.shard)
         common = {
-            **self.provenance,
+            **self._provenance,
             **source_footer(item, len(pairs)),
             footers.UID_HASH: uid_hash(pairs.uid),
             footers.STATES: canonical_json(shard.counts()),
         }
-        text = pairs.texts[""]
         assert pairs.image is not None
-        write_table(
-            paths["embeddings"],
-            embeddings_table(pairs.uid, pairs.image, text),
-            self._footer(common, "embeddings"),
+        self.folder.write_table(
+            name["embeddings"],
+            embeddings_table(pairs.uid, pairs.image, pairs.texts[""]),
+            self._footer(common, "embeddings") | {footers.LOGIT_SCALE: repr(self._logit_scale)},
         )
-        for scorer in self.scorers:
-            scores = scorer.score(pairs, {})
-            write_table(
-                paths[scorer.family],
-                scores_table(pairs.uid, scorer, scores),
-                self._footer(common, scorer.family)
-                | {footers.PARAMETERS: canonical_json(dict(scorer.parameters()))},
-            )
-        write_table(paths["samples"], samples_table(shard), self._footer(common, "samples"))
+        revisions = {EMBEDDED: self._scores_revision()}
+        scores = self._scorer.score(pairs, {})
+        columns = score_columns(self._scorer, revisions[EMBEDDED], scores, len(pairs))
+        self.folder.write_table(
+            name[EMBEDDED],
+            scores_table(pairs.uid, columns),
+            self._footer(common, EMBEDDED)
+            | {footers.SCORERS: scorers_footer([self._scorer], revisions)},
+        )
+        self.folder.write_table(
+            name["samples"], samples_table(shard), self._footer(common, "samples")
+        )
+
+    def _files(self, item: WorkItem) -> Iterable[tuple[str, str]]:
+        return self.names(item.shard).items()
+
+    def _scores_revision(self) -> str:
+        return embedded_family(self.revisions.embeddings).scorers[EMBEDDED].revision
 
     def _revision(self, family: str) -> str:
-        own = {"samples": self.revisions.ledger, "embeddings": self.revisions.embeddings}
-        return own.get(family) or self.revisions.families[family]
+        own = {
+            "samples": self.revisions.ledger,
+            "embeddings": self.revisions.embeddings,
+            EMBEDDED: self.revisions.scores,
+        }
+        return own[family]
 
     def _footer(self, common: Mapping[str, str], family: str) -> dict[str, str]:
         return {**common, footers.FAMILY: family, footers.REVISION: self._revision(family)}
 
     def _matches(self, footer: Mapping[str, str], family: str, item: WorkItem) -> bool:
         """Whether a file with this footer is the file that this run would write."""
-        wanted = source_footer(item, None)
+        expected = source_footer(item, None)
         # The place of a source may change (a moved folder); its size and time may not.
-        del wanted[footers.SOURCE_URI]
-        wanted |= {footers.FAMILY: family, footers.REVISION: self._revision(family)}
-        return all(footer.get(key) == value for key, value in wanted.items())
+        del expected[footers.SOURCE_URI]
+        expected |= {footers.FAMILY: family, footers.REVISION: self._revision(family)}
+        return all(footer.get(key) == value for key, value in expected.items())
 
 
 def source_footer(item: WorkItem, rows: int | None) -> dict[str, str]:
-    """Footer values that say where a shard's rows came from.
+    """Return the footer values that say where a shard's rows came from.
 
     Args:
       item: what was planned.
@@ -193,8 +211,14 @@ def source_footer(item: WorkItem, rows: int | None) -> dict[str, str]:
     return footer if rows is None else footer | {footers.ROWS: str(rows)}
 
 
+def states_from_footer(ledger: Footer) -> dict[str, int]:
+    """Return rows by state of a shard, from its ledger's footer."""
+    states: dict[str, int] = json.loads(ledger[footers.STATES])
+    return states
+
+
 def uid_hash(uids: pa.Array) -> str:
-    """sha256 over all uids in row order: files with equal hashes are aligned."""
+    """Return the sha256 over all uids in row order: files with equal hashes are aligned."""
     digest = sha256()
     for uid in uids.to_pylist():
         text = uid if isinstance(uid, bytes) else str(uid).encode()
@@ -204,28 +228,19 @@ def uid_hash(uids: pa.Array) -> str:
 
 
 def embeddings_table(uids: pa.Array, image: Embedded, text: Embedded) -> pa.Table:
-    """Unit vectors in float16 and their norms; NULL where a row has none."""
+    """Return unit vectors in float16 and their norms; NULL where a row has none."""
     schema = embeddings_schema(uids.type)
     columns = [uids]
     for side in (image, text):
-        norms = np.linalg.norm(side.vectors.astype(np.float64), axis=1)
         columns += [
             vectors(side.unit(), side.valid),
-            nullable(np.where(side.valid, norms, np.nan)),
+            nullable(np.where(side.valid, side.norms(), np.nan)),
         ]
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def scores_table(uids: pa.Array, scorer: Scorer, scores: Mapping[str, np.ndarray]) -> pa.Table:
-    """The uid and one float32 column a score; NULL where a score is undefined."""
-    schema = pa.schema([pa.field("uid", uids.type), *scorer.columns])
-    return pa.Table.from_arrays(
-        [uids, *(nullable(scores[name]) for name in scorer.columns.names)], schema=schema
-    )
-
-
 def samples_table(shard: EmbeddedShard) -> pa.Table:
-    """The ledger: one row for each input row."""
+    """Return the ledger: one row for each input row."""
     count = len(shard.pairs)
     first = shard.item.start
     ledger = {

@@ -1,4 +1,4 @@
-"""Embed shards one after the other, with reading, decoding and writing behind the model's back."""
+"""Embed shards one after the other; reading, decoding and writing run in background threads."""
 
 import os
 import time
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 from clipsieve.clip.decode import ImageLimits, decode_image, decode_pool_initializer
 from clipsieve.clip.encode import Encoder
-from clipsieve.embed.commit import Committer
+from clipsieve.control import Control
+from clipsieve.embed.commit import ShardWriter, states_from_footer
 from clipsieve.embed.prepare import Begin, Chunk, Preparer
-from clipsieve.embed.shard import EmbeddedShard, Prompts, ShardBuilder
+from clipsieve.embed.shard import EmbeddedShard, ShardBuilder
 from clipsieve.errors import ShardError
-from clipsieve.progress import METER, STOP
 from clipsieve.read.items import WorkItem
 from clipsieve.read.rows import fingerprint, read_rows
 from clipsieve.read.source import SourceConfig
-from clipsieve.store.runs import DONE, FAILED, ShardRecord, append_record
+from clipsieve.store.records import DONE, FAILED, ShardRecord, add_record
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,19 +25,21 @@ class Embedder:
 
     Attributes:
       encoder: the model.
-      committer: where and how shards are written.
+      writer: where and how shards are written.
       source: how to read.
       limits: sizes over which an image is refused.
       run_id: for the shard records.
+      control: stop and progress.
       reprocess: write every item again, except what this run itself has written.
       threads: decoding threads.
     """
 
     encoder: Encoder
-    committer: Committer
+    writer: ShardWriter
     source: SourceConfig
     limits: ImageLimits
     run_id: str
+    control: Control
     reprocess: bool = False
     threads: int = os.cpu_count() or 1
 
@@ -45,21 +47,20 @@ class Embedder:
         """Read, encode, score and write each item; yields how each ended, in order.
 
         A shard that cannot be read ends as "failed" and the next one goes on.  Items whose files
-        are there already are answered from their footers.  When `STOP` is set the shard in hand
-        is finished and no other begun: the rest gets no record.
+        are there already are answered from their footers.  Once the run is stopped the shard in
+        hand is finished and no other begun: the rest gets no record.
 
         Raises:
           DeviceError: if the device fails; shards written before stay written.
         """
         preprocess, limits = self.encoder.model.preprocess, self.limits
-        prompts = Prompts.of(self.committer.scorers)
         written_by = self.run_id if self.reprocess else None
         left: list[WorkItem] = []
-        for item in items:
-            # A runner may hand out an item again after a worker's death.
-            states = self.committer.states_done(item, written_by)
-            if states is not None:
-                yield self._noted(self._done(item, states))
+        given = list(items)
+        # A runner may hand out an item again after a worker's death.
+        for item, ledger in zip(given, self.writer.done(given, written_by), strict=True):
+            if ledger is not None:
+                yield self._recorded(self._done(item, states_from_footer(ledger)))
             else:
                 left.append(item)
         with (
@@ -72,36 +73,36 @@ class Embedder:
                 read=lambda item: read_rows(item, self.source),
                 decode=lambda image: decode_image(image, preprocess, limits),
                 tokenize=self.encoder.model.tokenize,
-                prompts=prompts.captions,
                 pool=pool,
                 cores_free=self.encoder.cores_free,
                 chunk_rows=self.encoder.batch_size,
+                control=self.control,
             )
             # One shard may be on its way to disk while the next is encoded, and no more: what
             # waits for the disk is memory.
             writing: Future[ShardRecord] | None = None
-            for shard in self._encoded(preparer, left, prompts):
+            for shard in self._encoded(preparer, left):
                 if writing is not None:
-                    yield self._noted(writing.result())
+                    yield self._recorded(writing.result())
                     writing = None
                 if isinstance(shard, ShardRecord):
-                    yield self._noted(shard)
+                    yield self._recorded(shard)
                 else:
                     writing = writer.submit(self._commit, shard, time.time())
             if writing is not None:
-                yield self._noted(writing.result())
+                yield self._recorded(writing.result())
 
     def _encoded(
-        self, preparer: Preparer, items: Iterable[WorkItem], prompts: Prompts
+        self, preparer: Preparer, items: Iterable[WorkItem]
     ) -> Iterator[EmbeddedShard | ShardRecord]:
         """Each item encoded, or the record of its failure."""
         builder: ShardBuilder | None = None
         for event in preparer.events(items):
             if isinstance(event, Begin):
-                if STOP:
+                if self.control.stopped:
                     return
                 item = event.item
-                builder = ShardBuilder(item, self.source, self.encoder, prompts)
+                builder = ShardBuilder(item, self.source, self.encoder, self.control)
             elif isinstance(event, Chunk):
                 assert builder is not None
                 builder.add(event)
@@ -119,9 +120,9 @@ class Embedder:
 
     def _commit(self, shard: EmbeddedShard, since: float) -> ShardRecord:
         """Write a shard's files."""
-        with METER.timing("write"):
-            self.committer.commit(shard)
-        METER.add(shards=1)
+        with self.control.timing("write"):
+            self.writer.commit(shard)
+        self.control.add(shards=1)
         return self._done(shard.item, shard.counts(), since)
 
     def _done(
@@ -142,15 +143,15 @@ class Embedder:
 
     def _failed(self, item: WorkItem, error: ShardError) -> ShardRecord:
         """The record of a shard that could not be read."""
-        METER.add(failed_shards=1)
+        self.control.add(failed_shards=1)
         return ShardRecord(
             self.run_id, item.shard, item.uri, FAILED, error=str(error), ended_at=time.time()
         )
 
-    def _noted(self, record: ShardRecord) -> ShardRecord:
+    def _recorded(self, record: ShardRecord) -> ShardRecord:
         """Append `record` to the run's history."""
-        append_record(self.committer.layout, record)
-        METER.end(record.shard)
+        add_record(self.writer.folder, record)
+        self.control.end(record.shard)
         return record
 
 

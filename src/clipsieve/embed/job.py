@@ -1,149 +1,131 @@
-"""A run's embedding work as one value that travels: to a worker process, or to a cluster."""
+"""The embed stage: shards in, ledger, embeddings and CLIPScore out."""
 
-import json
 import os
-import threading
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from clipsieve import versions
-from clipsieve.clip.choose import load_fastest
-from clipsieve.clip.decode import ImageLimits
-from clipsieve.clip.device import resolve_device
-from clipsieve.clip.encode import Encoder
-from clipsieve.clip.model import ClipModel, ModelIdentity, load_model
-from clipsieve.config import RunConfig
-from clipsieve.embed.commit import Committer, Revisions
-from clipsieve.embed.embedder import Embedder
-from clipsieve.errors import UsageError
+from clipsieve.clip.identity import ModelIdentity
+from clipsieve.control import Control
+from clipsieve.embed.commit import Revisions, ShardWriter
+from clipsieve.read.items import WorkItem
 from clipsieve.read.source import SourceConfig
 from clipsieve.schemas import footers
-from clipsieve.scorers.registry import scorers_named
+from clipsieve.stage import Element, Report, Worker
+from clipsieve.statistics.counts import RowCounts
 from clipsieve.store.canonical import canonical_json
-from clipsieve.store.layout import Layout
-
-_lock = threading.Lock()
-_held: dict[tuple[str, str | None, str, str], ClipModel] = {}
-
-
-def open_model(model: str, pretrained: str | None, device: str, dtype: str) -> ClipModel:
-    """The model, loaded once in a process however often it is asked for.
-
-    Only the last one opened is kept.
-
-    Args:
-      model: see `clipsieve.clip.model.ModelIdentity`.
-      pretrained: likewise.
-      device: `auto`, `cpu`, `cuda` or `cuda:N`.
-      dtype: `auto` measures; the model it picks is then also held under that format's name.
-    """
-    with _lock:
-        key = (model, pretrained, device, dtype)
-        if key not in _held:
-            found = resolve_device(device)
-            if dtype == "auto":
-                loaded = load_fastest(model, pretrained, found.device)
-            else:
-                loaded = load_model(model, pretrained, found.device, dtype)
-            _held.clear()
-            _held[key] = _held[(model, pretrained, device, loaded.identity.dtype)] = loaded
-        return _held[key]
+from clipsieve.store.folder import OutputFolder
+from clipsieve.store.records import FAILED
 
 
 @dataclass(frozen=True, slots=True)
-class EmbedJob:
-    """What a process needs to embed any item of a run.
+class Limits:
+    """Sizes over which an image is `image_too_large`: encoded bytes, pixels a side, pixels."""
+
+    bytes: int
+    side: int
+    pixels: int
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedStage:
+    """Embeds work items; an element is an item as JSON.
 
     Attributes:
-      config: settings, with `dtype` and `run_id` decided and paths absolute.
+      out: the output folder, absolute.
+      run_id: for footers and records.
+      device: `auto`, `cpu`, `cuda` or `cuda:N`.
+      control: stop and progress.
+      model: the model that was planned with; a worker that loads another one refuses.
       source: how to read.
-      identity: the model that the driver planned with; a worker that loads another one refuses.
-      scorers: names of those of the run's scorers that are computed with the embeddings.
+      limits: on images.
+      batch_size: images a forward pass; None is the device's default.
+      threads: decoding threads; None is one for each core.
+      reprocess: write every item again, except what this run itself has written.
     """
 
-    config: RunConfig
+    out: str
+    run_id: str
+    device: str
+    control: Control
+    model: ModelIdentity
     source: SourceConfig
-    identity: ModelIdentity
-    scorers: tuple[str, ...]
+    limits: Limits
+    batch_size: int | None = None
+    threads: int | None = None
+    reprocess: bool = False
+    name: str = field(default="embed", init=False)
+
+    def elements(self, items: Sequence[WorkItem]) -> list[Element]:
+        """Return an element for each item."""
+        return [
+            Element(item.shard, item.to_json(), max(item.fingerprint.size, 1), item.uri)
+            for item in items
+        ]
+
+    def revisions(self) -> Revisions:
+        """Return what the columns mean."""
+        return Revisions.from_settings(self.model, self.reading())
 
     def reading(self) -> dict[str, Any]:
-        """What decides a ledger row, besides the source: roles of columns, and limits."""
+        """Return what decides a ledger row, besides the source: roles of columns, and limits."""
         return {
             "image": self.source.image,
             "caption": self.source.caption,
             "uid": self.source.uid,
             "references": self.source.references,
-            "limits": [
-                self.config.max_image_bytes,
-                self.config.max_image_side,
-                self.config.max_image_pixels,
-            ],
+            "limits": [self.limits.bytes, self.limits.side, self.limits.pixels],
         }
 
-    def committer(self, device: str) -> Committer:
-        """The writer of this run's files; `device` is recorded in them."""
-        scorers = scorers_named(self.scorers, self.config.scorer_options)
+    def writer(self, device: str = "", logit_scale: float = 1.0) -> ShardWriter:
+        """Return the writer of this run's files; device and scale are recorded in them."""
         provenance = {
             footers.LAYOUT: footers.LAYOUT_VERSION,
-            footers.MODEL: canonical_json(self.identity.meaning()),
-            footers.VERSIONS: canonical_json(versions.installed()),
+            footers.MODEL: canonical_json(self.model.content()),
+            footers.VERSIONS: canonical_json(versions.installed()) if device else "",
             footers.DEVICE: device,
-            footers.RUN_ID: self.config.run_id or "",
+            footers.RUN_ID: self.run_id,
         }
-        return Committer(
-            layout=Layout.at(self.config.out),
-            slug=self.identity.slug,
-            revisions=Revisions.of(self.identity.meaning(), self.reading(), scorers),
-            scorers=scorers,
-            provenance=provenance,
-        )
+        folder = OutputFolder.open(self.out)
+        return ShardWriter(folder, self.model, self.revisions(), provenance, logit_scale)
 
-    def open(self) -> Embedder:
+    def open(self) -> Worker:
         """Load the model and make everything ready.
 
         Raises:
           UsageError: if the weights here are not those that the run was planned with.
         """
-        config = self.config
-        model = open_model(config.model, config.pretrained, config.device, config.dtype)
-        if model.identity.meaning() != self.identity.meaning():
-            raise UsageError(
-                f"model {config.model!r} on this worker has weights "
-                f"{model.identity.weights_sha256[:12]}, the run was planned with "
-                f"{self.identity.weights_sha256[:12]}; install the same weights on every worker"
-            )
-        return Embedder(
-            encoder=Encoder(model, config.batch_size),
-            committer=self.committer(str(model.device)),
-            source=self.source,
-            limits=ImageLimits(
-                config.max_image_bytes, config.max_image_side, config.max_image_pixels
-            ),
-            run_id=config.run_id or "",
-            reprocess=config.reprocess,
-            threads=config.threads or os.cpu_count() or 1,
+        return _EmbedWorker(self)
+
+    def finish(self, total: Report) -> Report:
+        """Nothing is left to do."""
+        return total
+
+
+class _EmbedWorker:
+    def __init__(self, stage: EmbedStage) -> None:
+        from clipsieve.clip.decode import ImageLimits
+        from clipsieve.clip.encode import Encoder
+        from clipsieve.clip.model import logit_scale
+        from clipsieve.clip.open import open_same_model
+        from clipsieve.embed.embedder import Embedder
+
+        model = open_same_model(stage.model, stage.device)
+        limits = stage.limits
+        self._embedder = Embedder(
+            encoder=Encoder(model, stage.batch_size),
+            writer=stage.writer(str(model.device), logit_scale(model)),
+            source=stage.source,
+            limits=ImageLimits(limits.bytes, limits.side, limits.pixels),
+            run_id=stage.run_id,
+            control=stage.control,
+            reprocess=stage.reprocess,
+            threads=stage.threads or os.cpu_count() or 1,
         )
 
-    def to_json(self) -> str:
-        """The job as JSON."""
-        identity = {name: getattr(self.identity, name) for name in ModelIdentity.__slots__}
-        return json.dumps(
-            {
-                "config": self.config.to_json(),
-                "source": self.source.to_json(),
-                "identity": identity,
-                "scorers": list(self.scorers),
-            }
-        )
-
-    @classmethod
-    def from_json(cls, text: str) -> "EmbedJob":
-        """The job that `to_json` gave."""
-        value: Mapping[str, Any] = json.loads(text)
-        return cls(
-            RunConfig.from_json(value["config"]),
-            SourceConfig.from_json(value["source"]),
-            ModelIdentity(**value["identity"]),
-            tuple(value["scorers"]),
-        )
+    def work(self, elements: Sequence[str]) -> Iterator[Report]:
+        items = [WorkItem.from_json(text) for text in elements]
+        for record in self._embedder.embed(items):
+            rows = RowCounts(dict(record.states), shards=int(record.state != FAILED))
+            yield Report(elements=1, rows=rows)

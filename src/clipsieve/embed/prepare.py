@@ -8,7 +8,6 @@ their borders.
 
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -17,8 +16,8 @@ import pyarrow as pa
 import torch
 
 from clipsieve.clip.decode import DecodedImage
+from clipsieve.control import Control
 from clipsieve.errors import ShardError
-from clipsieve.progress import METER
 from clipsieve.read.batch import RowBatch
 from clipsieve.read.items import WorkItem
 from clipsieve.read.uid import digest_and_uid
@@ -45,9 +44,8 @@ class Chunk:
       image_numbers: for each row the number of its image in this shard, -1 if it has none.
       text_numbers: for each row the number of its caption in this shard, -1 if it has none.
       images: decoded images not seen before in this shard, in the order of their numbers.
-      tokens: token ids of captions not seen before, in the order of their numbers, a future for
-        each prompt.
-      references: reference captions, or None.
+      tokens: token ids of captions not seen before, in the order of their numbers; None if all
+        were seen.
     """
 
     captions: Sequence[str | None]
@@ -57,8 +55,7 @@ class Chunk:
     image_numbers: Sequence[int]
     text_numbers: Sequence[int]
     images: Sequence[Future[list[DecodedImage | RowFailure]]]
-    tokens: Mapping[str, Future[torch.Tensor]]
-    references: Sequence[Sequence[str]] | None = None
+    tokens: Future[torch.Tensor] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,17 +98,17 @@ class Preparer:
         read: Callable[[WorkItem], Iterator[RowBatch]],
         decode: Decode,
         tokenize: Tokenize,
-        prompts: Sequence[str],
         pool: ThreadPoolExecutor,
         cores_free: threading.Event,
         chunk_rows: int,
+        control: Control,
     ) -> None:
-        """A preparer over `read`; `decode` and `tokenize` run in `pool` while `cores_free`."""
+        """Read with `read`; `decode` and `tokenize` run in `pool` while `cores_free` is set."""
+        self._control = control
         self._cores_free = cores_free
         self._read = read
         self._decode = decode
         self._tokenize = tokenize
-        self._prompts = prompts
         self._pool = pool
         self._chunk_rows = chunk_rows
 
@@ -155,22 +152,21 @@ class Preparer:
 
     def _item_events(self, item: WorkItem) -> Iterator[Event]:
         """Events of one item."""
-        METER.begin(item.shard)
+        self._control.begin(item.shard)
         yield Begin(item)
         images, texts = _Numbers(), _Numbers()
         batches = self._read(item)
         while True:
-            start = time.perf_counter()
             try:
-                batch = next(batches, None)
+                with self._control.timing("read"):
+                    batch = next(batches, None)
             except ShardError as error:
                 yield End(error)
                 return
-            METER.add_seconds("read", time.perf_counter() - start)
             if batch is None:
                 break
             for low in range(0, len(batch), self._chunk_rows):
-                with METER.timing("read"):
+                with self._control.timing("read"):
                     chunk = self._chunk(batch, low, images, texts)
                 yield chunk
         yield End()
@@ -199,11 +195,7 @@ class Preparer:
             self._pool.submit(self._decode_all, new_images[first : first + IMAGES_A_JOB])
             for first in range(0, len(new_images), IMAGES_A_JOB)
         ]
-        tokens = {
-            prompt: self._pool.submit(self._tokenize, [prompt + text for text in new_texts])
-            for prompt in self._prompts
-            if new_texts
-        }
+        tokens = self._pool.submit(self._tokenize, new_texts) if new_texts else None
         return Chunk(
             captions=captions,
             failures=failures,
@@ -213,7 +205,6 @@ class Preparer:
             text_numbers=text_numbers,
             images=jobs,
             tokens=tokens,
-            references=None if batch.references is None else batch.references[low:high],
         )
 
     def _decode_all(self, images: Sequence[bytes]) -> list[DecodedImage | RowFailure]:
@@ -221,7 +212,7 @@ class Preparer:
         decoded = []
         for image in images:
             self._cores_free.wait()
-            with METER.timing("decode"):
+            with self._control.timing("decode"):
                 decoded.append(self._decode(image))
         return decoded
 

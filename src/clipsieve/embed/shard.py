@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -12,32 +12,12 @@ import torch
 
 from clipsieve.clip.decode import DecodedImage
 from clipsieve.clip.encode import Encoder, Features
+from clipsieve.control import Control
 from clipsieve.embed.prepare import Chunk
-from clipsieve.progress import METER
 from clipsieve.read.items import WorkItem
 from clipsieve.read.source import SourceConfig
 from clipsieve.schemas.states import RowFailure, RowState
-from clipsieve.scorers.base import Embedded, Input, PairBatch, References, Scorer
-
-
-@dataclass(frozen=True, slots=True)
-class Prompts:
-    """Prefixes under which texts are encoded: "" for the text as it is.
-
-    Attributes:
-      captions: prefixes of captions; always has "", whose embedding is stored.
-      references: prefixes of reference captions.
-    """
-
-    captions: tuple[str, ...]
-    references: tuple[str, ...]
-
-    @classmethod
-    def of(cls, scorers: Iterable[Scorer]) -> "Prompts":
-        """The prefixes that `scorers` ask for, sorted."""
-        chosen = list(scorers)
-        refs = {s.prompt for s in chosen if Input.REFERENCE_EMBEDDINGS in s.needs}
-        return cls(tuple(sorted({"", *(s.prompt for s in chosen)})), tuple(sorted(refs)))
+from clipsieve.scorers.base import Embedded, PairBatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +51,13 @@ class ShardBuilder:
     """Takes the chunks of one shard and encodes them; memory grows with rows, not with pixels."""
 
     def __init__(
-        self, item: WorkItem, source: SourceConfig, encoder: Encoder, prompts: Prompts
+        self, item: WorkItem, source: SourceConfig, encoder: Encoder, control: Control
     ) -> None:
-        """A builder with no rows yet."""
+        """Begin with no rows."""
+        self._control = control
         self._item = item
         self._source = source
         self._encoder = encoder
-        self._prompts = prompts
         self._chunks: list[Chunk] = []
         self._waiting: list[torch.Tensor] = []
         self._features = Features(encoder.model.identity.dim)
@@ -85,27 +65,25 @@ class ShardBuilder:
         self._sizes: list[tuple[int, int]] = []
         self._decoded = 0
         self._metered = (0, 0)
-        self._tokens: dict[str, list[Future[torch.Tensor]]] = {
-            prompt: [] for prompt in prompts.captions
-        }
+        self._tokens: list[Future[torch.Tensor]] = []
 
     def add(self, chunk: Chunk) -> None:
         """Take the next rows; encodes a batch of images as soon as it is full."""
         for job in chunk.images:
             for image in job.result():
                 self._add_image(image)
-        for prompt, tokens in chunk.tokens.items():
-            self._tokens[prompt].append(tokens)
+        if chunk.tokens is not None:
+            self._tokens.append(chunk.tokens)
         # The decoded pixels live in the jobs: keep everything of the chunk but those.
-        self._chunks.append(dataclasses.replace(chunk, images=(), tokens={}))
+        self._chunks.append(dataclasses.replace(chunk, images=(), tokens=None))
         pairs = zip(chunk.image_numbers, chunk.text_numbers, strict=True)
         failed = sum(1 for i, t in pairs if i < 0 or t < 0 or not self._usable(i))
         self._metered = (self._metered[0] + len(chunk.captions), self._metered[1] + failed)
-        METER.add(rows=len(chunk.captions), failed_rows=failed)
+        self._control.add(rows=len(chunk.captions), failed_rows=failed)
 
     def withdraw(self) -> None:
         """Take the rows out of the meter again: this shard will not be written."""
-        METER.add(rows=-self._metered[0], failed_rows=-self._metered[1])
+        self._control.add(rows=-self._metered[0], failed_rows=-self._metered[1])
 
     def finish(self) -> EmbeddedShard:
         """Encode what is left, and the captions; the finished shard."""
@@ -113,21 +91,17 @@ class ShardBuilder:
         image_numbers = _joined([chunk.image_numbers for chunk in self._chunks])
         text_numbers = _joined([chunk.text_numbers for chunk in self._chunks])
         image = self._image_embedded(image_numbers)
-        with METER.timing("encode"):
-            texts = {
-                prompt: Embedded.gather(self._encode_text(prompt), text_numbers)
-                for prompt in self._prompts.captions
-            }
-            references = self._references()
+        with self._control.timing("encode"):
+            text = Embedded.gather(self._encode_captions(), text_numbers)
         captions = [caption for chunk in self._chunks for caption in chunk.captions]
-        states, errors = self._states(image_numbers, image, texts, captions)
+        states, errors = self._states(image_numbers, image, text, captions)
         widths, heights = self._dimensions(image_numbers)
         no_uids = pa.array([], self._source.uid_type or pa.string())
         no_rows = self._source.carried.empty_table()
         uids = pa.concat_arrays([no_uids, *(chunk.uids for chunk in self._chunks)])
         return EmbeddedShard(
             item=self._item,
-            pairs=PairBatch(uids, image, texts, references, captions),
+            pairs=PairBatch(uids, image, {"": text}, captions=captions, shard=self._item.shard),
             states=states,
             errors=errors,
             widths=widths,
@@ -153,32 +127,24 @@ class ShardBuilder:
         """Encode the waiting images if there are `at_least` that many."""
         if len(self._waiting) < at_least:
             return
-        with METER.timing("encode"):
+        with self._control.timing("encode"):
             self._features.put(self._encoder.start_images(torch.stack(self._waiting)))
         self._waiting.clear()
 
     def _image_embedded(self, numbers: np.ndarray) -> Embedded:
         """Image features of each row."""
-        with METER.timing("encode"):
+        with self._control.timing("encode"):
             features = self._features.finish()
         # The last slot is for number -1: no image.
         slots = np.array([s if isinstance(s, int) else -1 for s in self._image_slots] + [-1])
         return Embedded.gather(features, slots[numbers])
 
-    def _encode_text(self, prompt: str) -> np.ndarray:
+    def _encode_captions(self) -> np.ndarray:
         """Features of the distinct captions, by caption number."""
-        tokens = [future.result() for future in self._tokens[prompt]]
+        tokens = [future.result() for future in self._tokens]
         if not tokens:
             return np.empty((0, self._encoder.model.identity.dim), np.float32)
         return self._encoder.encode_tokens(torch.cat(tokens))
-
-    def _references(self) -> dict[str, References]:
-        """Reference captions of all rows, encoded once for each distinct text."""
-        lists = [refs for chunk in self._chunks for refs in chunk.references or ()]
-        return {
-            prompt: References.encoded(self._encoder.with_prompt(prompt), lists)
-            for prompt in self._prompts.references
-        }
 
     def _dimensions(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Width and height of each row's image, 0 where unknown."""
@@ -189,7 +155,7 @@ class ShardBuilder:
         self,
         numbers: np.ndarray,
         image: Embedded,
-        texts: Mapping[str, Embedded],
+        text: Embedded,
         captions: Sequence[str | None],
     ) -> tuple[list[RowState], list[str | None]]:
         """State and error of each row, images before captions before embeddings."""
@@ -202,7 +168,7 @@ class ShardBuilder:
             slot = self._image_slots[number] if number >= 0 else _no_image(said)
             failure = slot if isinstance(slot, RowFailure) else said
             failure = failure or _caption_failure(captions[row])
-            failure = failure or _embedding_failure(row, image, texts)
+            failure = failure or _embedding_failure(row, image, text)
             states.append(failure.state if failure else RowState.OK)
             errors.append(failure.error if failure else None)
         return states, errors
@@ -223,12 +189,10 @@ def _caption_failure(caption: str | None) -> RowFailure | None:
     return None
 
 
-def _embedding_failure(
-    row: int, image: Embedded, texts: Mapping[str, Embedded]
-) -> RowFailure | None:
+def _embedding_failure(row: int, image: Embedded, text: Embedded) -> RowFailure | None:
     if not image.valid[row]:
         return RowFailure(RowState.NONFINITE_EMBEDDING, "image embedding is not finite, or zero")
-    if not all(text.valid[row] for text in texts.values()):
+    if not text.valid[row]:
         return RowFailure(RowState.NONFINITE_EMBEDDING, "text embedding is not finite, or zero")
     return None
 

@@ -1,38 +1,46 @@
-"""The seam of every method: what a scorer needs, and which columns it adds.
+"""The seam of every method: what a scorer needs, what it learns, and which columns it adds.
 
-A scorer sees arrays and nothing else: no Beam, no files, no device.  A new method is one file
-with one class and one line in `registry.py`; other packages add theirs through the entry-point
-group `clipsieve.scorers`.
+A scorer sees arrays and nothing else: no Beam, no files.  A new method is one file with one class
+and one line in `registry.py`; other packages add theirs through the entry-point group
+`clipsieve.scorers`.
 
-What must be known of the whole dataset before a row can be scored is asked for in two ways:
-`statistics` are states summed over all rows, and `references` are sets of rows among which the
-neighbours of each row are sought.  A scorer that asks for either is *fitted*: once, before the
-first row is scored, and recorded, so that rows that come later are scored alike.
+What must be known of the whole dataset before a row can be scored is learnt first: `statistics`
+are observed over all rows and summed, `learn` makes arrays of the sums, and the scorer is asked
+again until it asks for no more.  The arrays are recorded, so that rows that come later are scored
+alike.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 import pyarrow as pa
 
-from clipsieve.neighbours.lists import Neighbours
-from clipsieve.neighbours.metric import Metric
-from clipsieve.statistics.base import PairStatistic
+from clipsieve.store.canonical import short_hash
+
+if TYPE_CHECKING:
+    from clipsieve.neighbours.lists import NeighbourLists
+    from clipsieve.neighbours.metric import Metric
+
+Arrays = Mapping[str, np.ndarray]
+"""What a scorer learnt, by name."""
 
 
 class Input(StrEnum):
-    """What a scorer may ask for."""
+    """What a scorer or a statistic may read of a batch."""
 
     IMAGE_EMBEDDING = "image_embedding"
     TEXT_EMBEDDING = "text_embedding"
     REFERENCE_EMBEDDINGS = "reference_embeddings"
     CAPTION = "caption"
+    NEIGHBOURS = "neighbours"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Embedded:
     """Vectors of N rows, some of which may be missing.
 
@@ -47,7 +55,7 @@ class Embedded:
 
     @classmethod
     def gather(cls, features: np.ndarray, rows: np.ndarray) -> "Embedded":
-        """Row `rows[i]` of `features` for each i.
+        """Take row `rows[i]` of `features` for each i.
 
         Args:
           features: (M, D) float32, M >= 0.
@@ -64,9 +72,28 @@ class Embedded:
         return cls(vectors, valid)
 
     def unit(self) -> np.ndarray:
-        """(N, D) float64 vectors of unit norm, normalised in float64; zeros where not valid."""
+        """Return (N, D) float64 vectors of unit norm; zeros where not valid.
+
+        Normalised in float64, once for all who ask: do not write to the result.
+        """
+        return self._unit
+
+    def norms(self) -> np.ndarray:
+        """Return (N,) float64 Euclidean norms, computed once; 0 where not valid."""
+        return self._norms
+
+    def part(self, rows: slice) -> "Embedded":
+        """Return some consecutive rows."""
+        return Embedded(self.vectors[rows], self.valid[rows])
+
+    @cached_property
+    def _norms(self) -> np.ndarray:
+        return np.asarray(np.linalg.norm(self.vectors.astype(np.float64), axis=1))
+
+    @cached_property
+    def _unit(self) -> np.ndarray:
         wide = self.vectors.astype(np.float64)
-        norms = np.linalg.norm(wide, axis=1, keepdims=True)
+        norms = self._norms[:, None]
         unit = np.zeros_like(wide)
         np.divide(wide, norms, out=unit, where=norms > 0)
         return unit
@@ -85,12 +112,12 @@ class References:
     offsets: np.ndarray
 
     @classmethod
-    def encoded(
+    def encode(
         cls,
         encode: Callable[[Sequence[str]], np.ndarray],
         lists: Sequence[Sequence[str | None]],
     ) -> "References":
-        """References of N rows, each distinct text encoded once; blank ones are missing.
+        """Encode references of N rows, each distinct text once; blank ones are missing.
 
         Args:
           encode: maps M texts to (M, D) float32.
@@ -104,18 +131,86 @@ class References:
 
 
 @dataclass(frozen=True, slots=True)
+class PromptSet:
+    """K classes, each described by one text or several; encoded once for a model.
+
+    The prototype of a class is the mean of its texts' vectors, normalised (as open_clip's
+    `build_zero_shot_classifier` does): each vector is normalised before the mean if
+    `normalize_texts`.
+
+    Attributes:
+      names: K names of classes.
+      texts: of each class its texts, one at least.
+      normalize_texts: whether each vector has unit norm in the mean.
+    """
+
+    names: tuple[str, ...]
+    texts: tuple[tuple[str, ...], ...]
+    normalize_texts: bool = True
+
+    @classmethod
+    def from_templates(
+        cls, names: Sequence[str], templates: Sequence[str] = ("a photo of a {}.",)
+    ) -> "PromptSet":
+        """Put each name into each template in the place of `{}`.
+
+        >>> PromptSet.from_templates(["cat"], ["a {}", "two {}s"]).texts
+        (('a cat', 'two cats'),)
+        """
+        texts = tuple(tuple(t.replace("{}", name) for t in templates) for name in names)
+        return cls(tuple(names), texts)
+
+    @property
+    def key(self) -> str:
+        """Hash of everything that decides the prototypes, beside the model."""
+        return short_hash([list(self.names), [list(t) for t in self.texts], self.normalize_texts])
+
+
+@dataclass(frozen=True, slots=True)
+class NeighbourSpec:
+    """Nearest neighbours of every row among the whole dataset, as a scorer asks for them.
+
+    A row is never its own neighbour, nor is its caption's vector.
+
+    Attributes:
+      k: neighbours of each row, at least 1.
+      batch: None: among all rows.  Else the dataset is dealt into batches of about that many rows
+        by the hash of the uid, and a row's neighbours are those of its own batch.
+      seed: of the hash.
+      metric: `euclidean`, on vectors as the model gave them, or `cosine`, which is 1 - cos.
+      texts: whether captions are among the neighbours beside images; captions then have lists too.
+    """
+
+    k: int
+    batch: int | None = None
+    seed: int = 0
+    metric: "Metric" = "euclidean"
+    texts: bool = False
+
+    @property
+    def key(self) -> str:
+        """Hash of the specification."""
+        return short_hash([self.k, self.batch, self.seed, self.metric, self.texts])
+
+
+@dataclass(frozen=True)
 class PairBatch:
-    """N image-text pairs as arrays, in source order.
+    """N image-text pairs as arrays, consecutive rows of one shard.
+
+    What several scorers want of a batch is computed once: unit vectors and norms (`Embedded`), and
+    cosines with a prompt set.
 
     Attributes:
       uid: N uids, in the type of the source.
-      image: image embeddings, or None if no scorer asked for them.
+      image: image embeddings; None if nobody asked for them.
       texts: caption embeddings by prompt prefix; `texts[""]` is the caption as it is.
       references: encoded reference captions by prompt prefix.
       captions: N captions; None where missing.
-      shard: name of the shard whose rows these are, from its first row on.
-      neighbours: what was found for each of the scorer's `references`, by name; rows without a
-        valid image have none.
+      shard: name of the shard.
+      start: position of the first row in it.
+      prototypes: (K, D) float64 unit rows, by prompt set.
+      neighbours: lists of the N images, by specification.
+      caption_neighbours: lists of the N captions, for specifications with `texts`.
     """
 
     uid: pa.Array
@@ -124,109 +219,163 @@ class PairBatch:
     references: Mapping[str, References] = field(default_factory=dict)
     captions: Sequence[str | None] = ()
     shard: str = ""
-    neighbours: Mapping[str, Neighbours] = field(default_factory=dict)
+    start: int = 0
+    prototypes: Mapping[PromptSet, np.ndarray] = field(default_factory=dict)
+    neighbours: Mapping[NeighbourSpec, "NeighbourLists"] = field(default_factory=dict)
+    caption_neighbours: Mapping[NeighbourSpec, "NeighbourLists"] = field(default_factory=dict)
+    #: Shared by copies that differ in their neighbours only.
+    _cosines: dict[Any, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:
-        """Number of pairs."""
+        """Return the number of pairs."""
         return len(self.uid)
+
+    def image_cosines(self, prompts: PromptSet) -> np.ndarray:
+        """Return cosines of each image with each class: (N, K) float64; NaN rows without image.
+
+        Computed once for all who ask: do not write to the result.
+        """
+        assert self.image is not None
+        return self._cosine("image", self.image, prompts)
+
+    def text_cosines(self, prompts: PromptSet) -> np.ndarray:
+        """Return cosines of each caption with each class; see `image_cosines`."""
+        return self._cosine("text", self.texts[""], prompts)
+
+    def _cosine(self, side: str, embedded: Embedded, prompts: PromptSet) -> np.ndarray:
+        key = (side, prompts)
+        if key not in self._cosines:
+            cosines = np.clip(embedded.unit() @ self.prototypes[prompts].T, -1.0, 1.0)
+            cosines[~embedded.valid] = np.nan
+            self._cosines[key] = cosines
+        return self._cosines[key]
 
 
 @dataclass(frozen=True, slots=True)
-class ReferenceSet:
-    """Rows of the dataset among which a scorer wants the neighbours of every row.
-
-    A row is never its own neighbour, nor is its caption's vector.
+class Context:
+    """What a scorer may know beside the rows.
 
     Attributes:
-      k: neighbours of each row, at least 1.
-      size: rows of the set, those whose uids hash lowest; None is every row of the dataset.
-      batch: with `size`, the dataset is dealt into batches of about that many rows by the hash of
-        the uid, and a row's neighbours are sought in its own batch.
-      seed: of the hash.
-      metric: `euclidean`, on vectors as the model gave them, or `cosine`, which is 1 - cos.
-      texts: whether the captions of the set's rows are in it beside their images.
+      dim: components of an embedding.
+      rows: rows in state `ok` of the dataset that is learnt from.
+      logit_scale: the factor that the model multiplies cosines with.
+      device: for heavy computations: `auto`, `cpu`, `cuda` or `cuda:N`.
+      prototypes: (K, D) float64 unit rows, by prompt set: those that the scorer asked for.
     """
 
-    k: int
-    size: int | None
-    batch: bool = False
-    seed: int = 0
-    metric: Metric = "euclidean"
-    texts: bool = False
-
-    @property
-    def is_sample(self) -> bool:
-        """Whether the set is a sample of rows, the same for all."""
-        return self.size is not None and not self.batch
+    dim: int
+    rows: int
+    logit_scale: float
+    device: str = "cpu"
+    prototypes: Mapping[PromptSet, np.ndarray] = field(default_factory=dict)
 
 
-Fitted = Mapping[str, np.ndarray]
-"""What a scorer learnt of the whole dataset, by name; empty if it learns nothing.
+class State(Protocol):
+    """A sum over rows: `+` is associative and commutative.
 
-The arrays that `fit` returned, and under `<reference>.<name>` those of `describe`: one value a
-vector of that set, in the numbering of `PairBatch.neighbours`.
-"""
-
-
-class Scorer(Protocol):
-    """One method of scoring pairs; inherit from it for the defaults of what is seldom needed.
-
-    Attributes:
-      family: name of the column family on disk, `scores/<family>/`.
-      needs: which inputs `score` reads.
-      prompt: prefix put before captions (and references) when they are encoded; "" for none.
-      columns: float32 columns it adds; field metadata `doc`, `direction`, `range`, `source`.
-      version: raised whenever the meaning of a value changes; part of the revision.
+    However rows are split over batches, shards and workers, and in whatever order the parts are
+    added, the sum is the same.  States are pickled between workers and should be small.
     """
 
-    family: str
-    needs: frozenset[Input]
-    prompt: str = ""
-    columns: pa.Schema
-    version: int = 1
-
-    def parameters(self) -> Mapping[str, Any]:
-        """Everything that changes the values, as JSON; part of the revision."""
-        return {}
-
-    def statistics(self) -> Mapping[str, PairStatistic]:
-        """Zero states of what must be summed over the dataset first; none if nothing."""
-        return {}
-
-    def references(self, rows: int) -> Mapping[str, ReferenceSet]:
-        """Sets of rows whose nearest neighbours `score` reads; none if nothing.
-
-        Args:
-          rows: rows in state `ok` of the dataset that is fitted.
-        """
-        return {}
-
-    def fit(self, merged: Mapping[str, PairStatistic]) -> Mapping[str, np.ndarray]:
-        """Arrays to keep of the sums over the dataset of `statistics`."""
-        return {}
-
-    def describe(self, neighbours: Neighbours) -> Mapping[str, np.ndarray]:
-        """What `score` must know of each vector of a reference set: one array a name.
-
-        Args:
-          neighbours: of each of V vectors of a set, among the others.
-
-        Returns:
-          (V,) arrays; each value depends on that vector's own list only.
-        """
-        return {}
-
-    def score(self, batch: PairBatch, fitted: Fitted) -> Mapping[str, np.ndarray]:
-        """One (N,) floating array a column; NaN where undefined, which is stored as NULL."""
+    def __add__(self, other: Self) -> Self:
+        """Return the state of the rows of both."""
         ...
 
 
-def is_fitted(scorer: Scorer) -> bool:
-    """Whether `scorer` must see the whole dataset before it can score a row."""
-    return bool(scorer.statistics() or scorer.references(0))
+class Statistic(Protocol):
+    """Something to be summed over the dataset.  Frozen and hashable: equal ones are summed once.
+
+    Attributes:
+      needs: which inputs `observe` reads.
+    """
+
+    @property
+    def needs(self) -> frozenset[Input]: ...  # noqa: D102
+
+    def observe(self, batch: PairBatch, context: Context) -> State:
+        """Return the state of the rows of `batch` alone."""
+        ...
 
 
-def score_column(name: str, doc: str, direction: str, value_range: str, source: str) -> pa.Field:
-    """A float32 column of scores with its meaning as metadata."""
+class Scorer(ABC):
+    """One method of scoring pairs.
+
+    Attributes:
+      name: by which it is asked for: its family's, or `<family>.<method>`.
+      family: the columns of a family are one file a shard, `scores/<family>/`, and one view.
+      version: raised whenever the meaning of a value changes; part of the revision.
+      needs: which inputs `score` reads.
+      prompt: prefix put before captions (and references) when they are encoded; "" for none.
+      columns: columns it adds, see `score_column`.
+    """
+
+    name: str
+    family: str
+    version: int = 1
+    needs: frozenset[Input] = frozenset({Input.IMAGE_EMBEDDING})
+    prompt: str = ""
+    columns: pa.Schema
+
+    def parameters(self) -> Mapping[str, Any]:
+        """Return everything that changes the values, as JSON; part of the revision."""
+        return {}
+
+    def prompts(self) -> tuple[PromptSet, ...]:
+        """Return the prompt sets whose prototypes it reads."""
+        return ()
+
+    def neighbour_lists(self) -> tuple[NeighbourSpec, ...]:
+        """Return the neighbour lists among the whole dataset that it reads."""
+        return ()
+
+    def statistics(self, known: Arrays, context: Context) -> Mapping[str, Statistic]:
+        """Return what must be summed over the dataset next; nothing once all is known.
+
+        Args:
+          known: what `learn` has made so far; empty at first.
+          context: of the dataset that is learnt from.
+        """
+        return {}
+
+    def learn(self, sums: Mapping[str, Any], known: Arrays, context: Context) -> Arrays:
+        """Return all that is known after a pass.
+
+        Args:
+          sums: the states of the statistics that it asked for, by name.
+          known: what was known before.
+          context: of the dataset that is learnt from.
+        """
+        return known
+
+    def load(self, known: Arrays, context: Context) -> Any:
+        """Return what `score` is handed: made once a process, e.g. an index."""
+        return known
+
+    @abstractmethod
+    def score(self, batch: PairBatch, loaded: Any) -> Mapping[str, np.ndarray]:
+        """Return one (N,) array a column; NaN where undefined, which is stored as NULL.
+
+        A row's values depend on that row and on `loaded` only: shards are scored in batches.
+        """
+
+
+def score_column(
+    name: str,
+    doc: str,
+    direction: str,
+    value_range: str,
+    source: str,
+    type: pa.DataType | None = None,
+) -> pa.Field:
+    """Make a column of scores with its meaning as metadata; float32 if no type is given.
+
+    Args:
+      name: of the column, unlike that of any other scorer's.
+      doc: what a value is.
+      direction: which end of the range means what, e.g. "higher is better".
+      value_range: e.g. "[-1, 1]".
+      source: paper and section, or another definition.
+      type: another type: an integer, boolean or text.
+    """
     metadata = {"doc": doc, "direction": direction, "range": value_range, "source": source}
-    return pa.field(name, pa.float32(), metadata=metadata)
+    return pa.field(name, type or pa.float32(), metadata=metadata)

@@ -17,7 +17,6 @@ import pyarrow as pa
 
 from clipsieve.scorers.base import (
     Embedded,
-    Fitted,
     Input,
     PairBatch,
     References,
@@ -114,16 +113,16 @@ class ClipScore(Scorer):
 
     needs = frozenset({Input.IMAGE_EMBEDDING, Input.TEXT_EMBEDDING})
 
-    def __init__(self, family: str = "clip", prompt: str = "", suffix: str = "") -> None:
-        """A scorer for `family` whose columns end in `suffix`; `prompt` precedes each caption."""
-        self.family = family
+    def __init__(self, name: str, prompt: str, suffix: str) -> None:
+        """Name the scorer; its columns end in `suffix`, and `prompt` precedes each caption."""
+        self.name = self.family = name
         self.prompt = prompt
-        self._names = (f"clip_similarity{suffix}", f"clip_score{suffix}")
-        said = f" of image and {prompt!r} + caption" if prompt else " of image and caption"
+        text = f"{prompt!r} + caption" if prompt else "caption"
+        similarity, score = f"clip_similarity{suffix}", f"clip_score{suffix}"
         self.columns = pa.schema(
             [
-                _column(self._names[0], "cosine" + said, "[-1, 1]", "LAION, DataComp"),
-                _column(self._names[1], "2.5 * max(cosine, 0)" + said, "[0, 2.5]", PAPER),
+                _column(similarity, f"cosine of image and {text}", "[-1, 1]", "LAION, DataComp"),
+                _column(score, f"2.5 * max(cosine, 0) of image and {text}", "[0, 2.5]", PAPER),
             ]
         )
 
@@ -131,17 +130,27 @@ class ClipScore(Scorer):
         """Prompt and weight."""
         return {"prompt": self.prompt, "weight": PAPER_WEIGHT}
 
-    def score(self, batch: PairBatch, fitted: Fitted) -> Mapping[str, np.ndarray]:
+    def score(self, batch: PairBatch, loaded: Any) -> Mapping[str, np.ndarray]:
         """Both columns; NaN where image or caption is missing."""
         assert batch.image is not None
         similarity = cosine(batch.image, batch.texts[self.prompt])
-        return dict(zip(self._names, (similarity, clip_score(similarity)), strict=True))
+        return dict(zip(self.columns.names, (similarity, clip_score(similarity)), strict=True))
+
+
+def clip_score_scorer() -> ClipScore:
+    """Make the scorer of captions as they are."""
+    return ClipScore("clip", "", "")
+
+
+def depicts_scorer() -> ClipScore:
+    """Make the scorer with the paper's prompt."""
+    return ClipScore("clip_depicts", PAPER_PROMPT, "_depicts")
 
 
 class RefClipScore(Scorer):
     """RefCLIP-S against reference captions; prompt and weight as in the paper."""
 
-    family = "clip_ref"
+    name = family = "clip_ref"
     needs = frozenset({Input.IMAGE_EMBEDDING, Input.TEXT_EMBEDDING, Input.REFERENCE_EMBEDDINGS})
     prompt = PAPER_PROMPT
     columns = pa.schema(
@@ -157,7 +166,7 @@ class RefClipScore(Scorer):
         """Prompt and weight."""
         return {"prompt": self.prompt, "weight": PAPER_WEIGHT}
 
-    def score(self, batch: PairBatch, fitted: Fitted) -> Mapping[str, np.ndarray]:
+    def score(self, batch: PairBatch, loaded: Any) -> Mapping[str, np.ndarray]:
         """Both columns; NaN without caption or any reference, the score also without image."""
         assert batch.image is not None
         text = batch.texts[self.prompt]

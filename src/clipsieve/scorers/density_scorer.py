@@ -3,15 +3,25 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from clipsieve.errors import UsageError
-from clipsieve.neighbours.lists import Neighbours
+from clipsieve.neighbours.lists import NeighbourLists
 from clipsieve.neighbours.metric import Metric, check_metric
-from clipsieve.scorers.base import Fitted, Input, PairBatch, ReferenceSet, Scorer, score_column
+from clipsieve.scorers.base import (
+    Arrays,
+    Context,
+    Input,
+    NeighbourSpec,
+    PairBatch,
+    Scorer,
+    Statistic,
+    score_column,
+)
 from clipsieve.scorers.density import (
     DEFAULT_K,
     DEFAULT_LID_K,
@@ -19,8 +29,13 @@ from clipsieve.scorers.density import (
     dao,
     k_distance,
     lid_mle,
+    lof,
+    reference_density,
     slof,
 )
+from clipsieve.scorers.sample_search import SampleSearch, sample_arrays
+from clipsieve.statistics.hash_sample import HashSample, SampleState
+from clipsieve.statistics.row_arrays import RowArrays
 
 DEFAULT_REFERENCE = "auto"
 _AUTO_LEAST, _AUTO_MOST = 128, 2048
@@ -35,6 +50,28 @@ _SCORES = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class ListDensities:
+    """Statistic: k-distance and LID, both over k neighbours, of every row from its own list.
+
+    Attributes:
+      spec: the lists.
+      k: neighbours.
+    """
+
+    spec: NeighbourSpec
+    k: int
+    needs = frozenset({Input.NEIGHBOURS})
+
+    def observe(self, batch: PairBatch, context: Context) -> RowArrays:
+        """Return the densities of the rows of `batch`, images and captions apart."""
+        arrays = _densities(batch.neighbours[self.spec], self.k)
+        if self.spec.texts:
+            captions = _densities(batch.caption_neighbours[self.spec], self.k)
+            arrays |= {f"caption.{name}": values for name, values in captions.items()}
+        return RowArrays({(batch.shard, batch.start): arrays})
+
+
 class Density(Scorer):
     """k-distance, SLOF, DAO and LID of each image embedding, against one or more reference sets.
 
@@ -42,7 +79,7 @@ class Density(Scorer):
     `density_<score>`, those of the others end in `_<reference>`.
     """
 
-    family = "density"
+    name = family = "density"
 
     def __init__(
         self,
@@ -53,7 +90,7 @@ class Density(Scorer):
         texts: bool = False,
         seed: int = 0,
     ) -> None:
-        """A scorer against the given reference sets.
+        """Make a scorer against the given reference sets.
 
         Args:
           reference: one or more of a number of rows (those whose uids hash lowest), `auto` (see
@@ -69,23 +106,15 @@ class Density(Scorer):
         Raises:
           UsageError: for a value out of range.
         """
-        for name, value, least in (("k", k, 1), ("lid_k", lid_k, 1), ("seed", seed, 0)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise UsageError(
-                    f"option {name} of scorer density must be an int of at least {least}, "
-                    f"got {value!r}"
-                )
-        if seed >= 2**64:
-            raise UsageError(f"option seed of scorer density must be under 2**64, got {seed}")
+        _check_options(self.name, {"k": (k, 1), "lid_k": (lid_k, 1), "seed": (seed, 0)})
         check_metric(metric)
         if not isinstance(texts, bool):
             raise UsageError(f"option texts of scorer density must be true or false, got {texts!r}")
         self._k, self._lid_k, self._seed = k, lid_k, seed
         self._metric, self._texts = metric, texts
-        self._names = _reference_names(reference)
-        self.needs = frozenset(
-            {Input.IMAGE_EMBEDDING, Input.TEXT_EMBEDDING} if texts else {Input.IMAGE_EMBEDDING}
-        )
+        self._references = _reference_names(reference)
+        sides = {Input.IMAGE_EMBEDDING, Input.TEXT_EMBEDDING} if texts else {Input.IMAGE_EMBEDDING}
+        self.needs = frozenset(sides | ({Input.NEIGHBOURS} if self._specs() else set()))
         self.columns = pa.schema(
             [
                 score_column(
@@ -95,7 +124,7 @@ class Density(Scorer):
                     "[0, inf)",
                     source,
                 )
-                for name in self._names
+                for name in self._references
                 for score, (doc, source) in _SCORES.items()
             ]
         )
@@ -103,7 +132,7 @@ class Density(Scorer):
     def parameters(self) -> Mapping[str, Any]:
         """All options."""
         return {
-            "reference": list(self._names),
+            "reference": list(self._references),
             "k": self._k,
             "lid_k": self._lid_k,
             "metric": self._metric,
@@ -111,46 +140,202 @@ class Density(Scorer):
             "seed": self._seed,
         }
 
-    def references(self, rows: int) -> Mapping[str, ReferenceSet]:
-        """One set for each reference, by the name given."""
-        sizes = {"all": None, "auto": auto_size(rows)}
+    def neighbour_lists(self) -> tuple[NeighbourSpec, ...]:
+        """Return one specification for each reference that is the whole dataset."""
+        return tuple(self._specs().values())
+
+    def statistics(self, known: Arrays, context: Context) -> Mapping[str, Statistic]:
+        """Return the sample of each reference, or the densities of all rows from their lists."""
+        specs = self._specs()
         return {
-            name: ReferenceSet(
-                k=max(self._k, self._lid_k),
-                size=sizes[name] if name in sizes else int(name.removeprefix("batch")),
-                batch=name.startswith("batch"),
-                seed=self._seed,
-                metric=self._metric,
-                texts=self._texts,
-            )
-            for name in self._names
+            name: ListDensities(specs[name], self._k)
+            if name in specs
+            else reference_sample(name, self._seed, self._texts, known, context)
+            for name in self._references
+            if f"{name}.k_distance" not in known
         }
 
-    def describe(self, neighbours: Neighbours) -> Mapping[str, np.ndarray]:
-        """k-distance and LID of each reference vector, both over k neighbours."""
-        return {
-            "k_distance": k_distance(neighbours.distances, self._k),
-            "lid": lid_mle(neighbours.distances, self._k),
-        }
+    def learn(self, sums: Mapping[str, Any], known: Arrays, context: Context) -> Arrays:
+        """Return each reference's vectors, if it is a sample, and their k-distances and LID."""
+        arrays = dict(known)
+        for name, state in sums.items():
+            if isinstance(state, RowArrays):
+                arrays |= {f"{name}.{key}": value for key, value in _joined(state).items()}
+            elif keep_sample(name, state, arrays):
+                lists = self._search(name, arrays, context).search_sample()
+                arrays |= {f"{name}.{key}": v for key, v in _densities(lists, self._k).items()}
+        return arrays
 
-    def score(self, batch: PairBatch, fitted: Fitted) -> Mapping[str, np.ndarray]:
+    def load(self, known: Arrays, context: Context) -> dict[str, SampleSearch | Arrays]:
+        """Index the samples."""
+        searches = {
+            name: self._search(name, known, context)
+            for name in self._references
+            if name not in self._specs()
+        }
+        return {**searches, "": known}
+
+    def score(self, batch: PairBatch, loaded: Any) -> Mapping[str, np.ndarray]:
         """Four columns a reference; NaN where the image has no embedding or no neighbour."""
+        known, specs = loaded[""], self._specs()
         columns: dict[str, np.ndarray] = {}
-        for name in self._names:
-            lists = batch.neighbours[name]
-            held = ReferenceDensity(fitted[f"{name}.k_distance"], fitted[f"{name}.lid"])
+        for name in self._references:
+            lists = (
+                batch.neighbours[specs[name]] if name in specs else loaded[name].search(batch)
+            )
+            density = ReferenceDensity(known[f"{name}.k_distance"], known[f"{name}.lid"])
             values = {
                 "kdist": k_distance(lists.distances, self._k),
-                "slof": slof(lists.distances, lists.indices, held, self._k),
-                "dao": dao(lists.distances, lists.indices, held, self._k),
+                "slof": slof(lists.distances, lists.indices, density, self._k),
+                "dao": dao(lists.distances, lists.indices, density, self._k),
                 "lid": lid_mle(lists.distances, self._lid_k),
             }
             suffix = self._suffix(name)
             columns |= {f"density_{score}{suffix}": value for score, value in values.items()}
         return columns
 
+    def _search(self, name: str, arrays: Arrays, context: Context) -> SampleSearch:
+        k = max(self._k, self._lid_k)
+        return SampleSearch(
+            name, arrays, k, self._metric, self._seed, self._texts, context.device
+        )
+
+    def _specs(self) -> dict[str, NeighbourSpec]:
+        """Specifications of the references that are the whole dataset, by name."""
+        return {
+            name: NeighbourSpec(
+                k=max(self._k, self._lid_k),
+                batch=int(name.removeprefix("batch")) if name != "all" else None,
+                seed=self._seed,
+                metric=self._metric,
+                texts=self._texts,
+            )
+            for name in self._references
+            if name == "all" or name.startswith("batch")
+        }
+
     def _suffix(self, name: str) -> str:
-        return "" if name == self._names[0] else f"_{name}"
+        return "" if name == self._references[0] else f"_{name}"
+
+
+class LocalOutlierFactor(Scorer):
+    """LOF of each image embedding against a sample of the dataset.
+
+    Breunig et al., SIGMOD 2000; see `clipsieve.scorers.density.lof`.  A row whose image has no
+    embedding has no score.
+    """
+
+    name, family = "density.lof", "density"
+    columns = pa.schema(
+        [
+            score_column(
+                "density_lof",
+                "mean ratio of neighbours' to own local reachability density",
+                "higher is more suspicious",
+                "[0, inf)",
+                "10.1145/342009.335388, definitions 5 to 7",
+            )
+        ]
+    )
+
+    def __init__(
+        self,
+        reference: str | int = DEFAULT_REFERENCE,
+        k: int = DEFAULT_K,
+        metric: Metric = "euclidean",
+        seed: int = 0,
+    ) -> None:
+        """Make a scorer against one sample.
+
+        Args:
+          reference: a number of rows (those whose uids hash lowest), or `auto` (see `auto_size`).
+          k: neighbours.
+          metric: `euclidean` or `cosine`.
+          seed: of the hash that chooses rows.
+
+        Raises:
+          UsageError: for a value out of range.
+        """
+        _check_options(self.name, {"k": (k, 1), "seed": (seed, 0)})
+        check_metric(metric)
+        self._k, self._metric, self._seed = k, metric, seed
+        self._reference = sample_reference_name(reference)
+
+    def parameters(self) -> Mapping[str, Any]:
+        """All options."""
+        return {
+            "reference": self._reference,
+            "k": self._k,
+            "metric": self._metric,
+            "seed": self._seed,
+        }
+
+    def statistics(self, known: Arrays, context: Context) -> Mapping[str, Statistic]:
+        """Return the sample; the same that `density` draws."""
+        if f"{self._reference}.k_distance" in known:
+            return {}
+        sample = reference_sample(self._reference, self._seed, False, known, context)
+        return {self._reference: sample}
+
+    def learn(self, sums: Mapping[str, Any], known: Arrays, context: Context) -> Arrays:
+        """Return the sample's vectors with their densities."""
+        arrays, name = dict(known), self._reference
+        if keep_sample(name, sums[name], arrays):
+            lists = self._search(arrays, context).search_sample()
+            density = reference_density(lists.distances, lists.indices, self._k)
+            assert density.reachability is not None
+            arrays[f"{name}.k_distance"] = density.k_distance
+            arrays[f"{name}.lid"] = density.lid
+            arrays[f"{name}.reachability"] = density.reachability
+        return arrays
+
+    def load(self, known: Arrays, context: Context) -> tuple[SampleSearch, ReferenceDensity]:
+        """Index the sample."""
+        kinds = ("k_distance", "lid", "reachability")
+        density = ReferenceDensity(*(known[f"{self._reference}.{kind}"] for kind in kinds))
+        return self._search(known, context), density
+
+    def score(self, batch: PairBatch, loaded: Any) -> Mapping[str, np.ndarray]:
+        """One column; NaN where the image has no embedding or no neighbour."""
+        search, density = loaded
+        lists = search.search(batch)
+        return {"density_lof": lof(lists.distances, lists.indices, density, self._k)}
+
+    def _search(self, arrays: Arrays, context: Context) -> SampleSearch:
+        return SampleSearch(
+            self._reference, arrays, self._k, self._metric, self._seed, False, context.device
+        )
+
+
+def reference_sample(
+    name: str, seed: int, texts: bool, known: Arrays, context: Context
+) -> HashSample:
+    """Return the sample that a reference name stands for.
+
+    Args:
+      name: a number of rows, or `auto`.
+      seed: of the hash.
+      texts: whether captions are kept.
+      known: says whether the sample was drawn before and came out short, see `keep_sample`.
+      context: of the dataset.
+    """
+    size = auto_size(context.rows) if name == "auto" else int(name)
+    rows = 0 if f"{name}.short" in known else context.rows
+    return HashSample.bounded(size, seed, texts, rows)
+
+
+def keep_sample(name: str, sample: SampleState, arrays: dict[str, np.ndarray]) -> bool:
+    """Put a sample into `arrays`; if it came out short, only a note to draw it without a bound.
+
+    Returns:
+      Whether the sample is there.
+    """
+    if sample.is_short:
+        arrays[f"{name}.short"] = np.array(True)
+        return False
+    arrays.pop(f"{name}.short", None)
+    arrays |= sample_arrays(name, sample)
+    return True
 
 
 def auto_size(rows: int) -> int:
@@ -165,8 +350,46 @@ def auto_size(rows: int) -> int:
     return min(_AUTO_MOST, max(_AUTO_LEAST, math.ceil(2 * math.sqrt(rows))))
 
 
+def sample_reference_name(reference: str | int) -> str:
+    """Return the name of a reference that is a sample.
+
+    Raises:
+      UsageError: if it is neither a number of rows nor `auto`.
+    """
+    name = str(reference).strip()
+    if not re.fullmatch(r"auto|[1-9]\d*", name) or isinstance(reference, bool):
+        raise UsageError(f"reference {reference!r} must be a number of rows or 'auto'")
+    return name
+
+
+def _densities(lists: NeighbourLists, k: int) -> dict[str, np.ndarray]:
+    """k-distance and LID of each vector, both over k neighbours."""
+    return {"k_distance": k_distance(lists.distances, k), "lid": lid_mle(lists.distances, k)}
+
+
+def _joined(densities: RowArrays) -> dict[str, np.ndarray]:
+    """Densities in the numbering of the lists: all images, then all captions."""
+    arrays = densities.joined()
+    return {
+        name: np.concatenate([arrays[key] for key in (name, f"caption.{name}") if key in arrays])
+        for name in ("k_distance", "lid")
+    }
+
+
+def _check_options(scorer: str, options: Mapping[str, tuple[Any, int]]) -> None:
+    """Refuse a value that is no int, or below the least one; the seed has 64 bits."""
+    for name, (value, least) in options.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise UsageError(
+                f"option {name} of scorer {scorer} must be an int of at least {least}, "
+                f"got {value!r}"
+            )
+        if value >= 2**64:
+            raise UsageError(f"option {name} of scorer {scorer} must be under 2**64, got {value}")
+
+
 def _reference_names(reference: str | int | Sequence[str | int]) -> tuple[str, ...]:
-    """Names of the reference sets, in the order given.
+    """Return the names of the reference sets, in the order given.
 
     Raises:
       UsageError: if one is none of the forms, or is given twice.

@@ -2,85 +2,136 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from importlib.metadata import entry_points
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
 from inspect import Parameter, signature
 from typing import Any
 
 from clipsieve.errors import UsageError
 from clipsieve.scorers.base import Scorer
-from clipsieve.scorers.clipscore import PAPER_PROMPT, ClipScore, RefClipScore
-from clipsieve.scorers.density_scorer import Density
 
 ENTRY_POINTS = "clipsieve.scorers"
+#: The family that the embed stage writes with the embeddings; all others come from storage.
+EMBEDDED = "clip"
 
+_NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)?")
 #: A family names a folder and a view; these views are clipsieve's own.
-_FAMILY = re.compile(r"[a-z][a-z0-9_]*")
-_TAKEN = frozenset({"density_groups", "embeddings", "runs", "samples", "scores", "shards", "wide"})
+_VIEWS = frozenset({"embeddings", "runs", "samples", "scores", "shards", "wide"})
 
-_SHIPPED: dict[str, Callable[..., Scorer]] = {
-    "clip": lambda: ClipScore(),
-    "clip_depicts": lambda: ClipScore("clip_depicts", PAPER_PROMPT, "_depicts"),
-    "clip_ref": RefClipScore,
-    "density": Density,
+#: Module and factory of each scorer; modules are imported when their scorer is asked for.
+_SHIPPED = {
+    "clip": "clipscore:clip_score_scorer",
+    "clip_depicts": "clipscore:depicts_scorer",
+    "clip_ref": "clipscore:RefClipScore",
+    "density": "density_scorer:Density",
+    "density.lof": "density_scorer:LocalOutlierFactor",
+    "density.isolation_forest": "isolation:IsolationForestScore",
 }
+
+Options = Mapping[str, Mapping[str, Any]]
+"""Options of scorers, by the scorer's name."""
 
 
 def scorer_names() -> list[str]:
-    """All names that `scorers_named` accepts, sorted."""
-    return sorted({*_SHIPPED, *(entry.name for entry in entry_points(group=ENTRY_POINTS))})
+    """Names of all scorers, sorted."""
+    return sorted({*_SHIPPED, *_plugins()})
 
 
-def scorers_named(
-    names: Iterable[str], options: Mapping[str, Mapping[str, Any]] | None = None
-) -> tuple[Scorer, ...]:
-    """One scorer for each of `names`, in their order.
+def resolve_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Return names of scorers, each once, in order.
 
-    Args:
-      names: of scorers.
-      options: what each is made with, by name; other names' options are passed over.
+    A family that is no scorer's own name stands for all its scorers.
 
     Raises:
-      UsageError: for a name that is not registered, or given twice, or that no family can have,
-        and for an option that the scorer does not have.
+      UsageError: for an unknown name, or one that is given twice.
     """
-    wanted = list(names)
-    given = options or {}
-    plugins = {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
-    chosen: list[Scorer] = []
-    for name in wanted:
-        if wanted.count(name) > 1:
+    known = scorer_names()
+    resolved: list[str] = []
+    for name in names:
+        members = [name] if name in known else [n for n in known if n.startswith(f"{name}.")]
+        if not members:
+            close = ", ".join(get_close_matches(name, known, n=3)) or "none"
+            raise UsageError(
+                f"scorer {name!r} is not known (close names: {close}); choose from {known}"
+            )
+        if set(members) & set(resolved):
             raise UsageError(f"scorer {name!r} is named more than once; name it once")
-        if name in _SHIPPED:
-            chosen.append(_made(name, _SHIPPED[name], given.get(name, {})))
-        elif name in plugins:
-            chosen.append(_made(name, plugins[name].load(), given.get(name, {})))
-        else:
-            raise UsageError(f"scorer {name!r} is not known; choose from {scorer_names()}")
-        if not _FAMILY.fullmatch(name) or name in _TAKEN:
-            raise UsageError(
-                f"scorer {name!r} cannot name a folder and a view; register it under a name of "
-                f"a-z, 0-9 and _ that is none of {', '.join(sorted(_TAKEN))}"
-            )
-        if chosen[-1].family != name:
-            raise UsageError(
-                f"scorer {name!r} writes family {chosen[-1].family!r}; register it by that name"
-            )
-    return tuple(chosen)
+        resolved += members
+    return tuple(resolved)
 
 
-def _made(name: str, make: Callable[..., Scorer], options: Mapping[str, Any]) -> Scorer:
-    """A scorer with its options, the keyword arguments of what makes it."""
+def make_scorers(names: Iterable[str], options: Options | None = None) -> tuple[Scorer, ...]:
+    """Make one scorer for each of `names`, in their order.
+
+    Args:
+      names: of scorers, see `resolve_names`.
+      options: what each is made with, by name; other names' options are ignored.
+
+    Raises:
+      UsageError: for a name that is not registered, given twice or that no family can have, for
+        an option that the scorer does not have, and for a column that two of them add.
+    """
+    scorers = tuple(make_scorer(name, (options or {}).get(name, {})) for name in resolve_names(names))
+    owners: dict[str, str] = {}
+    for scorer in scorers:
+        for column in scorer.columns.names:
+            owner = owners.setdefault(column.lower(), scorer.name)
+            if owner != scorer.name:
+                raise UsageError(
+                    f"scorers {owner} and {scorer.name} both add column {column!r}; rename one"
+                )
+    return scorers
+
+
+def make_scorer(name: str, options: Mapping[str, Any]) -> Scorer:
+    """Make the scorer registered as `name` with `options`, the keyword arguments of its factory.
+
+    Raises:
+      UsageError: see `make_scorers`.
+    """
+    plugins = _plugins()
+    if name in _SHIPPED:
+        module, attribute = _SHIPPED[name].split(":")
+        factory = getattr(import_module(f"clipsieve.scorers.{module}"), attribute)
+    else:
+        factory = plugins[name].load()
+    family = name.partition(".")[0]
+    if not _NAME.fullmatch(name) or family in _VIEWS or family.endswith("_groups"):
+        raise UsageError(
+            f"scorer {name!r} cannot name a folder and a view; register it under a name of "
+            "a-z, 0-9 and _, or two with a dot between, that does not begin with "
+            f"{', '.join(sorted(_VIEWS))} and does not end in _groups"
+        )
+    _check_options(name, factory, options)
+    scorer = factory(**options)
+    if not isinstance(scorer, Scorer):
+        raise UsageError(
+            f"scorer {name!r} is a {type(scorer).__name__}; let its class inherit from "
+            "clipsieve.Scorer"
+        )
+    if (scorer.name, scorer.family) != (name, family):
+        raise UsageError(
+            f"scorer {name!r} has name {scorer.name!r} and family {scorer.family!r}; its name "
+            "must be the one it is registered by, its family what stands before the dot"
+        )
+    if family == EMBEDDED and name not in _SHIPPED:
+        raise UsageError(
+            f"scorer {name!r}: family {EMBEDDED!r} is written with the embeddings; use another"
+        )
+    return scorer
+
+
+def _check_options(name: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Refuse options that the factory does not take."""
     kinds = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
-    known = sorted(n for n, p in signature(make).parameters.items() if p.kind in kinds)
+    known = sorted(n for n, p in signature(factory).parameters.items() if p.kind in kinds)
     unknown = sorted(set(options) - set(known))
     if unknown:
         has = f"has {', '.join(known)}" if known else "has none"
         raise UsageError(f"scorer {name!r} has no option {', '.join(unknown)}; it {has}")
-    scorer = make(**options)
-    lacking = [n for n in ("statistics", "references", "fit", "describe") if not hasattr(scorer, n)]
-    if lacking:
-        raise UsageError(
-            f"scorer {name!r} has no {', '.join(lacking)}; let its class inherit from "
-            "clipsieve.scorers.base.Scorer"
-        )
-    return scorer
+
+
+def _plugins() -> dict[str, EntryPoint]:
+    """Scorers of other packages, by name."""
+    return {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}

@@ -11,8 +11,7 @@ import duckdb
 
 from clipsieve.errors import UsageError
 from clipsieve.sql.views import macros_sql, views_sql
-from clipsieve.store import dataset as datasets
-from clipsieve.store.layout import Layout
+from clipsieve.store.folder import OutputFolder
 
 
 def connect(out: str | Path) -> duckdb.DuckDBPyConnection:
@@ -28,19 +27,19 @@ def connect(out: str | Path) -> duckdb.DuckDBPyConnection:
     Raises:
       UsageError: if the folder holds no dataset, or its path has a comma.
     """
-    layout = Layout.at(out)
-    if "," in str(layout.root):
+    folder = OutputFolder.open(out)
+    if "," in folder.root:
         raise UsageError(
-            f"output folder {layout.root} has a comma in its path, which ends a folder name in "
+            f"output folder {folder.root} has a comma in its path, which ends a folder name in "
             "DuckDB's file_search_path; rename it, or start DuckDB inside it: "
             "duckdb -init sql/views.sql"
         )
-    dataset = datasets.require(layout)
+    manifest = folder.require_manifest()
     connection = duckdb.connect()
     # As a parameter-free statement: SET takes no parameters.
-    root = str(layout.root).replace("'", "''")
+    root = folder.root.replace("'", "''")
     connection.execute(f"SET file_search_path = '{root}'")
-    connection.execute(views_sql(layout, dataset))
+    connection.execute(views_sql(folder, manifest))
     connection.execute(macros_sql())
     return connection
 

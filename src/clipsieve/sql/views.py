@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from importlib.resources import files
 
 from clipsieve.schemas import __name__ as SCHEMAS
-from clipsieve.store.atomic import write_text
-from clipsieve.store.dataset import Dataset
-from clipsieve.store.layout import Layout
+from clipsieve.store import names
+from clipsieve.store.folder import OutputFolder
+from clipsieve.store.manifest import Manifest
 
 #: Models whose cosine has a published column name, by model and pretrained tag.
 _PUBLISHED = {
@@ -18,31 +18,31 @@ _PUBLISHED = {
 }
 
 
-def views_sql(layout: Layout, dataset: Dataset) -> str:
-    """The text of `sql/views.sql` for the active revisions; views without files are left out."""
+def views_sql(folder: OutputFolder, manifest: Manifest) -> str:
+    """Return the text of `sql/views.sql` for the active revisions, without views of no files."""
     blocks = _blocks()
     parts = [blocks[""]]
-    if _any(layout, "samples/*.parquet"):
+    if folder.shards():
         parts.append(blocks["samples"])
-    embeddings = dataset.embeddings
-    if embeddings and _any(
-        layout, f"embeddings/{embeddings['model']}/rev={embeddings['rev']}/*.parquet"
-    ):
-        values = {**embeddings, "dim": str(dataset.model["dim"])}
+    entry = manifest.embeddings
+    if entry and folder.tables(names.embeddings_folder(entry.model, entry.revision)):
+        assert manifest.model is not None
+        values = {"model": entry.model, "rev": entry.revision, "dim": str(manifest.model.dim)}
         parts.append(_filled(blocks["embeddings"], values))
-    for family, revision in sorted(dataset.families.items()):
-        if _any(layout, f"scores/{family}/rev={revision}/*.parquet"):
+    for family, revision in sorted(manifest.revisions().items()):
+        if folder.tables(names.family_folder(family, revision)):
             parts.append(_filled(blocks["family"], {"family": family, "rev": revision}))
-        if _any(layout, f"audits/{family}/rev={revision}/groups.parquet"):
+        if folder.files.exists(names.groups(family, revision)):
             parts.append(_filled(blocks["groups"], {"family": family, "rev": revision}))
-    build = dataset.wide.get("build")
-    if build and _any(layout, f"wide/build={build}/*.parquet"):
-        alias = f", clip_similarity AS {published_name(dataset)}"
-        values = {"build": build, "aliases": alias if "clip" in dataset.families else ""}
+    if manifest.wide and folder.tables(names.wide_folder(manifest.wide.build)):
+        alias = f", clip_similarity AS {published_name(manifest)}"
+        aliases = alias if "clip" in manifest.families else ""
+        values = {"build": manifest.wide.build, "aliases": aliases}
         parts.append(_filled(blocks["scores"], values))
-    if _any(layout, "_runs/*.json"):
+    runs = folder.files.list(names.RUNS)
+    if any(name.endswith(".json") for name in runs):
         parts.append(blocks["runs"])
-    if _any(layout, "_runs/*.shards.jsonl"):
+    if any(name.endswith(".shards.jsonl") for name in runs):
         parts.append(blocks["shards"])
     return "\n".join(part.strip() + "\n" for part in parts)
 
@@ -52,27 +52,21 @@ def macros_sql() -> str:
     return (files(SCHEMAS) / "sql" / "macros.sql").read_text(encoding="utf-8")
 
 
-def write_sql(layout: Layout, dataset: Dataset) -> None:
+def write_sql(folder: OutputFolder, manifest: Manifest) -> None:
     """Write both files into the folder, for those who open it without clipsieve."""
-    write_text(layout.sql / "views.sql", views_sql(layout, dataset))
-    write_text(layout.sql / "macros.sql", macros_sql())
+    folder.write_text(f"{names.SQL}/views.sql", views_sql(folder, manifest))
+    folder.write_text(f"{names.SQL}/macros.sql", macros_sql())
 
 
-def published_name(dataset: Dataset) -> str:
-    """Name under which others know `clip_similarity` of the dataset's model.
+def published_name(manifest: Manifest) -> str:
+    """Return the name under which others know `clip_similarity` of the folder's model.
 
     `clip_b32_similarity_score` and `clip_l14_similarity_score` for OpenAI's two, as in DataComp;
     `clip_<model>_similarity_score` in lower case for every other.
-
-    >>> model = {"model": "ViT-L-14", "pretrained": "openai"}
-    >>> published_name(Dataset(model=model, embeddings={"model": "ViT-L-14-openai"}))
-    'clip_l14_similarity_score'
-    >>> published_name(Dataset(embeddings={"model": "ViT-B-16-dfn2b"}))
-    'clip_vit_b_16_dfn2b_similarity_score'
     """
-    model = dataset.model
-    known = _PUBLISHED.get((str(model.get("model")), str(model.get("pretrained"))))
-    name = re.sub("[^a-z0-9]+", "_", dataset.embeddings["model"].lower()).strip("_")
+    assert manifest.model is not None and manifest.embeddings is not None
+    known = _PUBLISHED.get((manifest.model.model, str(manifest.model.pretrained)))
+    name = re.sub("[^a-z0-9]+", "_", manifest.embeddings.model.lower()).strip("_")
     return known or f"clip_{name}_similarity_score"
 
 
@@ -88,8 +82,3 @@ def _filled(block: str, values: Mapping[str, str]) -> str:
     for name, value in values.items():
         block = block.replace("{" + name + "}", value)
     return block
-
-
-def _any(layout: Layout, pattern: str) -> bool:
-    """Whether any file matches."""
-    return next(layout.root.glob(pattern), None) is not None

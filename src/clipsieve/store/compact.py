@@ -1,28 +1,28 @@
-"""Glue the column families of all shards into `wide/`: one row a sample, every column.
+"""Glue the score families of all shards into `wide/`: one row a sample, every column.
 
 Reading the families side by side in SQL needs a join, which costs ten times a scan; a positional
 join is fast and silently wrong when a shard is missing.  Here rows are glued by position once,
 after their uids were compared.
 
-Parts are made of whole shards in name order, so a part depends on its members only: a part whose
-members have not changed is linked from the build before, not written again.
+Parts are made of whole shards in name order, so a part depends on its shards only: a part whose
+shards have not changed is copied from the build before, not written again.
 """
 
-import os
-import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from clipsieve.control import Control
 from clipsieve.errors import LedgerError
 from clipsieve.schemas import footers
-from clipsieve.store.atomic import replacing
+from clipsieve.stage import Element, Report, Worker
+from clipsieve.statistics.counts import RowCounts
+from clipsieve.store import names
 from clipsieve.store.canonical import canonical_json, short_hash
-from clipsieve.store.layout import Layout
-from clipsieve.store.parquet import ROW_GROUP_ROWS, open_writer, read_footer
+from clipsieve.store.folder import OutputFolder
+from clipsieve.store.members import require_footer
+from clipsieve.store.parquet import ROW_GROUP_ROWS, Footer, open_writer
 
 PART_ROWS = 1_000_000
 
@@ -49,7 +49,13 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """One state of `wide/`: its parts, and the families they glue to the ledger."""
+    """One state of `wide/`.
+
+    Attributes:
+      parts: its files.
+      families: revisions of the families that they glue to the ledger.
+      reserved: names that views give to scores, which no column of a source may have.
+    """
 
     parts: tuple[Part, ...]
     families: Mapping[str, str]
@@ -66,16 +72,65 @@ class Build:
         return sum(part.rows for part in self.parts)
 
 
+@dataclass(frozen=True, slots=True)
+class CompactStage:
+    """Writes the parts of a build; an element is the position of a part.
+
+    Attributes:
+      out: the output folder, absolute.
+      run_id: the run.
+      control: stop and progress.
+      build: what to write.
+      device: not used.
+    """
+
+    out: str
+    run_id: str
+    control: Control
+    build: Build
+    device: str = "cpu"
+    name = "compact"
+
+    def elements(self) -> list[Element]:
+        """Return an element for each part."""
+        return [
+            Element(part.file_name, str(at), max(part.rows, 1))
+            for at, part in enumerate(self.build.parts)
+        ]
+
+    def open(self) -> Worker:
+        """Open the folder."""
+        return _CompactWorker(self)
+
+    def finish(self, total: Report) -> Report:
+        """Nothing is left to do."""
+        return total
+
+
+class _CompactWorker:
+    def __init__(self, stage: CompactStage) -> None:
+        self._stage = stage
+        self._folder = OutputFolder.open(stage.out)
+
+    def work(self, elements: Sequence[str]) -> Iterator[Report]:
+        for position in elements:
+            if self._stage.control.stopped:
+                return
+            part = self._stage.build.parts[int(position)]
+            write_part(self._folder, self._stage.build, part)
+            yield Report(elements=1, rows=RowCounts(shards=len(part.shards)))
+
+
 def plan_build(
-    layout: Layout,
+    folder: OutputFolder,
     families: Mapping[str, str],
     part_rows: int = PART_ROWS,
     reserved: Collection[str] = (),
 ) -> Build:
-    """The build that holds every shard in the ledger, with the active revision of each family.
+    """Return the build of every shard in the ledger, with the active revision of each family.
 
     Args:
-      layout: the output folder.
+      folder: the output folder.
       families: active revision of each.
       part_rows: rows after which a part is closed.
       reserved: names that views give to scores, which no column of a source may have.
@@ -84,41 +139,41 @@ def plan_build(
       LedgerError: if a shard lacks one of the families, or its uids differ between them.
     """
     parts: list[Part] = []
-    members: list[tuple[str, int, str]] = []
+    waiting: list[tuple[str, int, str]] = []
 
     def close() -> None:
-        shards = tuple(name for name, _, _ in members)
-        rows = sum(count for _, count, _ in members)
+        shards = tuple(shard for shard, _, _ in waiting)
         content = {
             "families": dict(families),
-            "members": [key for _, _, key in members],
+            "members": [key for _, _, key in waiting],
             "reserved": sorted(reserved),
         }
-        parts.append(Part(shards, rows, short_hash(content)))
-        members.clear()
+        parts.append(Part(shards, sum(rows for _, rows, _ in waiting), short_hash(content)))
+        waiting.clear()
 
-    for path in sorted((layout.root / "samples").glob("*.parquet")):
-        members.append(_member(layout, path.stem, families))
-        if sum(count for _, count, _ in members) >= part_rows:
+    for shard, rows, key in _aligned_shards(folder, families):
+        waiting.append((shard, rows, key))
+        if sum(count for _, count, _ in waiting) >= part_rows:
             close()
-    if members:
+    if waiting:
         close()
     return Build(tuple(parts), dict(families), frozenset(reserved))
 
 
-def write_part(layout: Layout, build: Build, part: Part) -> None:
-    """Write one part of `build`, or link it from an earlier build that has the same.
+def write_part(folder: OutputFolder, build: Build, part: Part) -> None:
+    """Write one part of `build`, or copy it from an earlier build that has the same.
 
     Raises:
       LedgerError: if rows of a shard do not line up after all.
     """
-    target = layout.wide(build.id) / part.file_name
-    for known in (target, *sorted((layout.root / "wide").glob(f"build=*/{part.file_name}"))):
-        if read_footer(known).get(footers.REVISION) == part.key:
+    target = f"{names.wide_folder(build.id)}/{part.file_name}"
+    builds = [f"wide/{name}" for name in folder.files.folders("wide")]
+    for known in (target, *(f"{name}/{part.file_name}" for name in builds)):
+        if folder.read_footer(known).get(footers.REVISION) == part.key:
             if known != target:
-                _link(known, target)
+                folder.files.copy(known, target)
             return
-    schema = _unified([_glued_schema(layout, shard, build) for shard in part.shards])
+    schema = _unified([_glued_schema(folder, shard, build) for shard in part.shards])
     footer = {
         footers.LAYOUT: footers.LAYOUT_VERSION,
         footers.FAMILY: "wide",
@@ -126,18 +181,62 @@ def write_part(layout: Layout, build: Build, part: Part) -> None:
         footers.ROWS: str(part.rows),
         footers.MEMBERS: canonical_json(list(part.shards)),
     }
-    with replacing(target) as temporary:
-        with open_writer(temporary, schema) as writer:
-            for group in _row_groups(layout, build, part, schema):
-                writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
-            writer.add_key_value_metadata(footer)
+    with folder.files.writing(target) as temporary, open_writer(temporary, schema) as writer:
+        for group in _row_groups(folder, build, part, schema):
+            writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
+        writer.add_key_value_metadata(footer)
 
 
-def _row_groups(layout: Layout, build: Build, part: Part, schema: pa.Schema) -> Iterator[pa.Table]:
-    """The part's rows in tables of about a row group: no more than that is in memory."""
+def drop_builds(folder: OutputFolder, keep: Collection[str]) -> None:
+    """Remove all builds but those named; readers of the build before may still be at work."""
+    for name in folder.files.folders("wide"):
+        if name.removeprefix("build=") not in keep:
+            folder.files.delete_folder(f"wide/{name}")
+
+
+def _aligned_shards(
+    folder: OutputFolder, families: Mapping[str, str]
+) -> Iterator[tuple[str, int, str]]:
+    """Yield name, rows and content key of every shard; its families line up."""
+    shards = folder.shards()
+    ledgers = folder.read_footers(map(names.samples, shards))
+    written = {
+        family: folder.read_footers(names.scores(family, revision, shard) for shard in shards)
+        for family, revision in families.items()
+    }
+    for at, (shard, ledger) in enumerate(zip(shards, ledgers, strict=True)):
+        require_footer(folder, names.samples(shard), ledger)
+        for family, revision in families.items():
+            _check_aligned(folder, shard, ledger, family, revision, written[family][at])
+        keys = (footers.SOURCE_FINGERPRINT, footers.REVISION, footers.UID_HASH)
+        yield shard, int(ledger[footers.ROWS]), canonical_json([ledger.get(key) for key in keys])
+
+
+def _check_aligned(
+    folder: OutputFolder, shard: str, ledger: Footer, family: str, revision: str, footer: Footer
+) -> None:
+    name = names.scores(family, revision, shard)
+    if not footer:
+        raise LedgerError(
+            f"{folder.files.url(name)} is missing or damaged; run `clipsieve run` or "
+            "`clipsieve score` again"
+        )
+    for key in (footers.UID_HASH, footers.ROWS):
+        if footer.get(key) != ledger.get(key):
+            raise LedgerError(
+                f"{folder.files.url(name)} and {folder.files.url(names.samples(shard))} differ in "
+                f"{key}: {footer.get(key)} and {ledger.get(key)}; delete both files and run "
+                "`clipsieve run` again"
+            )
+
+
+def _row_groups(
+    folder: OutputFolder, build: Build, part: Part, schema: pa.Schema
+) -> Iterator[pa.Table]:
+    """Yield the part's rows in tables of about a row group: no more than that is in memory."""
     waiting: list[pa.Table] = []
     for shard in part.shards:
-        waiting.append(_conformed(_glued(layout, shard, build), schema))
+        waiting.append(_conformed(_glued(folder, shard, build), schema))
         if sum(table.num_rows for table in waiting) >= ROW_GROUP_ROWS:
             yield pa.concat_tables(waiting)
             waiting.clear()
@@ -145,100 +244,66 @@ def _row_groups(layout: Layout, build: Build, part: Part, schema: pa.Schema) -> 
         yield pa.concat_tables(waiting)
 
 
-def _link(known: Path, target: Path) -> None:
-    """Give a file a second name; where the file system has no links, copy it."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(target) as temporary:
-        try:
-            os.link(known, temporary)
-        except OSError:
-            shutil.copyfile(known, temporary)
-
-
-def drop_builds(layout: Layout, keep: Sequence[str]) -> None:
-    """Remove all builds but those named; readers of the build before may still be at work."""
-    for folder in (layout.root / "wide").glob("build=*"):
-        if folder.name.removeprefix("build=") not in keep:
-            shutil.rmtree(folder)
-
-
-def _member(layout: Layout, shard: str, families: Mapping[str, str]) -> tuple[str, int, str]:
-    """Name, rows and content key of a shard whose families line up."""
-    ledger = read_footer(layout.samples(shard))
-    keys = [ledger.get(footers.SOURCE_FINGERPRINT), ledger.get(footers.REVISION)]
-    for family, revision in families.items():
-        path = layout.scores(family, revision, shard)
-        footer = read_footer(path)
-        if not footer:
-            raise LedgerError(
-                f"{path} is missing or damaged; run `clipsieve run` or `clipsieve score` again"
-            )
-        for key in (footers.UID_HASH, footers.ROWS):
-            if footer.get(key) != ledger.get(key):
-                raise LedgerError(
-                    f"{path} and {layout.samples(shard)} differ in {key}: {footer.get(key)} and "
-                    f"{ledger.get(key)}; delete both files and run `clipsieve run` again"
-                )
-    keys.append(ledger.get(footers.UID_HASH))
-    return shard, int(ledger[footers.ROWS]), canonical_json(keys)
-
-
-def _glued(layout: Layout, shard: str, build: Build) -> pa.Table:
-    """The ledger of a shard with the columns of every family, named as `_glued_schema` says."""
-    ledger = pq.read_table(layout.samples(shard), partitioning=None)
+def _glued(folder: OutputFolder, shard: str, build: Build) -> pa.Table:
+    """Return the ledger of a shard with the columns of every family, named by `_glued_schema`."""
+    ledger = folder.read_table(names.samples(shard))
     columns = ledger.columns
     for family, revision in build.families.items():
-        path = layout.scores(family, revision, shard)
-        scores = pq.read_table(path, partitioning=None)
+        name = names.scores(family, revision, shard)
+        scores = folder.read_table(name)
         if not scores["uid"].equals(ledger["uid"]):
             raise LedgerError(
-                f"{path} has other uids than {layout.samples(shard)}; delete both files and run "
+                f"{folder.files.url(name)} has other uids than "
+                f"{folder.files.url(names.samples(shard))}; delete both files and run "
                 "`clipsieve run` again"
             )
-        columns += [scores[name] for name in scores.column_names if name != "uid"]
-    return pa.Table.from_arrays(columns, schema=_glued_schema(layout, shard, build))
+        columns += [scores[column] for column in scores.column_names if column != "uid"]
+    return pa.Table.from_arrays(columns, schema=_glued_schema(folder, shard, build))
 
 
-def _glued_schema(layout: Layout, shard: str, build: Build) -> pa.Schema:
-    """Columns of the ledger of a shard, then those of every family; from the footers alone.
+def _glued_schema(folder: OutputFolder, shard: str, build: Build) -> pa.Schema:
+    """Return the columns of the ledger of a shard, then those of every family.
 
     A column of the source with the name of a score, or with a reserved one, becomes
     `source_<name>`, as in the ledger one with the name of a ledger column does.  Names are compared
     as SQL compares them, without case.
     """
-    ledger = list(pq.read_schema(layout.samples(shard)))
+    ledger = list(folder.read_schema(names.samples(shard)))
     scores: list[pa.Field] = []
     for family, revision in build.families.items():
-        path = layout.scores(family, revision, shard)
-        for field in pq.read_schema(path):
+        name = names.scores(family, revision, shard)
+        for field in folder.read_schema(name):
             if field.name.lower() in (other.name.lower() for other in scores):
-                raise LedgerError(f"{path} has column {field.name!r}, as another family; rename it")
+                raise LedgerError(
+                    f"{folder.files.url(name)} has column {field.name!r}, as another family; "
+                    "rename it"
+                )
             if field.name != "uid":
                 scores.append(field)
     taken = {field.name.lower() for field in scores} | {name.lower() for name in build.reserved}
     for at, field in enumerate(ledger):
         if field.name.lower() in taken:
-            names = taken | {other.name.lower() for other in ledger}
-            ledger[at] = field.with_name(_free_name(field.name, names))
+            used = taken | {other.name.lower() for other in ledger}
+            ledger[at] = field.with_name(_free_name(field.name, used))
     return pa.schema([*ledger, *scores])
 
 
-def _free_name(name: str, taken: Collection[str]) -> str:
-    """`source_<name>`, with as many `source_` as it needs to be free; `taken` is lower case."""
+def _free_name(name: str, used: Collection[str]) -> str:
+    """Return `source_<name>`, with as many `source_` as it needs; `used` is lower case."""
     free = f"source_{name}"
-    while free.lower() in taken:
+    while free.lower() in used:
         free = f"source_{free}"
     return free
 
 
 def _unified(schemas: Sequence[pa.Schema]) -> pa.Schema:
-    """One schema for all: the wider of two types, and text where they have nothing in common."""
+    """Return one schema for all: the wider of two types, text where they have nothing in common."""
     fields: dict[str, pa.Field] = {}
     for field in (field for schema in schemas for field in schema):
-        held = fields.setdefault(field.name, field)
-        if held.type != field.type:
+        first = fields.setdefault(field.name, field)
+        if first.type != field.type:
             try:
-                pair = [pa.schema([held]), pa.schema([field])]
+                pair = [pa.schema([first]), pa.schema([field])]
                 fields[field.name] = pa.unify_schemas(pair, promote_options="permissive").field(0)
             except pa.ArrowException:
                 fields[field.name] = pa.field(field.name, pa.string())
@@ -246,7 +311,7 @@ def _unified(schemas: Sequence[pa.Schema]) -> pa.Schema:
 
 
 def _conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """`table` with exactly the columns and types of `schema`; NULL where it lacks a column."""
+    """Return `table` with exactly the columns and types of `schema`; NULL for missing columns."""
     columns = [
         table[field.name].cast(field.type)
         if field.name in table.column_names

@@ -2,7 +2,8 @@
 
 Scores are float32 without dictionary, BYTE_STREAM_SPLIT, zstd: 16 bytes a row for five scores
 where pyarrow's defaults need 27.  float16 vectors get neither (DuckDB cannot read float16 in
-BYTE_STREAM_SPLIT).  Row groups hold about 100,000 rows, or 10,000 where there are vectors.
+BYTE_STREAM_SPLIT).  Row groups hold about 100,000 rows, or 10,000 where there are vectors.  Pages
+carry checksums.
 """
 
 from collections.abc import Mapping
@@ -14,20 +15,22 @@ import pyarrow.parquet as pq
 
 from clipsieve.schemas.footers import PREFIX
 from clipsieve.schemas.tables import DICTIONARY_COLUMNS
-from clipsieve.store.atomic import replacing
 
 ROW_GROUP_ROWS = 122_880
 VECTOR_ROW_GROUP_ROWS = 10_240
 
+Footer = dict[str, str]
+"""The clipsieve keys of a Parquet footer; empty for a file that is missing or damaged."""
+
 
 def nullable(values: np.ndarray) -> pa.Array:
-    """A float32 column in which NaN and infinities of `values` (N,) are NULL."""
+    """Make a float32 column in which NaN and infinities of `values` (N,) are NULL."""
     column = np.asarray(values, dtype=np.float32)
     return pa.array(column, mask=~np.isfinite(column))
 
 
 def vectors(unit: np.ndarray, valid: np.ndarray) -> pa.ListArray:
-    """A float16 vector column from `unit` (N, D) float; rows not `valid` (N,) bool are NULL.
+    """Make a float16 vector column from `unit` (N, D) float; rows not `valid` (N,) bool are NULL.
 
     The type is `list<float16>`, every list of D: a Parquet file stores it as it would a
     fixed-size list, but Arrow cannot read a NULL fixed-size list back ("Expected all lists to be
@@ -46,7 +49,7 @@ def is_vector(field: pa.Field) -> bool:
 
 
 def open_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
-    """A writer to `path` with the encodings above; the caller closes it."""
+    """Open a writer to `path` with the encodings above; the caller closes it."""
     return pq.ParquetWriter(
         path,
         schema,
@@ -55,27 +58,19 @@ def open_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
         column_encoding={
             field.name: "BYTE_STREAM_SPLIT" for field in schema if field.type == pa.float32()
         },
+        write_page_checksum=True,
     )
 
 
-def write_table(path: Path, table: pa.Table, footer: Mapping[str, str]) -> None:
-    """Replace `path` by `table` with `footer` as key-value metadata."""
+def write_parquet(path: Path, table: pa.Table, footer: Mapping[str, str]) -> None:
+    """Write `table` to `path` with `footer` as key-value metadata."""
     rows = VECTOR_ROW_GROUP_ROWS if any(map(is_vector, table.schema)) else ROW_GROUP_ROWS
-    with replacing(path) as temporary:
-        with open_writer(temporary, table.schema) as writer:
-            writer.write_table(table, row_group_size=rows)
-            writer.add_key_value_metadata(dict(footer))
+    with open_writer(path, table.schema) as writer:
+        writer.write_table(table, row_group_size=rows)
+        writer.add_key_value_metadata(dict(footer))
 
 
-def read_footer(path: Path) -> dict[str, str]:
-    """The clipsieve keys of the footer of `path`; empty if the file is missing or damaged."""
-    try:
-        metadata = pq.read_metadata(path).metadata or {}
-    except (FileNotFoundError, pa.ArrowInvalid):
-        return {}
-    except OSError as error:
-        if error.errno is not None:  # the system's refusal; damage found by Parquet has none
-            raise
-        return {}
-    pairs = ((key.decode(), value.decode()) for key, value in metadata.items())
+def footer_values(metadata: pq.FileMetaData) -> Footer:
+    """Return the clipsieve keys of a file's metadata."""
+    pairs = ((key.decode(), value.decode()) for key, value in (metadata.metadata or {}).items())
     return {key: value for key, value in pairs if key.startswith(PREFIX)}

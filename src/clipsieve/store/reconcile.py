@@ -6,16 +6,15 @@ from dataclasses import asdict, dataclass, field, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from clipsieve.errors import ShardError
+from clipsieve.errors import LedgerError, ShardError
 from clipsieve.read.items import WorkItem
 from clipsieve.schemas import footers
 from clipsieve.schemas.states import RowState
+from clipsieve.store import names
 from clipsieve.store.canonical import canonical_json
-from clipsieve.store.dataset import Dataset
-from clipsieve.store.layout import Layout
-from clipsieve.store.parquet import read_footer
+from clipsieve.store.folder import OutputFolder
+from clipsieve.store.manifest import Manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,32 +38,32 @@ class ShardAccount:
 
 
 def reconcile(
-    layout: Layout,
-    dataset: Dataset,
+    folder: OutputFolder,
+    manifest: Manifest,
     items: Iterable[WorkItem],
     count_rows: Callable[[WorkItem], int],
 ) -> Iterator[ShardAccount]:
     """Compare each planned item with its files, and find files of no item.
 
     Args:
-      layout: the output folder.
-      dataset: what it holds.
+      folder: the output folder.
+      manifest: what it holds.
       items: the input as it is now.
       count_rows: counts an item's rows in the source itself, not from any footer of ours.
     """
     seen: dict[str, str] = {}
     for item in items:
-        account = _account(layout, dataset, item, count_rows)
+        account = _account(folder, manifest, item, count_rows)
         if item.shard in seen:
             doubt = f"its output has the name of another source's, {seen[item.shard]}"
             account = replace(account, states={}, problems=(*account.problems, doubt))
         seen[item.shard] = item.uri
         yield account
-    for path in sorted((layout.root / "samples").glob("*.parquet")):
-        if path.stem not in seen:
-            footer = read_footer(path)
+    for shard in folder.shards():
+        if shard not in seen:
+            footer = folder.read_footer(names.samples(shard))
             yield ShardAccount(
-                path.stem,
+                shard,
                 footer.get(footers.SOURCE_URI, "unknown"),
                 None,
                 int(footer.get(footers.ROWS, 0)),
@@ -73,7 +72,10 @@ def reconcile(
 
 
 def _account(
-    layout: Layout, dataset: Dataset, item: WorkItem, count_rows: Callable[[WorkItem], int]
+    folder: OutputFolder,
+    manifest: Manifest,
+    item: WorkItem,
+    count_rows: Callable[[WorkItem], int],
 ) -> ShardAccount:
     problems: list[str] = []
     source_rows = None
@@ -81,25 +83,22 @@ def _account(
         source_rows = count_rows(item)
     except ShardError as error:
         problems.append(f"source cannot be counted: {error}")
-    try:
-        ledger = pq.read_table(
-            layout.samples(item.shard),
-            columns=["uid", "shard", "row", "status", "error"],
-            partitioning=None,
-        )
-    except FileNotFoundError:
+    name = names.samples(item.shard)
+    if not folder.files.exists(name):
         problems.append("not in the ledger: this shard is not done")
         return ShardAccount(item.shard, item.uri, source_rows, None, {}, tuple(problems))
-    except (OSError, pa.ArrowInvalid) as error:
+    try:
+        ledger = folder.read_table(name, ["uid", "shard", "row", "status", "error"])
+    except LedgerError as error:
         problems.append(f"ledger file is damaged: {error}")
         return ShardAccount(item.shard, item.uri, source_rows, None, {}, tuple(problems))
     if source_rows is not None and ledger.num_rows != source_rows:
         problems.append(f"source has {source_rows} rows, ledger has {ledger.num_rows}")
-    held = read_footer(layout.samples(item.shard)).get(footers.SOURCE_FINGERPRINT)
-    if held != canonical_json(asdict(item.fingerprint)):
+    recorded = folder.read_footer(name).get(footers.SOURCE_FINGERPRINT)
+    if recorded != canonical_json(asdict(item.fingerprint)):
         problems.append("source has changed since it was read: run `clipsieve run` again")
     problems += _ledger_problems(item, ledger)
-    problems += _family_problems(layout, dataset, item.shard, ledger["uid"])
+    problems += _family_problems(folder, manifest, item.shard, ledger["uid"])
     states = dict(sorted(Counter(ledger["status"].to_pylist()).items(), key=str))
     return ShardAccount(item.shard, item.uri, source_rows, ledger.num_rows, states, tuple(problems))
 
@@ -120,19 +119,20 @@ def _ledger_problems(item: WorkItem, ledger: pa.Table) -> Iterator[str]:
 
 
 def _family_problems(
-    layout: Layout, dataset: Dataset, shard: str, uids: pa.ChunkedArray
+    folder: OutputFolder, manifest: Manifest, shard: str, uids: pa.ChunkedArray
 ) -> Iterator[str]:
     """What does not line up with the ledger."""
-    paths = {f: layout.scores(f, r, shard) for f, r in dataset.families.items()}
-    if dataset.embeddings:
-        paths["embeddings"] = layout.embeddings(
-            dataset.embeddings["model"], dataset.embeddings["rev"], shard
-        )
-    for family, path in paths.items():
+    tables = {f: names.scores(f, r, shard) for f, r in manifest.revisions().items()}
+    if manifest.embeddings is not None:
+        entry = manifest.embeddings
+        vectors = names.embeddings_folder(entry.model, entry.revision)
+        tables["embeddings"] = f"{vectors}/{shard}.parquet"
+    for family, name in tables.items():
         try:
-            other = pq.read_table(path, columns=["uid"], partitioning=None)["uid"]
-        except (OSError, pa.ArrowInvalid) as error:
-            yield f"{family}: {type(error).__name__}: {path.name} is missing or damaged"
+            other = folder.read_table(name, ["uid"])["uid"]
+        except LedgerError as error:
+            cause = type(error.__cause__ or error).__name__
+            yield f"{family}: {cause}: {name.rpartition('/')[2]} is missing or damaged"
             continue
         if not other.equals(uids):
             yield f"{family}: uids differ from the ledger's"

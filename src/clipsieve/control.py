@@ -1,0 +1,184 @@
+"""Stop and progress of one run, as one value that is passed to everything that works for it.
+
+A pipeline runner pickles what it is given.  A control is pickled as the name of its run: unpickled
+in a process where that run has one, it is the same object; elsewhere it is a new one, which learns
+of the deadline with the name and of a stop by a marker in the output folder.
+"""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from clipsieve.store import names
+from clipsieve.store.folder import OutputFolder
+
+STAGES = ("read", "decode", "encode", "write")
+DEADLINE = "deadline reached"
+#: Seconds between two looks for the stop marker.
+LOOK_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Progress at one moment; adding two sums processes.
+
+    Attributes:
+      rows: rows committed or on their way.
+      failed_rows: those that did not end `ok`.
+      shards: shards committed.
+      failed_shards: shards that could not be read.
+      seconds: busy time of each stage, summed over its threads.
+    """
+
+    rows: int = 0
+    failed_rows: int = 0
+    shards: int = 0
+    failed_shards: int = 0
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def __add__(self, other: "Snapshot") -> "Snapshot":
+        """Return the work of both."""
+        return Snapshot(
+            self.rows + other.rows,
+            self.failed_rows + other.failed_rows,
+            self.shards + other.shards,
+            self.failed_shards + other.failed_shards,
+            dict(Counter(self.seconds) + Counter(other.seconds)),
+        )
+
+    def to_json(self) -> dict[str, object]:
+        """Return the counters by name."""
+        return {**asdict(self), "seconds": dict(self.seconds)}
+
+    def shares(self) -> dict[str, float]:
+        """Return each stage's share of all busy time, 0 to 1; all 0 before any work."""
+        total = sum(self.seconds.values())
+        return {s: self.seconds.get(s, 0.0) / total if total else 0.0 for s in STAGES}
+
+
+Listener = Callable[[dict[str, object]], None]
+
+
+class Control:
+    """Stop and progress of one run in one process.
+
+    Attributes:
+      run_id: the run.
+      out: its output folder.
+      deadline: seconds since the epoch after which no shard is begun; None is never.
+      listener: told `{"begin": shard}` and `{"end": shard}` as shards come and go, and
+        `{"meter": ...}` at most twice a second; for a process that reports to another.
+    """
+
+    def __init__(
+        self,
+        run_id: str = "",
+        out: str = "",
+        deadline: float | None = None,
+        listener: Listener | None = None,
+    ) -> None:
+        """Start at zero; within this process the control of `run_id` is this one from now on."""
+        self.run_id, self.out, self.deadline = run_id, out, deadline
+        self.listener = listener
+        self._reason: str | None = None
+        self._is_remote = False
+        self._looked = 0.0
+        self._lock = threading.Lock()
+        self._now = Snapshot()
+        self._told = 0.0
+        _controls[run_id] = self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as the name of the run."""
+        return _control_of, (self.run_id, self.out, self.deadline)
+
+    # Stop
+
+    def stop(self, reason: str) -> None:
+        """Ask to finish the shard in hand and take no other; the first reason stays."""
+        self._reason = self._reason or reason
+
+    @property
+    def reason(self) -> str | None:
+        """Why to stop: a signal's name or `DEADLINE`; None to go on."""
+        if self._reason is None and self.deadline is not None and time.time() >= self.deadline:
+            self.stop(DEADLINE)
+        if self._reason is None and self._is_remote and time.monotonic() > self._looked:
+            self._looked = time.monotonic() + LOOK_SECONDS
+            if OutputFolder.open(self.out).files.exists(stop_marker(self.run_id)):
+                self.stop("stop marker")
+        return self._reason
+
+    @property
+    def stopped(self) -> bool:
+        """Whether to take no other shard."""
+        return self.reason is not None
+
+    # Progress
+
+    def begin(self, shard: str) -> None:
+        """Note that reading of `shard` has begun."""
+        self._tell({"begin": shard})
+
+    def end(self, shard: str) -> None:
+        """Note that `shard` is committed, or has failed."""
+        self._tell({"end": shard})
+
+    def add(
+        self, rows: int = 0, failed_rows: int = 0, shards: int = 0, failed_shards: int = 0
+    ) -> None:
+        """Add to the counters of these names."""
+        self._add(Snapshot(rows, failed_rows, shards, failed_shards))
+
+    def replace_progress(self, snapshot: Snapshot) -> None:
+        """Set the counters, for a process that only shows what others do."""
+        with self._lock:
+            self._now = snapshot
+
+    @contextmanager
+    def timing(self, stage: str) -> Iterator[None]:
+        """Add the length of the block to the busy time of a stage of `STAGES`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._add(Snapshot(seconds={stage: time.perf_counter() - start}))
+
+    def snapshot(self) -> Snapshot:
+        """Return the counters now."""
+        with self._lock:
+            return self._now
+
+    def _add(self, work: Snapshot) -> None:
+        with self._lock:
+            self._now = self._now + work
+            now = time.monotonic()
+            if self.listener is None or now - self._told < 0.5:
+                return
+            self._told = now
+            message: dict[str, object] = {"meter": self._now.to_json()}
+        self._tell(message)
+
+    def _tell(self, message: dict[str, object]) -> None:
+        if self.listener is not None:
+            self.listener(message)
+
+
+def stop_marker(run_id: str) -> str:
+    """Name the object that tells workers on other machines to stop."""
+    return f"{names.RUNS}/{run_id}.stop"
+
+
+#: Controls of this process by run: how an unpickled one finds the object it was.
+_controls: dict[str, Control] = {}
+
+
+def _control_of(run_id: str, out: str, deadline: float | None) -> Control:
+    if run_id not in _controls:
+        control = Control(run_id, out, deadline)
+        control._is_remote = True
+    return _controls[run_id]

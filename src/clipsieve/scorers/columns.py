@@ -1,0 +1,108 @@
+"""Columns of scores as they are stored: revisions, metadata, types, NULL for NaN."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from clipsieve.scorers.base import Scorer
+from clipsieve.store.canonical import canonical_json, short_hash
+from clipsieve.store.parquet import nullable
+
+#: Keys of a column's metadata: the scorer that made it, and the revision of its values.
+SCORER, REVISION = b"scorer", b"revision"
+
+
+def scorer_basis(scorer: Scorer, embeddings: str) -> str:
+    """Return the hash of everything that decides a scorer's values beside the rows it learns from.
+
+    Args:
+      scorer: its name, version, parameters, prompts and neighbour lists count.
+      embeddings: revision of the embeddings it reads.
+    """
+    return short_hash(
+        {
+            "name": scorer.name,
+            "version": scorer.version,
+            "parameters": dict(scorer.parameters()),
+            "prompts": [prompts.key for prompts in scorer.prompts()],
+            "neighbours": [spec.key for spec in scorer.neighbour_lists()],
+            "embeddings": embeddings,
+        }
+    )
+
+
+def scorer_revision(basis: str, learned: str | None, neighbours: Mapping[str, str]) -> str:
+    """Return the revision of a scorer's columns.
+
+    Args:
+      basis: see `scorer_basis`.
+      learned: id of what it learnt, or None.
+      neighbours: id of each set of lists, by key of the specification.
+    """
+    return short_hash([basis, learned, dict(neighbours)])
+
+
+def family_revision(revisions: Mapping[str, str]) -> str:
+    """Return the revision of a family from those of its scorers, by name."""
+    return short_hash(dict(revisions))
+
+
+def scorers_footer(scorers: Sequence[Scorer], revisions: Mapping[str, str]) -> str:
+    """Return the footer value that says how each scorer of a file was made, as JSON."""
+    return canonical_json(
+        {
+            scorer.name: {
+                "version": scorer.version,
+                "revision": revisions[scorer.name],
+                "parameters": dict(scorer.parameters()),
+            }
+            for scorer in scorers
+        }
+    )
+
+
+def score_columns(
+    scorer: Scorer, revision: str, scores: Mapping[str, np.ndarray], rows: int
+) -> list[tuple[pa.Field, pa.Array]]:
+    """Return a scorer's columns with their metadata; NULL where a score is undefined.
+
+    Raises:
+      ValueError: if a column is missing or has another length; the message names the scorer.
+    """
+    columns = []
+    for field in scorer.columns:
+        values = scores.get(field.name)
+        if values is None or len(values) != rows:
+            has = "no values" if values is None else f"{len(values)} values"
+            raise ValueError(
+                f"scorer {scorer.name} gave {has} of column {field.name!r} for {rows} rows"
+            )
+        metadata = {
+            **(field.metadata or {}),
+            SCORER: scorer.name.encode(),
+            REVISION: revision.encode(),
+        }
+        columns.append((field.with_metadata(metadata), _stored(values, field.type)))
+    return columns
+
+
+def made_by(field: pa.Field) -> tuple[str, str] | None:
+    """Return name and revision of the scorer that made a stored column; None for other columns."""
+    metadata = field.metadata or {}
+    if SCORER not in metadata:
+        return None
+    return metadata[SCORER].decode(), metadata[REVISION].decode()
+
+
+def scores_table(uids: pa.Array, columns: Sequence[tuple[pa.Field, Any]]) -> pa.Table:
+    """Return the uid and score columns as one table."""
+    schema = pa.schema([pa.field("uid", uids.type), *(field for field, _ in columns)])
+    return pa.Table.from_arrays([uids, *(values for _, values in columns)], schema=schema)
+
+
+def _stored(values: np.ndarray, type: pa.DataType) -> pa.Array:
+    if type == pa.float32():
+        return nullable(values)
+    return pa.array(values, type, from_pandas=True)  # NaN and None are NULL

@@ -1,0 +1,329 @@
+"""The files of score families, computed from storage.
+
+A vector is read back as unit float16 and normalised in float64, so a cosine differs from the one
+that `embed` computes by at most about 1e-3.  Prompts before captions, and reference captions, are
+encoded here, which needs the model's text tower only.
+
+A family's file holds the columns of all its scorers.  When a scorer is added or changed, the
+columns whose revision is the same are carried over from the file of the family's revision before.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from clipsieve.control import Control
+from clipsieve.neighbours.stored import read_shard_lists
+from clipsieve.schemas import footers
+from clipsieve.scorers.base import Embedded, Input, PairBatch, References, Scorer
+from clipsieve.scorers.columns import made_by, score_columns, scorers_footer, scores_table
+from clipsieve.scoring.learn import Basis, ScorerSpec, read_known, scorer_context
+from clipsieve.scoring.prompts import load_prototypes, prompt_sets
+from clipsieve.stage import Element, Report, Worker
+from clipsieve.statistics.counts import RowCounts
+from clipsieve.store import names
+from clipsieve.store.canonical import canonical_json
+from clipsieve.store.folder import OutputFolder
+from clipsieve.store.pairs import StoredPairs, split_batch
+from clipsieve.store.parquet import Footer
+from clipsieve.store.records import SCORED, ShardRecord, add_record
+from clipsieve.versions import installed
+
+if TYPE_CHECKING:
+    from clipsieve.clip.encode import Encoder
+
+_Columns = list[tuple[pa.Field, pa.Array]]
+#: Footer values in which a family's file must agree with the ledger it was made for.
+_LEDGER_VALUES = (footers.UID_HASH, footers.SOURCE_FINGERPRINT, footers.STATES)
+
+
+@dataclass(frozen=True, slots=True)
+class FamilySpec:
+    """A score family as it shall be.
+
+    Attributes:
+      name: of the family.
+      revision: of all its columns.
+      scorers: in the order of their columns.
+      previous: the revision whose unchanged columns are carried over; None if there is none.
+    """
+
+    name: str
+    revision: str
+    scorers: tuple[ScorerSpec, ...]
+    previous: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreStage:
+    """Writes the family files of shards; an element is a shard.
+
+    Attributes:
+      out: the output folder, absolute.
+      run_id: for footers and records.
+      device: for texts that must be encoded and neighbours that must be found.
+      control: stop and progress.
+      basis: model and embeddings.
+      families: what to write.
+      references_col: column of the ledger with reference captions, or None.
+      rows: rows in state `ok` of the dataset.
+    """
+
+    out: str
+    run_id: str
+    device: str
+    control: Control
+    basis: Basis
+    families: tuple[FamilySpec, ...]
+    references_col: str | None
+    rows: int
+    name = "score"
+
+    def elements(self) -> list[Element]:
+        """Return the shards of the ledger that lack a family, or have it for other rows."""
+        folder = OutputFolder.open(self.out)
+        shards = folder.shards()
+        ledgers = folder.read_footers(map(names.samples, shards))
+        done = np.ones(len(shards), bool)
+        for family in self.families:
+            written = folder.read_footers(
+                names.scores(family.name, family.revision, shard) for shard in shards
+            )
+            pairs = zip(written, ledgers, strict=True)
+            done &= [follows_ledger(footer, ledger) for footer, ledger in pairs]
+        return [
+            Element(shard, shard, int(ledger.get(footers.ROWS, 0)) or 1)
+            for shard, ledger, is_done in zip(shards, ledgers, done, strict=True)
+            if not is_done
+        ]
+
+    def open(self) -> Worker:
+        """Make the scorers; models and indices are loaded when a shard needs them."""
+        return _ScoreWorker(self)
+
+    def finish(self, total: Report) -> Report:
+        """Nothing is left to do."""
+        return total
+
+
+@dataclass(slots=True)
+class _Loaded:
+    """A scorer, and what it is handed, once it is needed."""
+
+    spec: ScorerSpec
+    scorer: Scorer
+    loaded: Any = None
+    is_loaded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _FamilyWork:
+    """One family of one shard: columns carried over by scorer, and scorers to compute."""
+
+    family: FamilySpec
+    carried: Mapping[str, _Columns] = field(default_factory=dict)
+    missing: tuple[_Loaded, ...] = ()
+
+
+class _ScoreWorker:
+    def __init__(self, stage: ScoreStage) -> None:
+        self._stage = stage
+        self._folder = OutputFolder.open(stage.out)
+        self._pairs = StoredPairs(self._folder, stage.basis.embeddings, stage.basis.model.dim)
+        self._scorers = {
+            spec.name: _Loaded(spec, spec.make())
+            for family in stage.families
+            for spec in family.scorers
+        }
+        self._encoder: Encoder | None = None
+
+    def work(self, elements: Sequence[str]) -> Iterator[Report]:
+        control = self._stage.control
+        for shard in elements:
+            if control.stopped:
+                return
+            control.begin(shard)
+            record = self._score(shard)
+            add_record(self._folder, record)
+            control.add(rows=record.rows, shards=1)
+            control.end(shard)
+            yield Report(elements=1, rows=RowCounts(shards=1))
+
+    def _score(self, shard: str) -> ShardRecord:
+        start = time.time()
+        control = self._stage.control
+        ledger = self._folder.read_footer(names.samples(shard))
+        with control.timing("read"):
+            work = [self._family_work(shard, family, ledger) for family in self._stage.families]
+            missing = [each for family in work for each in family.missing]
+            batch = self._read(shard, [each.scorer for each in missing]) if missing else None
+        with control.timing("encode"):
+            columns = self._compute(batch, missing) if batch is not None else {}
+        with control.timing("write"):
+            for family in work:
+                self._write(shard, family, columns, ledger)
+        ended = time.time()
+        return ShardRecord(
+            run_id=self._stage.run_id,
+            shard=shard,
+            uri=ledger.get(footers.SOURCE_URI, ""),
+            state=SCORED,
+            rows=int(ledger[footers.ROWS]),
+            seconds=round(ended - start, 3),
+            ended_at=ended,
+        )
+
+    def _family_work(self, shard: str, family: FamilySpec, ledger: Footer) -> _FamilyWork:
+        """Return what can be carried over from the family's file before, and what cannot."""
+        carried: dict[str, _Columns] = {}
+        if family.previous is not None and family.previous != family.revision:
+            name = names.scores(family.name, family.previous, shard)
+            if follows_ledger(self._folder.read_footer(name), ledger):
+                carried = _columns_by_scorer(self._folder.read_table(name), family)
+        missing = tuple(
+            self._scorers[spec.name] for spec in family.scorers if spec.name not in carried
+        )
+        return _FamilyWork(family, carried, missing)
+
+    def _read(self, shard: str, scorers: Sequence[Scorer]) -> PairBatch:
+        """Return all pairs of a shard with everything that the scorers ask for."""
+        needs = frozenset(need for scorer in scorers for need in scorer.needs)
+        prompts = sorted({s.prompt for s in scorers if Input.TEXT_EMBEDDING in s.needs} - {""})
+        with_captions = needs | {Input.CAPTION} if prompts else needs
+        batch = self._pairs.read(shard, with_captions)
+        texts = dict(batch.texts)
+        for prompt in prompts:
+            texts[prompt] = _encode_captions(
+                self._text_encoder(), prompt, batch.captions, texts[""].valid
+            )
+        references: dict[str, References] = {}
+        if Input.REFERENCE_EMBEDDINGS in needs:
+            column = self._stage.references_col
+            samples = self._pairs.read_samples(shard, batch.uid, [column] if column else [])
+            lists = [_as_list(value) for value in _values(samples, column)]
+            for scorer in scorers:
+                if Input.REFERENCE_EMBEDDINGS in scorer.needs:
+                    encode = self._text_encoder().with_prompt(scorer.prompt)
+                    references[scorer.prompt] = References.encode(encode, lists)
+        if Input.NEIGHBOURS in needs:
+            specs = tuple(dict.fromkeys(s for scorer in scorers for s in scorer.neighbour_lists()))
+            sets = {
+                key: identifier
+                for scorer in scorers
+                for key, identifier in self._scorers[scorer.name].spec.neighbours.items()
+            }
+            batch = read_shard_lists(self._folder, batch, specs, sets)
+        prototypes = load_prototypes(
+            self._folder, self._stage.basis.embeddings, prompt_sets(scorers)
+        )
+        return replace(batch, texts=texts, references=references, prototypes=prototypes)
+
+    def _compute(self, batch: PairBatch, missing: Sequence[_Loaded]) -> dict[str, _Columns]:
+        """Return the columns of scorers, by their name."""
+        parts: dict[str, list[Mapping[str, np.ndarray]]] = {m.scorer.name: [] for m in missing}
+        for part in split_batch(batch):
+            for each in missing:
+                scores = each.scorer.score(part, self._load(each))
+                parts[each.scorer.name].append(scores)
+        columns: dict[str, _Columns] = {}
+        for each in missing:
+            scores = {
+                name: np.concatenate([part[name] for part in parts[each.scorer.name]])
+                for name in each.scorer.columns.names
+                if all(name in part for part in parts[each.scorer.name])
+            }
+            columns[each.scorer.name] = score_columns(
+                each.scorer, each.spec.revision, scores, len(batch)
+            )
+        return columns
+
+    def _load(self, each: _Loaded) -> Any:
+        if not each.is_loaded:
+            stage = self._stage
+            context = scorer_context(
+                self._folder, stage.basis, each.scorer, stage.rows, stage.device
+            )
+            each.loaded = each.scorer.load(read_known(self._folder, each.spec, None), context)
+            each.is_loaded = True
+        return each.loaded
+
+    def _write(
+        self, shard: str, work: _FamilyWork, computed: Mapping[str, _Columns], ledger: Footer
+    ) -> None:
+        family = work.family
+        by_scorer = {**computed, **work.carried}
+        columns = [column for spec in family.scorers for column in by_scorer[spec.name]]
+        scorers = [self._scorers[spec.name].scorer for spec in family.scorers]
+        revisions = {spec.name: spec.revision for spec in family.scorers}
+        footer = {
+            **ledger,
+            footers.LEDGER: ledger[footers.REVISION],
+            footers.FAMILY: family.name,
+            footers.REVISION: family.revision,
+            footers.SCORERS: scorers_footer(scorers, revisions),
+            footers.VERSIONS: canonical_json(installed()),
+            footers.RUN_ID: self._stage.run_id,
+        }
+        uids = self._folder.read_table(names.samples(shard), ["uid"])["uid"].combine_chunks()
+        self._folder.write_table(
+            names.scores(family.name, family.revision, shard), scores_table(uids, columns), footer
+        )
+
+    def _text_encoder(self) -> "Encoder":
+        if self._encoder is None:
+            from clipsieve.clip.encode import Encoder
+            from clipsieve.clip.open import open_same_model
+
+            model = open_same_model(self._stage.basis.model, self._stage.device)
+            self._encoder = Encoder(model)
+        return self._encoder
+
+
+def follows_ledger(footer: Footer, ledger: Footer) -> bool:
+    """Whether a family's file was made for the ledger's present rows and vectors."""
+    if not footer or not ledger:
+        return False
+    same = all(footer.get(key) == ledger.get(key) for key in _LEDGER_VALUES)
+    # A shard embedded again with other limits may have other rows with a vector.
+    return same and footer.get(footers.LEDGER) == ledger[footers.REVISION]
+
+
+def _columns_by_scorer(table: pa.Table, family: FamilySpec) -> dict[str, _Columns]:
+    """Return stored columns by scorer, of those scorers whose revision is that of the family."""
+    revisions = {spec.name: spec.revision for spec in family.scorers}
+    columns: dict[str, _Columns] = {}
+    for field_, values in zip(table.schema, table.columns, strict=True):
+        made = made_by(field_)
+        if made is not None and revisions.get(made[0]) == made[1]:
+            columns.setdefault(made[0], []).append((field_, values.combine_chunks()))
+    return columns
+
+
+def _values(samples: pa.Table, column: str | None) -> list[Any]:
+    """Return the values of a column; all None in a shard whose source does not have it."""
+    if column in samples.column_names:
+        values: list[Any] = samples[column].to_pylist()
+        return values
+    return [None] * samples.num_rows
+
+
+def _as_list(references: str | list[str | None] | None) -> list[str | None]:
+    """Return the reference captions of a row, however the source holds them."""
+    if references is None:
+        return []
+    return [references] if isinstance(references, str) else references
+
+
+def _encode_captions(
+    encoder: "Encoder", prompt: str, captions: Sequence[str | None], valid: np.ndarray
+) -> Embedded:
+    """Encode captions with a prompt, each distinct one once, where the caption was valid."""
+    usable = {c for c, v in zip(captions, valid, strict=True) if v and c is not None}
+    numbers = {caption: at for at, caption in enumerate(sorted(usable))}
+    features = encoder.with_prompt(prompt)(list(numbers))
+    rows = [numbers.get(c, -1) if c is not None else -1 for c in captions]
+    return Embedded.gather(features, np.array(rows, dtype=np.int64))

@@ -1,0 +1,130 @@
+"""A stage of the work as a value that travels: what a pipeline runs, without the pipeline.
+
+A stage is picklable.  A worker opens it once and hands it elements, which are short texts; every
+element yields one report, and reports are added up.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from clipsieve.control import Control
+from clipsieve.statistics.counts import RowCounts
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """One piece of work.
+
+    Attributes:
+      shard: output name of the shard it is about, or another name that is its own.
+      text: what a worker is given.
+      weight: about how much work it is.
+      uri: where it is read, for messages.
+    """
+
+    shard: str
+    text: str
+    weight: int = 1
+    uri: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was done with some elements; adding two merges them.
+
+    Attributes:
+      elements: how many were dealt with.
+      rows: rows by state, of those that were done.
+      value: what the stage makes of them beside its files, or None; values have `+`.
+    """
+
+    elements: int = 0
+    rows: RowCounts = field(default_factory=RowCounts)
+    value: Any = None
+
+    def __add__(self, other: "Report") -> "Report":
+        """Return what was done with the elements of both."""
+        values = [value for value in (self.value, other.value) if value is not None]
+        value = values[0] + values[1] if len(values) == 2 else values[0] if values else None
+        return Report(self.elements + other.elements, self.rows + other.rows, value)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as plain JSON values; its value must be one."""
+        return {"elements": self.elements, "rows": self.rows.to_json(), "value": self.value}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Report":
+        """Return the report that `to_json` gave."""
+        return cls(content["elements"], RowCounts.from_json(content["rows"]), content["value"])
+
+
+class Stage(Protocol):
+    """Work that a pipeline does; frozen and picklable.
+
+    Attributes:
+      name: for labels and messages.
+      out: the output folder, absolute.
+      run_id: the run it belongs to.
+      device: `auto`, `cpu`, `cuda` or `cuda:N`.
+      control: stop and progress.
+    """
+
+    name: str
+
+    @property
+    def out(self) -> str: ...  # noqa: D102
+
+    @property
+    def run_id(self) -> str: ...  # noqa: D102
+
+    @property
+    def device(self) -> str: ...  # noqa: D102
+
+    @property
+    def control(self) -> Control: ...  # noqa: D102
+
+    def open(self) -> "Worker":
+        """Load what the work needs; once a process."""
+        ...
+
+    def finish(self, total: Report) -> Report:
+        """Keep what all elements together made; the report's value is plain JSON after it."""
+        ...
+
+
+class Worker(Protocol):
+    """An opened stage."""
+
+    def work(self, elements: Sequence[str]) -> Iterator[Report]:
+        """Do the elements in order, a report for each; begins none once the run is stopped."""
+        ...
+
+
+class Engine(Protocol):
+    """What runs stages: the pipelines, on one machine or many.
+
+    Attributes:
+      is_local: whether the work runs on this machine.
+    """
+
+    @property
+    def is_local(self) -> bool: ...  # noqa: D102
+
+    def run(self, stage: Stage, elements: Sequence[Element], here: bool = False) -> Report:
+        """Run a stage over all elements and return the sum of their reports.
+
+        Args:
+          stage: what to do.
+          elements: with different shards.
+          here: in this process even if there are others.
+
+        Raises:
+          LedgerError: if elements were lost although nothing stopped the run.
+        """
+        ...
+
+
+def on_device(stage: Any, device: str) -> Any:
+    """Return the same stage for another device."""
+    return replace(stage, device=device)

@@ -1,0 +1,244 @@
+"""The few operations on files that an output folder is made of.
+
+Objects are written whole or not at all, and named by paths relative to the folder with `/` between
+parts.  Everything above this module works through `FileSystem`, so that another store needs nothing
+but another implementation.
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Protocol
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
+
+from clipsieve.errors import Locked, UsageError
+
+#: Ends the name of a file that is being written.  No glob of a reader matches it: `*.parquet` would
+#: match `x.tmp.parquet`, so the mark comes last.
+MARK = ".tmp-"
+_TEMPORARY = re.compile(re.escape(MARK) + "[0-9a-f]{32}")
+
+
+class FileSystem(Protocol):
+    """Whole objects below one root.  Names are relative; a missing one is a FileNotFoundError."""
+
+    def url(self, name: str = "") -> str:
+        """Where an object lies, for messages and for other programs."""
+        ...
+
+    def list(self, folder: str) -> list[str]:
+        """Names, without the folder, of the objects directly in `folder`, sorted; [] if missing."""
+        ...
+
+    def folders(self, folder: str) -> list[str]:
+        """Names of the folders directly in `folder`, sorted; [] if it is missing."""
+        ...
+
+    def exists(self, name: str) -> bool:
+        """Whether there is an object of this name."""
+        ...
+
+    def read(self, name: str) -> bytes:
+        """Return the content of an object."""
+        ...
+
+    def open(self, name: str) -> pa.NativeFile:
+        """Open an object for random access; the caller closes it."""
+        ...
+
+    def read_footer(self, name: str) -> pq.FileMetaData:
+        """Return the Parquet metadata at the end of an object."""
+        ...
+
+    def writing(self, name: str) -> AbstractContextManager[Path]:
+        """Give a local path whose content becomes the object when the block ends well."""
+        ...
+
+    def copy(self, source: str, target: str) -> None:
+        """Give the content of `source` to `target` too; replaces `target` at once."""
+        ...
+
+    def delete(self, name: str) -> None:
+        """Remove an object; nothing happens if it is missing."""
+        ...
+
+    def delete_folder(self, folder: str) -> None:
+        """Remove everything below `folder`."""
+        ...
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Hold the only writer's lock for the length of the block; `Locked` if it is taken."""
+        ...
+
+    def sweep(self, folders: tuple[str, ...], names: tuple[str, ...]) -> list[str]:
+        """Remove what interrupted writes left below `folders` and of the objects `names`."""
+        ...
+
+
+def temporary_name(name: str) -> str:
+    """Make a new name beside `name` that `FileSystem.sweep` recognises."""
+    return f"{name}{MARK}{uuid4().hex}"
+
+
+class LocalFiles:
+    """A folder of this machine, or mounted on it.
+
+    A file is written under a temporary name, forced to disk, then renamed: a kill at any instant
+    leaves the old file, the new file, or a temporary one that `sweep` removes.
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        """Name the folder; it need not exist yet.
+
+        Raises:
+          UsageError: if `root` is empty or a URL.
+        """
+        text = os.fspath(root)
+        if not text:
+            raise UsageError("output folder '' is empty; name a folder, '.' for this one")
+        if "://" in text:
+            raise UsageError(
+                f"output folder {text} is a URL; clipsieve writes to local or mounted folders: "
+                "give a path, and copy the finished folder to the object store"
+            )
+        self.root = Path(os.path.abspath(Path(text).expanduser()))
+
+    def path(self, name: str) -> Path:
+        """Return the path of an object."""
+        return self.root / name
+
+    def url(self, name: str = "") -> str:
+        """Return the absolute path."""
+        return str(self.root / name)
+
+    def list(self, folder: str) -> list[str]:
+        """Names of the files directly in `folder`, sorted; [] if it is missing."""
+        return sorted(entry.name for entry in self._entries(folder) if entry.is_file())
+
+    def folders(self, folder: str) -> list[str]:
+        """Names of the folders directly in `folder`, sorted; [] if it is missing."""
+        return sorted(entry.name for entry in self._entries(folder) if entry.is_dir())
+
+    def exists(self, name: str) -> bool:
+        """Whether there is a file of this name."""
+        return self.path(name).is_file()
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of a file."""
+        return self.path(name).read_bytes()
+
+    def open(self, name: str) -> pa.NativeFile:
+        """Open a file for random access."""
+        return pa.OSFile(str(self.path(name)), "rb")
+
+    def read_footer(self, name: str) -> pq.FileMetaData:
+        """Return the Parquet metadata of a file."""
+        return pq.read_metadata(self.path(name))
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Path]:
+        """Give a temporary path that becomes `name` when the block ends without an exception.
+
+        On an exception the temporary file is removed and `name` stays as it was.  Of two writers of
+        one name the last to finish wins.
+        """
+        path = self.path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(temporary_name(path.name))
+        try:
+            yield temporary
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        _sync_folder(path.parent)
+
+    def copy(self, source: str, target: str) -> None:
+        """Give a file a second name; copies where the file system has no hard links."""
+        with self.writing(target) as temporary:
+            try:
+                os.link(self.path(source), temporary)
+            except OSError:
+                shutil.copyfile(self.path(source), temporary)
+
+    def delete(self, name: str) -> None:
+        """Remove a file; nothing happens if it is missing."""
+        self.path(name).unlink(missing_ok=True)
+
+    def delete_folder(self, folder: str) -> None:
+        """Remove a folder and everything in it."""
+        if self.path(folder).is_dir():
+            shutil.rmtree(self.path(folder))
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder's lock.  The kernel frees it when the holder dies: none is ever stale.
+
+        Raises:
+          Locked: at once, if another process holds it; the message names that process.
+          UsageError: if the folder cannot be made or written to.
+        """
+        holder = self.root / ".lock-holder"
+        lock = FileLock(self.root / ".lock", timeout=0, is_singleton=False)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except Timeout as error:
+            process = holder.read_text(encoding="utf-8") if holder.exists() else "unknown"
+            raise Locked(
+                f"{self.root} is being written by process {process}; wait for it to end, "
+                "or write to another output folder"
+            ) from error
+        except OSError as error:
+            raise UsageError(
+                f"output folder {self.root} cannot be written to ({error.strerror}); "
+                "choose another, or change its permissions"
+            ) from error
+        try:
+            holder.write_text(str(os.getpid()), encoding="utf-8")
+            yield
+        finally:
+            holder.unlink(missing_ok=True)
+            lock.release()
+
+    def sweep(self, folders: tuple[str, ...], names: tuple[str, ...]) -> list[str]:
+        """Remove files whose names end in the mark and 32 hexadecimal digits; their names, sorted.
+
+        Only the holder of the lock may call this: it would remove a live writer's file too.
+        """
+        candidates = [path for name in folders for path in self.path(name).rglob(f"*{MARK}*")]
+        candidates += [path for name in names for path in self.root.glob(f"{name}{MARK}*")]
+        left = sorted(
+            path
+            for path in candidates
+            if _TEMPORARY.fullmatch(path.name[path.name.rfind(MARK) :]) and path.is_file()
+        )
+        for path in left:
+            path.unlink()
+        return [str(path.relative_to(self.root)) for path in left]
+
+    def _entries(self, folder: str) -> list[os.DirEntry[str]]:
+        try:
+            with os.scandir(self.path(folder)) as entries:
+                return list(entries)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+
+def _sync_folder(folder: Path) -> None:
+    """Force a rename in `folder` to disk, where the system lets folders be opened."""
+    if os.name == "nt":  # Windows has no handle for this and orders renames itself.
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,211 @@
+"""The output folder: the one object through which everything in it is read and written."""
+
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from clipsieve.errors import LedgerError, UsageError
+from clipsieve.store import names
+from clipsieve.store.files import FileSystem, LocalFiles
+from clipsieve.store.manifest import Manifest
+from clipsieve.store.parquet import Footer, footer_values, write_parquet
+
+#: Footers read at once; a local disk needs few, an object store many.
+READERS = 16
+
+Arrays = Mapping[str, np.ndarray]
+"""Arrays by name."""
+
+
+class OutputFolder:
+    """An output folder over a file system: tables, footers, arrays, JSON, manifest and lock.
+
+    Attributes:
+      files: where it lies.
+    """
+
+    def __init__(self, files: FileSystem) -> None:
+        """Open the folder of `files`; nothing is read or made yet."""
+        self.files = files
+
+    @classmethod
+    def open(cls, root: str | Path) -> "OutputFolder":
+        """Open the folder `root`.
+
+        Raises:
+          UsageError: if the name is empty or a URL.
+        """
+        return cls(LocalFiles(root))
+
+    @property
+    def root(self) -> str:
+        """Where the folder lies, absolute."""
+        return self.files.url()
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Hold the writer's lock for the length of the block; see `FileSystem.lock`."""
+        return self.files.lock()
+
+    def sweep(self) -> list[str]:
+        """Remove what interrupted writes left; only for the holder of the lock."""
+        return self.files.sweep(names.FOLDERS, (names.MANIFEST,))
+
+    # The manifest
+
+    def load_manifest(self) -> Manifest | None:
+        """Return the manifest; None if the folder has none yet.
+
+        Raises:
+          UsageError: if it was written by another major version, or is damaged.
+        """
+        place = self.files.url(names.MANIFEST)
+        try:
+            content = json.loads(self.files.read(names.MANIFEST))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except ValueError as error:
+            raise UsageError(
+                f"{place} is not a clipsieve dataset file ({error}); "
+                "restore it from a copy, or choose another output folder"
+            ) from error
+        return Manifest.from_json(content, place)
+
+    def require_manifest(self) -> Manifest:
+        """Return the manifest.
+
+        Raises:
+          UsageError: if the folder has none.
+        """
+        manifest = self.load_manifest()
+        if manifest is None:
+            raise UsageError(
+                f"{self.root} holds no clipsieve dataset (no {names.MANIFEST}); "
+                "give the OUT folder of an earlier `clipsieve run`"
+            )
+        return manifest
+
+    def save_manifest(self, manifest: Manifest) -> None:
+        """Replace the manifest."""
+        self.write_json(names.MANIFEST, manifest.to_json())
+
+    # Tables
+
+    def shards(self) -> list[str]:
+        """Names of all shards in the ledger, sorted."""
+        return self.tables(names.SAMPLES)
+
+    def tables(self, folder: str) -> list[str]:
+        """Names, without their ending, of the Parquet files in `folder`, sorted."""
+        files = self.files.list(folder)
+        return sorted(name[: -len(".parquet")] for name in files if name.endswith(".parquet"))
+
+    def read_footer(self, name: str) -> Footer:
+        """Return the clipsieve keys of a file's footer; empty if it is missing or damaged."""
+        try:
+            return footer_values(self.files.read_footer(name))
+        except (FileNotFoundError, pa.ArrowInvalid, UnicodeDecodeError):
+            return {}
+        except OSError as error:
+            if error.errno is not None:  # the system's refusal; damage found by Parquet has none
+                raise
+            return {}
+
+    def read_footers(self, wanted: Iterable[str]) -> list[Footer]:
+        """Return `read_footer` of every name, in order; read concurrently."""
+        names_wanted = list(wanted)
+        if len(names_wanted) < 2:
+            return [self.read_footer(name) for name in names_wanted]
+        with ThreadPoolExecutor(READERS, "clipsieve-footers") as pool:
+            return list(pool.map(self.read_footer, names_wanted))
+
+    @contextmanager
+    def open_table(self, name: str) -> Iterator[pq.ParquetFile]:
+        """Open a Parquet file for reading; page checksums are verified.
+
+        Raises:
+          LedgerError: if it is missing or damaged, also while it is read within the block.
+        """
+        try:
+            with (
+                self.files.open(name) as source,
+                pq.ParquetFile(source, page_checksum_verification=True) as file,
+            ):
+                yield file
+        except (OSError, pa.ArrowInvalid) as error:
+            raise LedgerError(
+                f"{self.files.url(name)} is missing or damaged ({error}); "
+                "run `clipsieve run` again"
+            ) from error
+
+    def read_table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return those of `columns` that a table has, in their order; all if None.
+
+        Raises:
+          LedgerError: if it is missing or damaged.
+        """
+        with self.open_table(name) as file:
+            if columns is not None:
+                present = set(file.schema_arrow.names)
+                columns = [column for column in columns if column in present]
+            return file.read(columns=columns)
+
+    def read_schema(self, name: str) -> pa.Schema:
+        """Return the schema of a table.
+
+        Raises:
+          LedgerError: if it is missing or damaged.
+        """
+        with self.open_table(name) as file:
+            return file.schema_arrow
+
+    def write_table(self, name: str, table: pa.Table, footer: Mapping[str, str]) -> None:
+        """Replace a table, with `footer` as key-value metadata."""
+        with self.files.writing(name) as path:
+            write_parquet(path, table, footer)
+
+    # Arrays and JSON
+
+    def read_arrays(self, name: str) -> dict[str, np.ndarray]:
+        """Return the arrays that `write_arrays` wrote.
+
+        Raises:
+          LedgerError: if they are missing or damaged.
+        """
+        try:
+            with np.load(io.BytesIO(self.files.read(name)), allow_pickle=False) as archive:
+                return {key: archive[key] for key in archive.files}
+        except (OSError, ValueError, EOFError, BadZipFile) as error:
+            raise LedgerError(
+                f"{self.files.url(name)} is missing or damaged ({error}); "
+                f"make it again with `clipsieve score {self.root} --refit`"
+            ) from error
+
+    def write_arrays(self, name: str, arrays: Arrays) -> None:
+        """Replace a file of arrays; the bytes depend on names and values only."""
+        with self.files.writing(name) as path, open(path, "wb") as file:
+            named: dict[str, Any] = dict(sorted(arrays.items()))
+            np.savez(file, **named)
+
+    def read_json(self, name: str) -> Any:
+        """Return the value of a JSON file."""
+        return json.loads(self.files.read(name))
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Replace a file by `value` as readable JSON; NaN and infinity are refused."""
+        self.write_text(
+            name, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n"
+        )
+
+    def write_text(self, name: str, text: str) -> None:
+        """Replace a file by `text`, as UTF-8."""
+        with self.files.writing(name) as path:
+            path.write_text(text, encoding="utf-8")

@@ -1,0 +1,184 @@
+"""`dataset.json`: what an output folder holds, and which revisions its readers see.
+
+It says what is *active*; whether a shard is done is decided by that shard's own files.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from clipsieve.clip.identity import ModelIdentity
+from clipsieve.errors import UsageError
+from clipsieve.schemas.footers import LAYOUT_VERSION
+
+#: Names become folders and views: no other characters get near a path or an SQL statement.
+_FAMILY = re.compile(r"[a-z][a-z0-9_]*")
+_SCORER = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)?")
+_HASH = re.compile(r"[0-9a-f]{8,64}")
+_SLUG = re.compile(r"[A-Za-z0-9._-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class InputEntry:
+    """What one kind of call read: absolute patterns, and the options that name and read shards."""
+
+    patterns: tuple[str, ...]
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingsEntry:
+    """The active embeddings: slug of the model, and revision."""
+
+    model: str
+    revision: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScorerEntry:
+    """One scorer of a family: revision of its columns, its options, and what it learnt.
+
+    Attributes:
+      revision: of its columns.
+      options: those it was made with.
+      learned: id of its learned arrays; None if it learns nothing.
+      basis: hash of what decides the learned arrays besides the rows; None likewise.
+    """
+
+    revision: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    learned: str | None = None
+    basis: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyEntry:
+    """The active revision of a score family, and its scorers by name."""
+
+    revision: str
+    scorers: Mapping[str, ScorerEntry]
+
+
+@dataclass(frozen=True, slots=True)
+class WideEntry:
+    """The build behind the `scores` view."""
+
+    build: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The content of `dataset.json`.
+
+    Attributes:
+      inputs: what was read, an entry for each call with other inputs.
+      model: the model whose embeddings are active; None before the first run.
+      embeddings: the active embeddings, likewise.
+      families: active score families by name.
+      neighbours: id of the active neighbour lists, by hash of their specification.
+      wide: the build behind the `scores` view; None before the first compaction.
+      layout_version: see `clipsieve.schemas.footers`.
+    """
+
+    inputs: tuple[InputEntry, ...] = ()
+    model: ModelIdentity | None = None
+    embeddings: EmbeddingsEntry | None = None
+    families: Mapping[str, FamilyEntry] = field(default_factory=dict)
+    neighbours: Mapping[str, str] = field(default_factory=dict)
+    wide: WideEntry | None = None
+    layout_version: str = LAYOUT_VERSION
+
+    def with_input(self, entry: InputEntry) -> "Manifest":
+        """Return the manifest with `entry` among the inputs, once."""
+        return self if entry in self.inputs else replace(self, inputs=(*self.inputs, entry))
+
+    def scorers(self) -> dict[str, ScorerEntry]:
+        """Every active scorer by name."""
+        return {
+            name: entry
+            for family in self.families.values()
+            for name, entry in family.scorers.items()
+        }
+
+    def revisions(self) -> dict[str, str]:
+        """Active revision of each family."""
+        return {name: family.revision for name, family in self.families.items()}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the manifest as plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any], place: str) -> "Manifest":
+        """Return the manifest that `to_json` gave.
+
+        Raises:
+          UsageError: if it was written by another major version, or is damaged.
+        """
+        try:
+            version = str(content["layout_version"])
+            # First of all: what else another version holds is unknown here.
+            _check_version(version, place)
+            manifest = cls(
+                inputs=tuple(
+                    InputEntry(tuple(entry["patterns"]), entry["options"])
+                    for entry in content["inputs"]
+                ),
+                model=_optional(ModelIdentity, content["model"]),
+                embeddings=_optional(EmbeddingsEntry, content["embeddings"]),
+                families={
+                    name: FamilyEntry(
+                        family["revision"],
+                        {key: ScorerEntry(**entry) for key, entry in family["scorers"].items()},
+                    )
+                    for name, family in content["families"].items()
+                },
+                neighbours=dict(content["neighbours"]),
+                wide=_optional(WideEntry, content["wide"]),
+                layout_version=version,
+            )
+            _check_names(manifest)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UsageError(
+                f"{place} is not a clipsieve dataset file ({error}); "
+                "restore it from a copy, or choose another output folder"
+            ) from error
+        return manifest
+
+
+def _optional(kind: Any, value: Mapping[str, Any] | None) -> Any:
+    return None if value is None else kind(**value)
+
+
+def _check_version(version: str, place: str) -> None:
+    """Refuse a folder of another major version of the layout."""
+    major, own = (int(text.split(".")[0]) for text in (version, LAYOUT_VERSION))
+    if major > own:
+        raise UsageError(
+            f"{place} has layout version {version}, this clipsieve reads up to "
+            f"{LAYOUT_VERSION}; upgrade clipsieve"
+        )
+    if major < own:
+        raise UsageError(
+            f"{place} has layout version {version}, of an earlier clipsieve; this one writes "
+            f"{LAYOUT_VERSION}: run again into another output folder"
+        )
+
+
+def _check_names(manifest: Manifest) -> None:
+    """Raise ValueError unless every name is one that this program would write."""
+    checks = [(_FAMILY, name) for name in manifest.families]
+    checks += [(_HASH, family.revision) for family in manifest.families.values()]
+    checks += [(_HASH, text) for pair in manifest.neighbours.items() for text in pair]
+    for name, entry in manifest.scorers().items():
+        checks += [(_SCORER, name), (_HASH, entry.revision)]
+        checks += [(_HASH, text) for text in (entry.learned, entry.basis) if text is not None]
+    if manifest.embeddings is not None:
+        checks += [(_SLUG, manifest.embeddings.model), (_HASH, manifest.embeddings.revision)]
+    if manifest.wide is not None:
+        checks.append((_HASH, manifest.wide.build))
+    for form, name in checks:
+        if not form.fullmatch(name):
+            raise ValueError(f"{name!r} is not a name of clipsieve's")

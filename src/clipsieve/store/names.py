@@ -1,0 +1,95 @@
+"""Where everything lies in an output folder: names relative to its root."""
+
+import re
+
+MANIFEST = "dataset.json"
+#: Folders in which files are written, and so temporary ones may be left.
+FOLDERS = (
+    "_runs",
+    "audits",
+    "embeddings",
+    "fits",
+    "neighbours",
+    "prompts",
+    "samples",
+    "scores",
+    "sql",
+    "wide",
+)
+SAMPLES = "samples"
+RUNS = "_runs"
+SQL = "sql"
+
+
+def slug(name: str) -> str:
+    """Make `name` a safe file name: runs of other characters than `A-Za-z0-9.-` become `_`.
+
+    >>> slug("hf-hub:org/name")
+    'hf-hub_org_name'
+    """
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", name).strip("._") or "_"
+
+
+def samples(shard: str) -> str:
+    """Name the ledger of one shard.
+
+    >>> samples("00000")
+    'samples/00000.parquet'
+    """
+    return f"{SAMPLES}/{shard}.parquet"
+
+
+def embeddings_folder(model: str, revision: str) -> str:
+    """Name the folder of the embeddings of one model; `model` is a slug."""
+    return f"embeddings/{model}/rev={revision}"
+
+
+def family_folder(family: str, revision: str) -> str:
+    """Name the folder of one revision of a score family."""
+    return f"scores/{family}/rev={revision}"
+
+
+def scores(family: str, revision: str, shard: str) -> str:
+    """Name the scores of one family for one shard."""
+    return f"{family_folder(family, revision)}/{shard}.parquet"
+
+
+def wide_folder(build: str) -> str:
+    """Name the folder of one build of the wide table."""
+    return f"wide/build={build}"
+
+
+def groups(family: str, revision: str) -> str:
+    """Name the table of groups behind the suspicious rows of one family."""
+    return f"audits/{family}/rev={revision}/groups.parquet"
+
+
+def fit(scorer: str, identifier: str, passes: int | None = None) -> str:
+    """Name the arrays that a scorer learnt of a dataset; with `passes`, those made so far."""
+    suffix = "" if passes is None else f".pass{passes}"
+    return f"fits/{scorer}/{identifier}{suffix}.npz"
+
+
+def fit_description(scorer: str, identifier: str) -> str:
+    """Name the description of what a scorer learnt from."""
+    return f"fits/{scorer}/{identifier}.json"
+
+
+def prompts(model: str, revision: str, key: str) -> str:
+    """Name the encoded texts of a prompt set, for one model; `model` is a slug."""
+    return f"prompts/{model}/rev={revision}/{key}.npz"
+
+
+def neighbours_folder(identifier: str) -> str:
+    """Name the folder of the neighbour lists among one set of shards."""
+    return f"neighbours/{identifier}"
+
+
+def neighbour_lists(identifier: str, side: str, shard: str) -> str:
+    """Name the lists of the rows of one shard; `side` is "image" or "text"."""
+    return f"{neighbours_folder(identifier)}/{side}/{shard}.parquet"
+
+
+def neighbours_description(identifier: str) -> str:
+    """Name the description of a set of lists: its specification, and the shards it is among."""
+    return f"{neighbours_folder(identifier)}/set.json"

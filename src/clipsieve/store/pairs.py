@@ -1,0 +1,125 @@
+"""Pairs as an output folder holds them: embeddings, captions and uids, shard by shard."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from clipsieve.errors import LedgerError
+from clipsieve.scorers.base import Embedded, Input, PairBatch, References
+from clipsieve.store import names
+from clipsieve.store.folder import OutputFolder
+from clipsieve.store.manifest import EmbeddingsEntry
+
+#: Rows that scorers see at once: bounds the memory of N x K cosines.
+BATCH_ROWS = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPairs:
+    """Reads the pairs of one output folder.
+
+    Attributes:
+      folder: the folder.
+      embeddings: the embeddings to read.
+      dim: components of a vector.
+    """
+
+    folder: OutputFolder
+    embeddings: EmbeddingsEntry
+    dim: int
+
+    def read(self, shard: str, needs: Collection[Input]) -> PairBatch:
+        """Return all pairs of a shard with their image embeddings, and what else is needed.
+
+        Captions' embeddings double the work and are read only if needed; so are captions.
+
+        Raises:
+          LedgerError: if embeddings or ledger are missing, damaged, or out of line.
+        """
+        sides = ("image", "text") if Input.TEXT_EMBEDDING in needs else ("image",)
+        columns = ["uid", *(f"{side}_{part}" for side in sides for part in ("embedding", "norm"))]
+        stored = self.folder.read_table(self.name(shard), columns)
+        image, *texts = (embedded_from_table(stored, side, self.dim) for side in sides)
+        uids = stored["uid"].combine_chunks()
+        batch = PairBatch(uids, image, {"": texts[0]} if texts else {}, shard=shard)
+        if Input.CAPTION not in needs:
+            return batch
+        samples = self.read_samples(shard, uids, ["caption"])
+        return replace(batch, captions=samples["caption"].to_pylist())
+
+    def read_samples(self, shard: str, uids: pa.Array, columns: Sequence[str]) -> pa.Table:
+        """Return the uid and those of `columns` that the ledger of a shard has.
+
+        Raises:
+          LedgerError: if its uids are not `uids`, those of the shard's embeddings.
+        """
+        others = [column for column in columns if column != "uid"]
+        samples = self.folder.read_table(names.samples(shard), ["uid", *others])
+        if not samples["uid"].combine_chunks().equals(uids):
+            place = self.folder.files.url
+            raise LedgerError(
+                f"{place(self.name(shard))} has other uids than {place(names.samples(shard))}; "
+                "delete both and run `clipsieve run` again"
+            )
+        return samples
+
+    def name(self, shard: str) -> str:
+        """Return the name of the embeddings of a shard."""
+        folder = names.embeddings_folder(self.embeddings.model, self.embeddings.revision)
+        return f"{folder}/{shard}.parquet"
+
+
+def embedded_from_table(table: pa.Table, side: str, dim: int) -> Embedded:
+    """Return un-normalised vectors of one side of an embeddings table: unit vector times norm.
+
+    Args:
+      table: a table of `embeddings/`.
+      side: "image" or "text".
+      dim: components of a vector.
+    """
+    column = table[f"{side}_embedding"].combine_chunks()
+    valid = np.asarray(column.is_valid())
+    unit = column.flatten().to_numpy().astype(np.float64).reshape(-1, dim)
+    norms = table[f"{side}_norm"].drop_null().to_numpy().astype(np.float64)
+    vectors = np.zeros((len(column), dim), np.float32)
+    vectors[valid] = unit * (norms / np.linalg.norm(unit, axis=1))[:, None]
+    return Embedded(vectors, valid)
+
+
+def split_batch(batch: PairBatch, rows: int = BATCH_ROWS) -> Iterator[PairBatch]:
+    """Yield a shard's pairs in batches of at most `rows`; one batch of none if it has none."""
+    if len(batch) <= rows:
+        yield batch
+        return
+    for first in range(0, len(batch), rows):
+        part = slice(first, min(first + rows, len(batch)))
+        yield PairBatch(
+            uid=batch.uid[part.start : part.stop],
+            image=None if batch.image is None else batch.image.part(part),
+            texts={prompt: text.part(part) for prompt, text in batch.texts.items()},
+            references={key: _part(refs, part) for key, refs in batch.references.items()},
+            captions=batch.captions[part],
+            shard=batch.shard,
+            start=batch.start + first,
+            prototypes=batch.prototypes,
+            neighbours=_parts(batch.neighbours, part),
+            caption_neighbours=_parts(batch.caption_neighbours, part),
+        )
+
+
+def _part(references: References, part: slice) -> References:
+    offsets = references.offsets[part.start : part.stop + 1]
+    owned = references.embedded.part(slice(int(offsets[0]), int(offsets[-1])))
+    return References(owned, offsets - offsets[0])
+
+
+def _parts(lists: Mapping[Any, Any], part: slice) -> dict[Any, Any]:
+    return {spec: replace_rows(each, part) for spec, each in lists.items()}
+
+
+def replace_rows(lists: Any, part: slice) -> Any:
+    """Return some consecutive rows of neighbour lists."""
+    return type(lists)(lists.distances[part], lists.indices[part])

@@ -13,13 +13,13 @@ from clipsieve.clip.decode import ImageLimits
 from clipsieve.clip.device import resolve_device
 from clipsieve.clip.encode import Encoder
 from clipsieve.clip.model import ClipModel, ModelIdentity, load_model
-from clipsieve.config import RunConfig
 from clipsieve.embed.commit import Committer, Revisions
 from clipsieve.embed.embedder import Embedder
 from clipsieve.errors import UsageError
 from clipsieve.read.source import SourceConfig
 from clipsieve.schemas import footers
 from clipsieve.scorers.registry import scorers_named
+from clipsieve.settings import RunConfig
 from clipsieve.store.canonical import canonical_json
 from clipsieve.store.layout import Layout
 

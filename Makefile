@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 REQUIREMENTS := setup.py constraints.txt
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check format install constraints train-tiny dist clean
+.PHONY: demo test check format install constraints settings-page train-tiny dist clean
 
 demo: $(VENV)/.installed  ## Set up, make sample shards, score them with the bundled model, query them
 	rm -rf demo-data demo-out
@@ -47,6 +47,9 @@ constraints:  ## Write the versions of a fresh installation into constraints.txt
 	build/constraints-venv/bin/pip install --quiet --editable '.[dev]'
 	echo '# Exact versions that CI and the Makefile install with; regenerate with `make constraints`.' > constraints.txt
 	build/constraints-venv/bin/pip freeze --exclude-editable >> constraints.txt
+
+settings-page: $(VENV)/.installed  ## Write docs/settings.md from the definitions of the settings
+	$(BIN)/python -c 'import clipsieve.settings as s; print(s.settings_page(), end="")' > docs/settings.md
 
 train-tiny: $(VENV)/.installed-dev  ## Train the bundled model anew: about ten CPU minutes
 	$(BIN)/python -m clipsieve.demo.train src/clipsieve/demo/tiny

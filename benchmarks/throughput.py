@@ -35,11 +35,11 @@ from clipsieve.clip.decode import DecodedImage, decode_image
 from clipsieve.clip.encode import Encoder, is_small, one_core
 from clipsieve.clip.model import causal_text_tower, encode_cut_text, end_positions
 from clipsieve.clip.preprocess import normalize
-from clipsieve.config import RunConfig
 from clipsieve.demo.shards import write_benchmark_shards
 from clipsieve.embed.job import open_model
 from clipsieve.pipelines.plan import make_plan
 from clipsieve.pipelines.run import run
+from clipsieve.settings import RunConfig
 from clipsieve.show import Teller
 from clipsieve.store.layout import Layout
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from clipsieve.clip.model import ClipModel, ModelIdentity, absolute_names
-from clipsieve.config import RunConfig, merged_options
 from clipsieve.embed.commit import Committer, embeddings_revision, family_revision
 from clipsieve.embed.job import EmbedJob, open_model
 from clipsieve.errors import UsageError
@@ -20,6 +19,7 @@ from clipsieve.read.storage import source_exists
 from clipsieve.schemas import footers
 from clipsieve.scorers.base import is_fitted
 from clipsieve.scorers.registry import scorers_named
+from clipsieve.settings import RunConfig, merged_options
 from clipsieve.show import Teller
 from clipsieve.store.dataset import Dataset
 from clipsieve.store.layout import Layout

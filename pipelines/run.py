@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from clipsieve import versions
-from clipsieve.config import RunConfig
 from clipsieve.errors import LedgerError, UsageError
 from clipsieve.pipelines.audit import FAMILY as AUDITED
 from clipsieve.pipelines.audit import audit_dataset
@@ -21,6 +20,7 @@ from clipsieve.pipelines.workers import embed_with_workers
 from clipsieve.progress import METER, STOP
 from clipsieve.schemas import footers
 from clipsieve.schemas.states import RowState
+from clipsieve.settings import RunConfig
 from clipsieve.show import Teller, clock
 from clipsieve.sql.views import write_sql
 from clipsieve.statistics.counts import RowCounts

@@ -3,6 +3,7 @@
     import clipsieve
 
     result = clipsieve.run("shards/*.parquet", "out/", model="tiny")
+    clipsieve.score("out/", ["clip_depicts"])
     clipsieve.connect("out/").sql("SELECT status, count(*) FROM scores GROUP BY status")
 
 Everything here may be imported from `clipsieve`; the modules below it may move.
@@ -10,17 +11,18 @@ Everything here may be imported from `clipsieve`; the modules below it may move.
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from clipsieve.config import RunConfig
 from clipsieve.errors import ClipsieveError
+from clipsieve.settings import RunConfig, ScoreConfig
 
 if TYPE_CHECKING:
     import duckdb
 
     from clipsieve.pipelines.run import RunResult
+    from clipsieve.pipelines.score import ScoreResult
 
-__all__ = ["ClipsieveError", "RunConfig", "connect", "run"]
+__all__ = ["ClipsieveError", "RunConfig", "ScoreConfig", "connect", "run", "score"]
 
 
 def run(
@@ -45,8 +47,39 @@ def run(
     """
     from clipsieve.pipelines.run import run as run_job  # Beam takes a second to import
 
-    named: Any = inputs  # a single path is taken too
-    return run_job(RunConfig(inputs=named, out=os.fspath(out), **settings))
+    paths, folder = cast(Any, inputs), cast(Any, out)  # a single path is taken too
+    return run_job(RunConfig(inputs=paths, out=folder, **settings))
+
+
+def score(
+    out: str | os.PathLike[str], scorers: str | Sequence[str], **settings: Any
+) -> "ScoreResult":
+    """Add scores to an output folder from its stored embeddings; no image is decoded.
+
+    Args:
+      out: output folder of an earlier run.
+      scorers: names, in a list or separated by commas.
+      **settings: any other field of `ScoreConfig`.
+
+    Returns:
+      How it ended.
+
+    Raises:
+      ClipsieveError: see `clipsieve.errors`.
+    """
+    from clipsieve.pipelines.score import score as score_job
+
+    folder, names = cast(Any, out), cast(Any, scorers)
+    config = ScoreConfig(out=folder, scorers=names, **settings)
+    return score_job(
+        config.out,
+        config.scorers,
+        config.device,
+        config.runner,
+        config.beam_args,
+        options=config.scorer_options,
+        refit=config.refit,
+    )
 
 
 def connect(out: str | os.PathLike[str]) -> "duckdb.DuckDBPyConnection":

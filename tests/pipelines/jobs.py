@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from clipsieve.cli import main
-from clipsieve.config import RunConfig
 from clipsieve.demo.shards import write_shards
 from clipsieve.pipelines.run import RunResult, run
+from clipsieve.settings import RunConfig
 from clipsieve.store import dataset as datasets
 from clipsieve.store.layout import Layout
 

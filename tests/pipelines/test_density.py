@@ -315,8 +315,9 @@ def test_a_kill_at_any_stage_is_made_good(tmp_path, moment):
     shutil.rmtree(out / "wide")
     shutil.rmtree(undisturbed / "wide")
     run_score(undisturbed, "30,all")
-    words = ["score", str(out), "--scorers", "density", "--device", "cpu", "--reference", "30,all"]
-    words += [w for n, v in OPTIONS.items() for w in ("--option", f"density.{n}={v}")]
+    words = ["score", str(out), "--scorers", "density", "--device", "cpu"]
+    options = {"reference": "30,all", **OPTIONS}
+    words += [w for n, v in options.items() for w in ("--option", f"density.{n}={v}")]
     pattern = KILLED_AT[moment]
     with start(words) as process:
         wait_for(lambda: any(out.glob(pattern)) or process.poll() is not None, moment)

@@ -11,11 +11,11 @@ import pytest
 
 import clipsieve
 from clipsieve.clip.model import TINY_FOLDER
-from clipsieve.config import RunConfig
 from clipsieve.embed.job import EmbedJob
 from clipsieve.errors import UsageError
 from clipsieve.pipelines.plan import make_plan
 from clipsieve.pipelines.workers import embed_with_workers
+from clipsieve.settings import RunConfig
 from clipsieve.show import Teller
 from clipsieve.store.layout import Layout
 from clipsieve.store.runs import read_records

@@ -12,7 +12,6 @@ from apache_beam.coders import VarIntCoder
 from apache_beam.transforms.userstate import ReadModifyWriteStateSpec
 
 from clipsieve.clip.model import ModelIdentity
-from clipsieve.config import RunConfig
 from clipsieve.embed.job import EmbedJob
 from clipsieve.fits.job import FitJob
 from clipsieve.pipelines import compact, embed, fit, score
@@ -20,6 +19,7 @@ from clipsieve.pipelines.portable import NotPortable, check_portable
 from clipsieve.pipelines.runners import beam
 from clipsieve.read.plan import ReadOptions, plan_input
 from clipsieve.rescore import ScoreJob
+from clipsieve.settings import RunConfig
 from clipsieve.store.compact import Build, Part
 from clipsieve.store.layout import Layout
 from tests.pipelines.jobs import leftovers, run_job, tables, wait_for, write_one

@@ -14,7 +14,6 @@ import pytest
 import torch
 from PIL import Image
 
-from clipsieve.config import RunConfig
 from clipsieve.demo import TINY_MERGES, TINY_MODEL
 from clipsieve.demo.samples import Kind, Mixture
 from clipsieve.demo.shards import write_shards
@@ -22,6 +21,7 @@ from clipsieve.errors import UsageError
 from clipsieve.pipelines.run import run
 from clipsieve.pipelines.score import score
 from clipsieve.pipelines.status import report
+from clipsieve.settings import RunConfig
 from tests.pipelines.jobs import (
     SETTINGS,
     identities,

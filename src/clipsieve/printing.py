@@ -1,0 +1,195 @@
+"""What commands print on standard output: answers of queries, groups of rows, accounts of shards.
+
+rich is imported by the functions that draw tables: it takes a tenth of a second.
+"""
+
+import csv
+import json
+import math
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+#: Rows that a table shows.
+SHOWN_ROWS = 1000
+#: Forms of the answer of a query.
+FORMS = ("table", "csv", "json")
+#: Where SQL finds all groups of an audit.
+GROUPS_VIEW = "density_groups"
+#: Control characters except tab and line feed, and those that turn the direction of text around.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+
+
+def escaped(text: str) -> str:
+    r"""Text that is safe to show: characters that steer a terminal become escapes.
+
+    >>> escaped("\x1b[2J")
+    '\\x1b[2J'
+    """
+    return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def print_lines(lines: Iterable[str], err: bool = False) -> None:
+    """Lines of text that may quote data."""
+    for line in lines:
+        click.echo(escaped(line), err=err)
+
+
+def print_answer(columns: Sequence[str], rows: Sequence[Sequence[Any]], form: str) -> None:
+    """The answer of a query as one of `FORMS`; bytes are hexadecimal.
+
+    As a table it has at most `SHOWN_ROWS` rows.  As JSON it has one object a row, in which NaN and
+    infinity are null and the second of two columns of one name ends in `_1`.
+    """
+    if form == "table":
+        _print_table(columns, rows)
+    elif form == "csv":
+        writer = csv.writer(sys.stdout)
+        writer.writerow(columns)
+        writer.writerows([_hexadecimal(value) for value in row] for row in rows)
+    else:
+        names = distinct(columns)
+        for row in rows:
+            values = (json_value(value) for value in row)
+            click.echo(json.dumps(dict(zip(names, values, strict=True))))
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """Names with a number behind those that were there before.
+
+    >>> distinct(["a", "a", "a_1", "a"])
+    ['a', 'a_1', 'a_1_1', 'a_2']
+    """
+    unique: dict[str, None] = {}
+    for name in names:
+        candidate, number = name, 0
+        while candidate in unique:
+            number += 1
+            candidate = f"{name}_{number}"
+        unique[candidate] = None
+    return list(unique)
+
+
+def json_value(value: Any) -> Any:
+    """A value of a DuckDB column as JSON has it; what JSON lacks is text.
+
+    >>> json_value({"a": [1.5, float("nan")], "b": bytes([1, 255])})
+    {'a': [1.5, None], 'b': '01ff'}
+    """
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(json_value(key)): json_value(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_value(part) for part in value]
+    return str(_hexadecimal(value))
+
+
+def _hexadecimal(value: Any) -> Any:
+    return value.hex() if isinstance(value, bytes | bytearray | memoryview) else value
+
+
+def _print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """A table that fits the terminal."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table()
+    for name in columns:
+        table.add_column(Text(escaped(name)))
+    for row in rows[:SHOWN_ROWS]:
+        table.add_row(*(_cell(value) for value in row))
+    Console(highlight=False).print(table)
+    if len(rows) > SHOWN_ROWS:
+        click.echo(f"more than {SHOWN_ROWS:,} rows; add LIMIT, or use --format csv", err=True)
+
+
+def _cell(value: Any) -> "Text":
+    """A value as it is: brackets in it are no markup."""
+    from rich.text import Text
+
+    if value is None:
+        return Text("NULL")
+    value = _hexadecimal(value)
+    return Text(f"{value:.6g}" if isinstance(value, float) else escaped(str(value)))
+
+
+def print_groups(groups: Sequence[Any], out: str) -> None:
+    """One line a group: figures whole, words cut to the terminal; urls, or uids without them.
+
+    Args:
+      groups: of the audit of `out`, those to show.
+      out: its output folder.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    figures = [
+        [
+            *(f"{rank}", f"{group.size:,}", f"{group.rows:,}", f"{group.share:.2%}"),
+            *(f"{group.score_mean:.4g}", f"{group.evidence:,.0f}", f"{group.n_images:,}"),
+        ]
+        for rank, group in enumerate(groups, 1)
+    ]
+    names = ("#", "rows", "of", "share", "score", "evidence", "pictures")
+    widths = [max(map(len, column)) for column in zip(names, *figures, strict=True)]
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("caption", no_wrap=True)
+    table.add_column("example", no_wrap=True)
+    # Left to itself, rich would cut the figures too.  Every column takes two blanks.
+    taken = sum(widths) + 2 * (len(widths) + 2) + 1
+    room = max(console.width - taken, 20)
+    console.width = taken + room
+    for line, group in zip(figures, groups, strict=True):
+        example = group.uids[0] if group.urls[0] is None else group.urls[0]
+        # A line break in a caption would make two lines of it.
+        caption = "NULL" if group.caption is None else " ".join(group.caption.split())
+        cells = Text(escaped(caption)), Text(escaped(str(example)))
+        for cell, width in zip(cells, (room * 3 // 5, room * 2 // 5), strict=True):
+            cell.truncate(width, overflow="ellipsis")
+        table.add_row(*line, *cells)
+    console.print(table)
+    click.echo(f'all of them: clipsieve sql {out} "FROM {GROUPS_VIEW}"')
+
+
+def print_accounts(accounts: Sequence[Any]) -> None:
+    """Totals by state and of all rows, what does not add up, and the verdict."""
+    from rich.console import Console
+    from rich.table import Table
+
+    totals: dict[str, int] = {}
+    for account in accounts:
+        for state, rows in account.states.items():
+            totals[state] = totals.get(state, 0) + rows
+    rows_in = sum(account.source_rows or 0 for account in accounts)
+    table = Table("state", "rows")
+    for state, rows in sorted(totals.items(), key=lambda pair: -pair[1]):
+        table.add_row(escaped(str(state)), f"{rows:,}")
+    table.add_row("ledger", f"{sum(totals.values()):,}", style="bold")
+    table.add_row("input", f"{rows_in:,}", style="bold")
+    Console(highlight=False).print(table)
+    wrong = [account for account in accounts if account.problems]
+    for account in wrong:
+        place = f"{account.shard} ({account.uri})"
+        print_lines([f"{place}: {problem}" for problem in account.problems], err=True)
+    if wrong:
+        click.echo(f"{len(wrong)} of {len(accounts)} shards do not add up", err=True)
+    else:
+        rows = sum(account.ledger_rows or 0 for account in accounts)
+        click.echo(
+            f"all {rows:,} input rows of {len(accounts)} shards are in the ledger exactly once"
+        )

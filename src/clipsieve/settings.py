@@ -1,0 +1,353 @@
+"""The settings of every command, each defined once.
+
+The command line, TOML, Python and docs/settings.md have the same names, defaults and checks.
+"""
+
+import dataclasses
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from clipsieve.definitions import definitions_of, setting, shown
+from clipsieve.errors import UsageError
+
+#: Beam's own engine, in this process.
+LOCAL_RUNNER = "FnApiRunner"
+#: Of settings that become part of file names; file systems allow 255 bytes.
+MAX_NAME_CHARACTERS = 100
+#: Files with this in their names are removed as left by an interrupted write.
+TEMPORARY_MARK = ".tmp-"
+DEFAULT_SCORERS = ("clip", "density")
+
+
+def seconds(text: str) -> float:
+    """A length of time: a number with s, m or h, seconds if it has none.
+
+    Raises:
+      UsageError: if it is something else.
+
+    >>> seconds("90"), seconds("1.5m"), seconds("5h")
+    (90.0, 90.0, 18000.0)
+    """
+    units = {"s": 1, "m": 60, "h": 3600}
+    number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "s")
+    try:
+        return float(number) * units[unit]
+    except ValueError as error:
+        raise UsageError(f"deadline {shown(text)} is not a time; say 90s, 30m or 5h") from error
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """Names separated by commas.
+
+    >>> split_names("clip, own.scorer,")
+    ('clip', 'own.scorer')
+    """
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _check_out(out: str) -> str:
+    if not out:
+        raise UsageError("out is empty, which would mean the current folder; name a folder")
+    return out
+
+
+def _check_inputs(inputs: tuple[str, ...]) -> tuple[str, ...]:
+    if not all(inputs) or not inputs:
+        raise UsageError("no input was given; name shards, a glob, or a folder")
+    return inputs
+
+
+def _check_scorers(scorers: tuple[str, ...]) -> tuple[str, ...]:
+    if not scorers:
+        raise UsageError(f"no scorer was named; the default is {','.join(DEFAULT_SCORERS)}")
+    return scorers
+
+
+def _check_scorer_options(options: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Tables of plain JSON values, as they come back from `to_json`."""
+    kept = {}
+    for scorer, table in options.items():
+        if not isinstance(table, Mapping):
+            raise UsageError(
+                f"scorer_options of {scorer} must be a table of options, got {shown(table)}"
+            )
+        try:
+            kept[scorer] = json.loads(json.dumps(dict(table), allow_nan=False))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise UsageError(
+                f"scorer_options of {scorer} must be text, finite numbers, true or false, or "
+                f"lists or tables of them, got {shown(dict(table))}"
+            ) from error
+    return kept
+
+
+def _check_shard_prefix(prefix: str) -> str:
+    """What it may consist of is checked where shards are named."""
+    if len(prefix) > MAX_NAME_CHARACTERS or TEMPORARY_MARK in prefix:
+        raise UsageError(
+            f"shard_prefix {shown(prefix)} becomes part of file names; use at most "
+            f"{MAX_NAME_CHARACTERS} characters, and no {TEMPORARY_MARK!r}"
+        )
+    return prefix
+
+
+def _check_run_id(run_id: str) -> str:
+    form = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+    if (
+        not re.fullmatch(form, run_id)
+        or len(run_id) > MAX_NAME_CHARACTERS
+        or TEMPORARY_MARK in run_id
+    ):
+        raise UsageError(
+            f"run_id {shown(run_id)} becomes a file name; use letters, digits, '.', '_', '-', "
+            f"at most {MAX_NAME_CHARACTERS}, and no {TEMPORARY_MARK!r}"
+        )
+    return run_id
+
+
+def _out() -> Any:
+    """The definition of `out`, a positional field of each class of settings."""
+    return setting("output folder", check=_check_out)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionSettings:
+    """Where and how long a job runs, and what it tells; see docs/settings.md."""
+
+    device: str = setting("auto, cpu, cuda, cuda:N", "auto")
+    workers: int = setting("processes on this machine", 1, minimum=1)
+    runner: str = setting(
+        "Beam runner; its options follow --; FnApiRunner runs in this process", LOCAL_RUNNER
+    )
+    beam_args: tuple[str, ...] = setting("options of the Beam runner", (), option=None)
+    run_id: str | None = setting(
+        "name of the run", None, unset="made from the time", check=_check_run_id
+    )
+    max_failed_shards: int = setting(
+        "more failed shards than this end the run with exit code 3", 0, minimum=0
+    )
+    deadline: float | None = setting(
+        "begin no shard after this long: seconds, or 90s, 30m, 5h", None, minimum=0, parse=seconds
+    )
+    log_format: str = setting(
+        "lines on standard error; auto is text", "auto", choices=("auto", "text", "json")
+    )
+
+    def __post_init__(self) -> None:
+        """Bring every value to its type, and check what needs no look at files.
+
+        Raises:
+          UsageError: for a value of another type or out of range.
+        """
+        for definition in definitions_of(type(self)):
+            value = definition.checked(getattr(self, definition.name))
+            object.__setattr__(self, definition.name, value)
+        if self.workers > 1 and self.runner != LOCAL_RUNNER:
+            raise UsageError(
+                f"workers={self.workers} starts processes on this machine and runner="
+                f"{self.runner!r} brings its own; give one of the two"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as plain JSON values."""
+        values = dataclasses.asdict(self)
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """The settings that `to_json` gave."""
+        return cls(**value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScorerSettings(ExecutionSettings):
+    """Which scores are computed; see docs/settings.md."""
+
+    scorers: tuple[str, ...] = setting(
+        "names of scorers, separated by commas",
+        DEFAULT_SCORERS,
+        parse=split_names,
+        check=_check_scorers,
+    )
+    scorer_options: Mapping[str, Mapping[str, Any]] = setting(
+        "option of a scorer, SCORER.NAME=VALUE, may be repeated; one that is not given is as the "
+        "output folder had it before",
+        {},
+        option="--option",
+        check=_check_scorer_options,
+    )
+    refit: bool = setting("fit scorers again, to all rows that are there then", False)
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig(ScorerSettings):
+    """Settings of `run` and `embed`: what to read, with which model to score it, and where to.
+
+    Every setting, with its type, default and meaning: docs/settings.md.
+    """
+
+    inputs: tuple[str, ...] = setting(
+        "paths, globs, brace ranges or URLs of shards, or one folder", check=_check_inputs
+    )
+    out: str = _out()
+    _: KW_ONLY
+    model: str = setting("open_clip model, hf-hub:org/name, local-dir:PATH, or tiny", "tiny")
+    pretrained: str | None = setting("open_clip tag, or a weights file", None)
+    dtype: str = setting(
+        "number format of the model", "auto", choices=("auto", "float32", "bfloat16", "float16")
+    )
+    batch_size: int | None = setting(
+        "images a forward pass", None, minimum=1, unset="32 on a CPU, 256 on a GPU"
+    )
+    threads: int | None = setting("decoding threads", None, minimum=1, unset="one for each core")
+    input_format: str = setting(
+        "of the shards; auto looks at them",
+        "auto",
+        choices=("auto", "parquet", "webdataset", "folder"),
+    )
+    image_col: str | None = setting("column with the pixels", None, unset="found by looking")
+    caption_col: str | None = setting("column with the caption", None, unset="found by looking")
+    uid_col: str | None = setting("column with the identity", None, unset="found by looking")
+    references_col: str | None = setting("column with reference captions", None)
+    byte_budget: int = setting("bytes of encoded images read at once", 16 << 20, minimum=1)
+    rows_per_item: int = setting(
+        "rows over which one Parquet file becomes several work items", 50_000, minimum=1
+    )
+    shard_prefix: str = setting(
+        "put before the output name of every shard", "", check=_check_shard_prefix
+    )
+    max_image_bytes: int = setting(
+        "encoded images of more bytes are image_too_large", 64 << 20, minimum=1
+    )
+    max_image_side: int = setting(
+        "images of more pixels in width or height are image_too_large", 16_384, minimum=1
+    )
+    max_image_pixels: int = setting(
+        "images of more pixels in all are image_too_large", 89_478_485, minimum=1
+    )
+    reprocess: bool = setting("write shards again that are done", False)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreConfig(ScorerSettings):
+    """Settings of `score`, which computes scores from an output folder without decoding images.
+
+    Every setting, with its type, default and meaning: docs/settings.md.
+    """
+
+    out: str = _out()
+
+
+#: Classes of settings by the commands that take them.
+CONFIGS: Mapping[str, type[ExecutionSettings]] = {"run, embed": RunConfig, "score": ScoreConfig}
+
+
+def parse_options(words: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Options of scorers from words such as `knn.k=32`, by scorer.
+
+    The option's name follows the last dot before `=`.  Values are read as JSON where they are
+    JSON, else as text.
+
+    Raises:
+      UsageError: if a word has another form.
+
+    >>> parse_options(["knn.fast.k=32", "knn.fast.metric=cosine", "knn.sizes=2048,all"])
+    {'knn.fast': {'k': 32, 'metric': 'cosine'}, 'knn': {'sizes': '2048,all'}}
+    """
+    options: dict[str, dict[str, Any]] = {}
+    for word in words:
+        form = re.fullmatch(r"(\w[\w.-]*)\.(\w+)=(.*)", word, flags=re.DOTALL)
+        if form is None:
+            raise UsageError(
+                f"option {shown(word)} is not SCORER.NAME=VALUE, such as --option knn.k=32"
+            )
+        scorer, name, text = form.groups()
+        try:
+            value = json.loads(text, parse_constant=_no_constant)
+        except (ValueError, RecursionError):
+            value = text
+        options.setdefault(scorer, {})[name] = value
+    return options
+
+
+def _no_constant(name: str) -> None:
+    """NaN and Infinity, which Python reads, are not JSON."""
+    raise ValueError(name)
+
+
+def merged_options(
+    held: Mapping[str, Mapping[str, Any]], given: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Options of scorers by name: those given, and where one is not given, the one held."""
+    return {name: {**held.get(name, {}), **given.get(name, {})} for name in {*held, *given}}
+
+
+def load_toml(path: str | Path, config: type[ExecutionSettings] = RunConfig) -> dict[str, Any]:
+    """Settings for `config` from a TOML file, to be overridden by the command line.
+
+    One file serves all commands: settings of other commands are checked and left out.
+
+    Raises:
+      UsageError: if it cannot be read, or has a key that is not a setting or a wrong value.
+    """
+    try:
+        with open(path, "rb") as file:
+            table = tomllib.load(file)
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"config file {path} cannot be read: {error}") from error
+    known = {d.name: d for part in CONFIGS.values() for d in definitions_of(part)}
+    values = {key.replace("-", "_"): value for key, value in table.items()}
+    if len(values) < len(table):
+        raise UsageError(f"config file {path} gives a key twice, once with '-' and once with '_'")
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise UsageError(f"config file {path} has unknown keys {unknown}; known: {sorted(known)}")
+    try:
+        values = {name: known[name].checked(value) for name, value in values.items()}
+    except UsageError as error:
+        raise UsageError(f"config file {path}: {error}") from error
+    own = {definition.name for definition in definitions_of(config)}
+    return {name: value for name, value in values.items() if name in own}
+
+
+def settings_page() -> str:
+    """The text of docs/settings.md."""
+    lines = [
+        "# Settings",
+        "",
+        "Generated from `src/clipsieve/settings.py` by `make settings-page`.",
+        "",
+        "The names are the same on the command line (`--batch-size 8`), in a TOML file given with",
+        "`--config` (`batch_size = 8`, or `batch-size`) and in Python",
+        "(`clipsieve.run(inputs, out, batch_size=8)`). The command line goes before the file, and",
+        "switches have a form for no: `--no-refit`. One file serves all commands: each takes the",
+        "settings it has.",
+        "",
+        "Options of a scorer are a table in TOML; a name with a dot in it is quoted:",
+        "",
+        "```toml",
+        '[scorer_options."knn.fast"]',
+        "k = 32",
+        "```",
+        "",
+        "| setting | command line | a value is | default | meaning | of |",
+        "|---|---|---|---|---|---|",
+    ]
+    commands: dict[str, list[str]] = {}
+    definitions = {}
+    for names, config in CONFIGS.items():
+        for definition in definitions_of(config):
+            commands.setdefault(definition.name, []).append(names)
+            definitions[definition.name] = definition
+    for name, definition in definitions.items():
+        place = f"`{definition.option}`" if definition.option else "argument"
+        if not definition.required and definition.option is None:
+            place = "after `--`"
+        cells = [definition.expected, definition.default_text, definition.help]
+        lines.append(f"| `{name}` | {place} | {' | '.join(cells)} | {', '.join(commands[name])} |")
+    return "\n".join(lines) + "\n"

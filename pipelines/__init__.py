@@ -1,1 +1,1 @@
-"""Beam pipelines, one module a stage: build(root, config) and main(argv)."""
+"""Beam pipelines: they build and run graphs, and nothing else."""

@@ -5,10 +5,11 @@ import warnings
 from collections.abc import Callable, Sequence
 
 from clipsieve.errors import ClipsieveError, UsageError
+from clipsieve.settings import LOCAL_RUNNER
 
 __all__ = ["LOCAL", "beam", "require_runner", "run_pipeline"]
 
-LOCAL = "FnApiRunner"
+LOCAL = LOCAL_RUNNER
 _REFUSED = ("DirectRunner", "SwitchingDirectRunner", "PrismRunner")
 
 # Beam tells every importer that Google's client libraries are missing.

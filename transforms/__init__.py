@@ -1,1 +1,1 @@
-"""Beam transforms, thin: they wire library functions into DoFns and CombineFns."""
+"""Beam transforms, thin: they wire stages of the library into DoFns and CombineFns."""

@@ -1,40 +1,40 @@
-"""Merge statistics over a whole PCollection."""
+"""Add up states over a whole PCollection."""
 
 from collections.abc import Iterable
 from typing import Generic, TypeVar
 
 import apache_beam as beam
 
-from clipsieve.statistics.base import Statistic
+from clipsieve.scorers.base import State
 
-S = TypeVar("S", bound=Statistic)
+S = TypeVar("S", bound=State)
 
 
-class MergeStatistics(beam.CombineFn, Generic[S]):
-    """Adds statistics up; input, accumulator and output are one type.
+class Merge(beam.CombineFn, Generic[S]):
+    """Adds states up; input, accumulator and output are one type.
 
-    Any statistic can be merged: they are associative and commutative, and their zero is given.
+    Any state can be merged: `+` is associative and commutative, and zero is given.
     """
 
     def __init__(self, zero: S) -> None:
-        """A merge that starts from `zero`."""
+        """Start from `zero`."""
         self._zero = zero
 
     def create_accumulator(self) -> S:
-        """Zero."""
+        """Return zero."""
         return self._zero
 
     def add_input(self, mutable_accumulator: S, element: S) -> S:
-        """The sum of both."""
+        """Return the sum of both."""
         return mutable_accumulator + element
 
     def merge_accumulators(self, accumulators: Iterable[S]) -> S:
-        """The sum of all."""
+        """Return the sum of all."""
         total = self._zero
         for accumulator in accumulators:
             total = total + accumulator
         return total
 
     def extract_output(self, accumulator: S) -> S:
-        """The accumulator itself."""
+        """Return the accumulator itself."""
         return accumulator

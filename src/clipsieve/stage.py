@@ -17,13 +17,13 @@ class Element:
     """One piece of work.
 
     Attributes:
-      shard: output name of the shard it is about, or another name that is its own.
+      name: of its own: that of the shard it is about, if it is about one.
       text: what a worker is given.
       weight: about how much work it is.
       uri: where it is read, for messages.
     """
 
-    shard: str
+    name: str
     text: str
     weight: int = 1
     uri: str = ""
@@ -34,12 +34,12 @@ class Report:
     """What was done with some elements; adding two merges them.
 
     Attributes:
-      elements: how many were dealt with.
+      done: names of the elements that were dealt with.
       rows: rows by state, of those that were done.
       value: what the stage makes of them beside its files, or None; values have `+`.
     """
 
-    elements: int = 0
+    done: tuple[str, ...] = ()
     rows: RowCounts = field(default_factory=RowCounts)
     value: Any = None
 
@@ -47,16 +47,16 @@ class Report:
         """Return what was done with the elements of both."""
         values = [value for value in (self.value, other.value) if value is not None]
         value = values[0] + values[1] if len(values) == 2 else values[0] if values else None
-        return Report(self.elements + other.elements, self.rows + other.rows, value)
+        return Report(self.done + other.done, self.rows + other.rows, value)
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain JSON values; its value must be one."""
-        return {"elements": self.elements, "rows": self.rows.to_json(), "value": self.value}
+        return {"done": list(self.done), "rows": self.rows.to_json(), "value": self.value}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Report":
         """Return the report that `to_json` gave."""
-        return cls(content["elements"], RowCounts.from_json(content["rows"]), content["value"])
+        return cls(tuple(content["done"]), RowCounts.from_json(content["rows"]), content["value"])
 
 
 class Stage(Protocol):
@@ -116,7 +116,7 @@ class Engine(Protocol):
 
         Args:
           stage: what to do.
-          elements: with different shards.
+          elements: with different names.
           here: in this process even if there are others.
 
         Raises:

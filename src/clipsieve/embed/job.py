@@ -128,4 +128,4 @@ class _EmbedWorker:
         items = [WorkItem.from_json(text) for text in elements]
         for record in self._embedder.embed(items):
             rows = RowCounts(dict(record.states), shards=int(record.state != FAILED))
-            yield Report(elements=1, rows=rows)
+            yield Report((record.shard,), rows)

@@ -277,7 +277,7 @@ class _NeighbourWorker:
                 assert lists is not None
                 self._write_group(lists, group)
             self._stage.control.end(group[0])
-            yield Report(elements=1)
+            yield Report((group[0],))
 
     def _write_group(self, lists: NeighbourSet, group: Sequence[str]) -> None:
         search = DatasetSearch(self._pairs, lists.spec, lists.members, self._stage.device)

@@ -120,8 +120,8 @@ class LearnStage:
         Nothing is kept of a pass over fewer shards than there are, so none is ever learnt of a
         part of the dataset.
         """
-        report = Report(total.elements, total.rows)
-        if total.elements != self.shards:
+        report = Report(total.done, total.rows)
+        if len(total.done) != self.shards:
             return report
         folder, sums = OutputFolder.open(self.out), total.value or Sums()
         for spec in self.scorers:
@@ -176,7 +176,7 @@ class _LearnWorker:
                     observed = {s: s.observe(part, c) for s, c in self._contexts.items()}
                     sums = sums + Sums(observed)
             stage.control.end(shard)
-            yield Report(elements=1, value=sums)
+            yield Report((shard,), value=sums)
 
 
 def scorer_context(

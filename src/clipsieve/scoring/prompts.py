@@ -78,7 +78,7 @@ class _PromptWorker:
             self._folder.write_arrays(
                 _name(self._stage.embeddings, prompts), {"vectors": vectors[rows]}
             )
-            yield Report(elements=1)
+            yield Report((key,))
 
 
 def prompt_sets(scorers: Iterable[Scorer]) -> tuple[PromptSet, ...]:

@@ -151,7 +151,7 @@ class _ScoreWorker:
             add_record(self._folder, record)
             control.add(rows=record.rows, shards=1)
             control.end(shard)
-            yield Report(elements=1, rows=RowCounts(shards=1))
+            yield Report((shard,), RowCounts(shards=1))
 
     def _score(self, shard: str) -> ShardRecord:
         start = time.time()

@@ -94,7 +94,7 @@ class CompactStage:
     def elements(self) -> list[Element]:
         """Return an element for each part."""
         return [
-            Element(part.file_name, str(at), max(part.rows, 1))
+            Element(str(at), str(at), max(part.rows, 1))
             for at, part in enumerate(self.build.parts)
         ]
 
@@ -118,7 +118,7 @@ class _CompactWorker:
                 return
             part = self._stage.build.parts[int(position)]
             write_part(self._folder, self._stage.build, part)
-            yield Report(elements=1, rows=RowCounts(shards=len(part.shards)))
+            yield Report((position,), RowCounts(shards=len(part.shards)))
 
 
 def plan_build(

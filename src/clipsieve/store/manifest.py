@@ -43,13 +43,15 @@ class ScorerEntry:
       revision: of its columns.
       options: those it was made with.
       learned: id of its learned arrays; None if it learns nothing.
-      basis: hash of what decides the learned arrays besides the rows; None likewise.
+      basis: hash of everything that decides its values besides the rows it learns from.
+      neighbours: id of each set of neighbour lists it reads, by key of the specification.
     """
 
     revision: str
     options: Mapping[str, Any] = field(default_factory=dict)
     learned: str | None = None
     basis: str | None = None
+    neighbours: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,6 @@ class Manifest:
       model: the model whose embeddings are active; None before the first run.
       embeddings: the active embeddings, likewise.
       families: active score families by name.
-      neighbours: id of the active neighbour lists, by hash of their specification.
       wide: the build behind the `scores` view; None before the first compaction.
       layout_version: see `clipsieve.schemas.footers`.
     """
@@ -86,7 +87,6 @@ class Manifest:
     model: ModelIdentity | None = None
     embeddings: EmbeddingsEntry | None = None
     families: Mapping[str, FamilyEntry] = field(default_factory=dict)
-    neighbours: Mapping[str, str] = field(default_factory=dict)
     wide: WideEntry | None = None
     layout_version: str = LAYOUT_VERSION
 
@@ -135,7 +135,6 @@ class Manifest:
                     )
                     for name, family in content["families"].items()
                 },
-                neighbours=dict(content["neighbours"]),
                 wide=_optional(WideEntry, content["wide"]),
                 layout_version=version,
             )
@@ -171,10 +170,10 @@ def _check_names(manifest: Manifest) -> None:
     """Raise ValueError unless every name is one that this program would write."""
     checks = [(_FAMILY, name) for name in manifest.families]
     checks += [(_HASH, family.revision) for family in manifest.families.values()]
-    checks += [(_HASH, text) for pair in manifest.neighbours.items() for text in pair]
     for name, entry in manifest.scorers().items():
         checks += [(_SCORER, name), (_HASH, entry.revision)]
-        checks += [(_HASH, text) for text in (entry.learned, entry.basis) if text is not None]
+        hashes = (entry.learned, entry.basis, *entry.neighbours, *entry.neighbours.values())
+        checks += [(_HASH, text) for text in hashes if text is not None]
     if manifest.embeddings is not None:
         checks += [(_SLUG, manifest.embeddings.model), (_HASH, manifest.embeddings.revision)]
     if manifest.wide is not None:

@@ -15,31 +15,32 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from clipsieve.progress import STAGES, Snapshot
+from clipsieve.control import STAGES, Snapshot
+from clipsieve.printing import escaped
 
 LIVE_SECONDS = 0.5
 LINE_SECONDS = 10.0
 
 
-class Teller:
-    """Says what happens, in the form that the reader of standard error can use."""
+class Reporter:
+    """Reports what happens, in the form that the reader of standard error can use."""
 
     def __init__(self, log_format: str = "auto", run_id: str | None = None) -> None:
-        """A teller of `text`, `json`, or `auto`, which is text."""
+        """Report as `text`, `json`, or `auto`, which is text."""
         self.console = Console(stderr=True, highlight=False)
         terminal = self.console.is_terminal
         self.json = log_format == "json"
         self.live = terminal and not self.json
         self.run_id = run_id
 
-    def tell(self, event: str, text: str, **fields: Any) -> None:
-        """One line: `text`, or as JSON with `fields`."""
+    def report(self, event: str, text: str, **fields: Any) -> None:
+        """Write one line: `text`, or as JSON with `fields`."""
         if self.json:
             line = {"time": round(time.time(), 3), "event": event, "run_id": self.run_id}
             sys.stderr.write(json.dumps({**line, "text": text, **fields}) + "\n")
             sys.stderr.flush()
         else:
-            self.console.print(text, markup=False, soft_wrap=True)
+            self.console.print(escaped(text), markup=False, soft_wrap=True)
 
     @contextmanager
     def watching(self, snapshot: Callable[[], Snapshot], total: int | None) -> Iterator[None]:
@@ -51,7 +52,7 @@ class Teller:
             while not ended.wait(LINE_SECONDS):
                 now = snapshot()
                 text = progress_line(now, total, time.monotonic() - start)
-                self.tell("progress", text, total_rows=total, **now.to_json())
+                self.report("progress", text, total_rows=total, **now.to_json())
 
         if not self.live:
             thread = threading.Thread(target=lines, name="clipsieve-progress", daemon=True)

@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from clipsieve.progress import STOP
+from clipsieve.control import DEADLINE, Control
 
-#: Exit code of a command that left work, by the reason in `STOP`.
-EXIT_OF_STOP = {"SIGTERM": 143, "SIGINT": 130, "deadline reached": 3}
+#: Exit code of a command that left work, by the reason of the stop.
+EXIT_OF_STOP = {"SIGTERM": 143, "SIGINT": 130, DEADLINE: 3}
 
 
 @contextmanager
-def stopping_on_signals() -> Iterator[None]:
-    """Within the block SIGTERM and the first SIGINT set `STOP`; a second SIGINT interrupts.
+def stopping_on_signals(control: Control) -> Iterator[None]:
+    """Within the block SIGTERM and the first SIGINT stop the run; a second SIGINT interrupts.
 
     Outside the main thread, where Python allows no handlers, nothing changes.
     """
@@ -23,9 +23,9 @@ def stopping_on_signals() -> Iterator[None]:
         return
 
     def handle(number: int, _frame: FrameType | None) -> None:
-        if number == signal.SIGINT and STOP.reason is not None:
+        if number == signal.SIGINT and control.reason is not None:
             raise KeyboardInterrupt
-        STOP.set(signal.Signals(number).name)
+        control.stop(signal.Signals(number).name)
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

@@ -1,0 +1,81 @@
+"""Beam as the engine that runs stages: on a named runner, or in worker processes here."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from clipsieve.errors import LedgerError
+from clipsieve.job.workers import run_in_workers
+from clipsieve.pipelines.runners import LOCAL, require_runner, run_pipeline
+from clipsieve.pipelines.stage import build
+from clipsieve.stage import Element, Report, Stage
+from clipsieve.store import names
+from clipsieve.store.files import temporary_name
+from clipsieve.store.folder import OutputFolder
+
+#: Elements that one group holds on a cluster: enough to read ahead, few enough to share out.
+GROUP_ELEMENTS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class BeamEngine:
+    """Runs stages as Beam pipelines.
+
+    Attributes:
+      runner: a Beam runner's name, or its full path.
+      beam_args: options of that runner, as on a command line.
+      workers: processes on this machine.
+    """
+
+    runner: str = LOCAL
+    beam_args: tuple[str, ...] = ()
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse a runner that cannot be used; see `require_runner`."""
+        require_runner(self.runner)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the work runs on this machine."""
+        return self.runner == LOCAL
+
+    def run(self, stage: Stage, elements: Sequence[Element], here: bool = False) -> Report:
+        """Run a stage over all elements; see `clipsieve.stage.Engine`."""
+        if self.workers > 1 and not here:  # also for one: it may be one that kills its process
+            total = run_in_workers(stage, elements, self.workers)
+        else:
+            texts = [element.text for element in elements]
+            size = max(1, len(texts)) if self.is_local else GROUP_ELEMENTS
+            groups = [texts[first : first + size] for first in range(0, len(texts), size)]
+            total = run_groups(stage, groups, self.runner, self.beam_args)
+        _check_complete(stage, elements, total, self.runner)
+        return total
+
+
+def run_groups(
+    stage: Stage, groups: Sequence[list[str]], runner: str = LOCAL, beam_args: Sequence[str] = ()
+) -> Report:
+    """Run the graph of a stage and return the total that it left; nothing if it left none."""
+    folder = OutputFolder.open(stage.out)
+    report = temporary_name(f"{names.RUNS}/{stage.run_id}.{stage.name}")
+    try:
+        run_pipeline(lambda root: build(root, stage, groups, report), runner, beam_args)
+        return Report.from_json(folder.read_json(report))
+    except FileNotFoundError:
+        return Report()
+    finally:
+        folder.files.delete(report)
+
+
+def _check_complete(
+    stage: Stage, elements: Sequence[Element], total: Report, runner: str
+) -> None:
+    """Raise `LedgerError` if elements were lost though nothing stopped the run, or doubled."""
+    expected = {element.name for element in elements}
+    lost = len(expected - set(total.done))
+    doubled = len(total.done) - len(set(total.done))
+    if doubled or (lost and not stage.control.stopped):
+        raise LedgerError(
+            f"runner {runner} ended stage {stage.name} without an error, with {lost} of "
+            f"{len(expected)} elements lost and {doubled} doubled; use another runner"
+        )

@@ -1,0 +1,38 @@
+"""The inputs of a run and of a folder, without anything that loads a model."""
+
+from collections.abc import Sequence
+
+from clipsieve.errors import UsageError
+from clipsieve.read.items import WorkItem
+from clipsieve.read.plan import ReadOptions, plan_input
+from clipsieve.settings import RunConfig
+from clipsieve.store.manifest import Manifest
+
+
+def read_options(config: RunConfig) -> ReadOptions:
+    """Return the part of the settings that decides how shards are read and named."""
+    return ReadOptions(
+        input_format=config.input_format,
+        image_col=config.image_col,
+        caption_col=config.caption_col,
+        uid_col=config.uid_col,
+        references_col=config.references_col,
+        byte_budget=config.byte_budget,
+        rows_per_item=config.rows_per_item,
+        shard_prefix=config.shard_prefix,
+    )
+
+
+def recorded_items(manifest: Manifest) -> Sequence[WorkItem]:
+    """Return the items of everything that was ever read into a folder, as its inputs are now.
+
+    Inputs that match nothing any more have no items; what they left in the ledger is found there.
+    """
+    items: dict[tuple[str, str], WorkItem] = {}
+    for entry in manifest.inputs:
+        try:
+            plan = plan_input(entry.patterns, ReadOptions(**entry.options))
+        except UsageError:
+            continue
+        items |= {(item.shard, item.uri): item for item in plan.items}
+    return list(items.values())

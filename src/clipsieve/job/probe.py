@@ -1,0 +1,141 @@
+"""One element of work that tells what a worker is: its device, number format, weights, reach.
+
+The driver never loads the model.  On an engine of other machines it plans with what the probe
+reports, since it may have neither the weights nor the device.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+from uuid import uuid4
+
+from clipsieve.clip.identity import ModelIdentity
+from clipsieve.control import Control
+from clipsieve.errors import ClipsieveError, LedgerError, UsageError
+from clipsieve.read.storage import source_exists
+from clipsieve.stage import Element, Engine, Report, Worker
+from clipsieve.store import names
+from clipsieve.store.folder import OutputFolder
+from clipsieve.versions import installed
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReport:
+    """What a worker is.
+
+    Attributes:
+      model: the model under the name that was asked for; its `dtype` is the one chosen there.
+      device: where it computes.
+      notes: what to tell the user.
+      versions: of everything that can change a number.
+      problems: inputs that cannot be read, an output folder that cannot be written to.
+    """
+
+    model: ModelIdentity
+    device: str
+    notes: tuple[str, ...]
+    versions: Mapping[str, str]
+    problems: tuple[str, ...] = ()
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "WorkerReport":
+        """Return the report that `asdict` gave."""
+        return cls(
+            ModelIdentity(**content["model"]),
+            content["device"],
+            tuple(content["notes"]),
+            content["versions"],
+            tuple(content["problems"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeStage:
+    """Looks at the worker it runs on.
+
+    Attributes:
+      out: the output folder, absolute.
+      run_id: the run.
+      device: `auto`, `cpu`, `cuda` or `cuda:N`.
+      control: stop and progress.
+      model: name of the model.
+      pretrained: its tag or weights file.
+      dtype: number format; `auto` is measured on the worker.
+      inputs: some of the sources to be read.
+    """
+
+    out: str
+    run_id: str
+    device: str
+    control: Control
+    model: str
+    pretrained: str | None
+    dtype: str
+    inputs: tuple[str, ...] = ()
+    name = "probe"
+
+    def open(self) -> Worker:
+        """Load nothing yet."""
+        return _ProbeWorker(self)
+
+    def finish(self, total: Report) -> Report:
+        """Nothing is left to do."""
+        return total
+
+
+class _ProbeWorker:
+    def __init__(self, stage: ProbeStage) -> None:
+        self._stage = stage
+
+    def work(self, elements: Sequence[str]) -> Iterator[Report]:
+        from clipsieve.clip.open import open_model
+
+        stage = self._stage
+        for name in elements:
+            model = open_model(stage.model, stage.pretrained, stage.device, stage.dtype)
+            report = WorkerReport(
+                model=model.identity,
+                device=str(model.device),
+                notes=model.notes,
+                versions=installed(),
+                problems=tuple(self._problems()),
+            )
+            yield Report((name,), value=json.loads(json.dumps(asdict(report))))
+
+    def _problems(self) -> Iterator[str]:
+        for uri in self._stage.inputs:
+            try:
+                exists = source_exists(uri)
+            except (OSError, ClipsieveError) as error:
+                yield f"input {uri} cannot be read: {error}"
+                continue
+            if not exists:
+                yield f"input {uri} does not exist there"
+        folder = OutputFolder.open(self._stage.out)
+        name = f"{names.RUNS}/{uuid4().hex}.probe"
+        try:
+            folder.write_text(name, "")
+            folder.files.delete(name)
+        except OSError as error:
+            yield f"output folder {folder.root} cannot be written to: {error}"
+
+
+def probe(engine: Engine, stage: ProbeStage) -> WorkerReport:
+    """Look at one worker of `engine`.
+
+    Raises:
+      UsageError: if the worker cannot read the inputs or write the output.
+      DeviceError: if it lacks the device.
+      LedgerError: if the engine lost the only element.
+    """
+    total = engine.run(stage, [Element("probe", "probe")])
+    if total.value is None:
+        raise LedgerError("the engine ended without a report of its worker; use another runner")
+    report = WorkerReport.from_json(total.value)
+    if report.problems:
+        raise UsageError(
+            f"on a worker of the engine {'; '.join(report.problems)}; make inputs and output "
+            "reachable under the same absolute paths on every worker"
+        )
+    return report

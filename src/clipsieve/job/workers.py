@@ -1,0 +1,299 @@
+"""Several processes on one machine, each with its own pipeline, under a watchdog.
+
+Beam's own multi-process mode waits for ever when a worker dies.  Here a dead worker is started
+again with what it had left.  A shard that was in hand when a worker died is tried again alone; if
+the worker dies on it alone, the shard fails with that reason and the rest goes on.
+"""
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from clipsieve.control import Snapshot
+from clipsieve.errors import ClipsieveError, DeviceError, UsageError
+from clipsieve.stage import Element, Report, Stage
+from clipsieve.store.folder import OutputFolder
+from clipsieve.store.records import FAILED, ShardRecord, add_record
+
+#: Deaths of a worker before it is given up, if no shard can be blamed (it dies on starting).
+MAX_IDLE_DEATHS = 3
+POLL_SECONDS = 0.2
+#: The module that a worker process runs: `main` of it takes the files of `WorkerFiles`.
+WORKER_MODULE = "clipsieve.pipelines.worker"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerFiles:
+    """Files between a driver and one worker process, in a private folder.
+
+    Attributes:
+      stage: the pickled stage.
+      groups: groups of elements' texts, as JSON.
+      report: where the worker leaves the pickled report of each element, one after the other.
+    """
+
+    stage: Path
+    groups: Path
+    report: Path
+
+    @classmethod
+    def in_folder(cls, folder: Path, number: int) -> "WorkerFiles":
+        """Return the files of worker `number`."""
+        return cls(*(folder / f"{name}-{number}" for name in ("stage", "groups", "report")))
+
+
+@dataclass
+class _Worker:
+    """One process and its share."""
+
+    number: int
+    left: dict[str, Element]
+    process: subprocess.Popen[bytes] | None = None
+    listener: threading.Thread | None = None
+    progress: Snapshot = field(default_factory=Snapshot)
+    before: Snapshot = field(default_factory=Snapshot)
+    in_hand: set[str] = field(default_factory=set)
+    alone: bool = False
+    deaths: Counter[str] = field(default_factory=Counter)
+    idle_deaths: int = 0
+    error: str | None = None
+    exit_code: int | None = None
+    began: bool = False
+    total: Report = field(default_factory=Report)
+
+
+def shares(elements: Sequence[Element], count: int) -> list[list[Element]]:
+    """Deal elements to `count` workers so that each has about as much work; order is kept.
+
+    No share is empty: there are at most as many shares as elements.
+    """
+    count = max(1, min(count, len(elements)))
+    loads = [0] * count
+    dealt: list[list[int]] = [[] for _ in range(count)]
+    by_weight = sorted(range(len(elements)), key=lambda at: (-elements[at].weight, at))
+    for at in by_weight:
+        lightest = min(range(count), key=lambda n: (loads[n], n))
+        loads[lightest] += elements[at].weight
+        dealt[lightest].append(at)
+    return [[elements[at] for at in sorted(positions)] for positions in dealt]
+
+
+def run_in_workers(stage: Stage, elements: Sequence[Element], workers: int) -> Report:
+    """Run a stage over `elements` in several processes, and finish it here.
+
+    The caller holds the folder's lock: what a killed worker left half written is swept.  Once the
+    run is stopped the workers are told to finish the shard in hand.
+
+    Returns:
+      The sum of all reports.  Shards that killed their worker count as elements: they have a failed
+      record.
+
+    Raises:
+      ClipsieveError: if a worker ends with an error of its own, or dies again and again without
+        a shard in hand.
+    """
+    with TemporaryDirectory(prefix="clipsieve-") as folder:
+        watch = _Watch(stage, Path(folder), workers)
+        total = watch.run(
+            [
+                _Worker(n, {element.name: element for element in share})
+                for n, share in enumerate(shares(elements, workers))
+            ]
+        )
+    # What a killed worker was writing; all of them have ended, and the folder's lock is held.
+    OutputFolder.open(stage.out).sweep()
+    return stage.finish(total)
+
+
+class _Watch:
+    """Starts workers, listens to them, and starts them again."""
+
+    def __init__(self, stage: Stage, folder: Path, workers: int) -> None:
+        self._stage = stage
+        self._folder = folder
+        self._workers = workers
+        self._lock = threading.Lock()
+
+    def run(self, workers: list[_Worker]) -> Report:
+        is_told = False
+        control = self._stage.control
+        shown = control.snapshot()
+        try:
+            for worker in workers:
+                self._start(worker)
+            while any(worker.process is not None for worker in workers):
+                time.sleep(POLL_SECONDS)
+                if control.stopped and not is_told:
+                    is_told = True
+                    for worker in workers:
+                        if worker.process is not None:
+                            worker.process.send_signal(signal.SIGTERM)
+                for worker in workers:
+                    self._look_after(worker)
+                with self._lock:
+                    done = sum((w.before + w.progress for w in workers), shown)
+                control.replace_progress(done)
+        finally:
+            for worker in workers:
+                if worker.process is not None:
+                    worker.process.kill()
+                    worker.process.wait()
+                    if worker.listener is not None:
+                        worker.listener.join()
+                    _close(worker.process)
+        for worker in workers:
+            if worker.error is not None:
+                raise _error(worker.exit_code, f"worker {worker.number}: {worker.error}")
+        return sum((worker.total for worker in workers), Report())
+
+    def _start(self, worker: _Worker) -> None:
+        """Start the process for what is left: clean shards together, suspects one by one."""
+        clean = [e.text for s, e in worker.left.items() if not worker.deaths[s]]
+        suspects = [[e.text] for s, e in worker.left.items() if worker.deaths[s]]
+        worker.alone = bool(suspects) and not clean
+        files = WorkerFiles.in_folder(self._folder, worker.number)
+        files.stage.write_bytes(pickle.dumps(self._stage))
+        files.groups.write_text(json.dumps([clean] if clean else suspects), encoding="utf-8")
+        files.report.unlink(missing_ok=True)
+        worker.in_hand.clear()
+        worker.began = False
+        words = [str(files.stage), str(files.groups), str(files.report), str(worker.number)]
+        worker.process = subprocess.Popen(
+            [sys.executable, "-m", WORKER_MODULE, *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=self._environment(),
+        )
+        listen = threading.Thread(target=self._listen, args=(worker, worker.process), daemon=True)
+        worker.listener = listen
+        listen.start()
+
+    def _environment(self) -> dict[str, str]:
+        """Each worker computes on its share of the cores; the results do not depend on it."""
+        share = max(1, (os.cpu_count() or 1) // self._workers)
+        return {"OMP_NUM_THREADS": str(share), **os.environ}
+
+    def _listen(self, worker: _Worker, process: subprocess.Popen[bytes]) -> None:
+        """Read the worker's messages until it ends; other lines go to standard error."""
+        assert process.stdout is not None
+        for line in process.stdout:
+            try:
+                message: Mapping[str, Any] = json.loads(line)
+            except ValueError:
+                sys.stderr.buffer.write(line)
+                continue
+            with self._lock:
+                self._take(worker, message)
+
+    def _take(self, worker: _Worker, message: Mapping[str, Any]) -> None:
+        if "begin" in message:
+            worker.in_hand.add(message["begin"])
+            worker.began = True
+        elif "end" in message:
+            worker.in_hand.discard(message["end"])
+        elif "meter" in message:
+            worker.progress = Snapshot(**message["meter"])
+        elif "error" in message:
+            worker.error, worker.exit_code = message["error"], message["exit_code"]
+
+    def _look_after(self, worker: _Worker) -> None:
+        """Deal with a worker that has ended."""
+        if worker.process is None or worker.process.poll() is None:
+            return
+        code = worker.process.wait()
+        assert worker.listener is not None
+        worker.listener.join()  # its last lines say what is done
+        _close(worker.process)
+        with self._lock:
+            worker.process = None
+            worker.before, worker.progress = worker.before + worker.progress, Snapshot()
+            self._collect(worker)
+            if worker.error is not None or self._stage.control.stopped or not worker.left:
+                return
+            if code != 0:
+                self._blame(worker, code)
+        if worker.left and worker.error is None:
+            self._start(worker)
+
+    def _collect(self, worker: _Worker) -> None:
+        """Add up what the worker has reported before it ended."""
+        path = WorkerFiles.in_folder(self._folder, worker.number).report
+        for report in read_reports(path):
+            worker.total = worker.total + report
+            for name in report.done:
+                worker.left.pop(name, None)
+
+    def _blame(self, worker: _Worker, code: int) -> None:
+        """Note a death; fail the shard that the worker died on twice, the second time alone."""
+        why = f"signal {-code}" if code < 0 else f"exit code {code}"
+        if not worker.began:
+            worker.idle_deaths += 1
+            if worker.idle_deaths >= MAX_IDLE_DEATHS:
+                worker.error = f"died {worker.idle_deaths} times before its first shard ({why})"
+            return
+        for shard in sorted(worker.in_hand & set(worker.left)):
+            worker.deaths[shard] += 1
+            if worker.alone and worker.deaths[shard] > 1:
+                self._fail(worker, worker.left.pop(shard), why)
+
+    def _fail(self, worker: _Worker, element: Element, why: str) -> None:
+        """Record that a shard kills its worker."""
+        message = (
+            f"{element.uri or element.name}: the worker died on this shard ({why}), also when it "
+            "was alone; out of memory, or a file that crashes a decoder: look at the system log"
+        )
+        record = ShardRecord(
+            self._stage.run_id,
+            element.name,
+            element.uri,
+            FAILED,
+            error=message,
+            ended_at=time.time(),
+        )
+        add_record(OutputFolder.open(self._stage.out), record)
+        worker.total = worker.total + Report((element.name,))
+        worker.before = worker.before + Snapshot(failed_shards=1)
+
+
+def write_report(path: Path, report: Report) -> None:
+    """Append the report of an element to a worker's file."""
+    with open(path, "ab") as file:
+        file.write(pickle.dumps(report))
+
+
+def read_reports(path: Path) -> list[Report]:
+    """Return the reports that `write_report` appended; one cut short by a kill is left out."""
+    reports: list[Report] = []
+    if not path.exists():
+        return reports
+    with open(path, "rb") as file:
+        while True:
+            try:
+                reports.append(pickle.load(file))
+            except (EOFError, pickle.UnpicklingError):
+                return reports
+
+
+def _close(process: subprocess.Popen[bytes]) -> None:
+    """Close this side of the pipes of a process that has ended."""
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()
+
+
+def _error(exit_code: int | None, message: str) -> ClipsieveError:
+    """Return the kind of error that ends a command with `exit_code`."""
+    if exit_code == UsageError.exit_code:
+        return DeviceError(message) if "device" in message.lower() else UsageError(message)
+    return ClipsieveError(message)

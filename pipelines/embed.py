@@ -16,10 +16,10 @@ from typing import Any
 
 from clipsieve.embed.job import EmbedJob
 from clipsieve.errors import ClipsieveError, LedgerError
+from clipsieve.formats.base import WorkItem
 from clipsieve.pipelines.runners import LOCAL, beam, run_pipeline
 from clipsieve.pipelines.signals import stopping_on_signals
 from clipsieve.progress import METER, STOP
-from clipsieve.read.items import WorkItem
 from clipsieve.statistics.counts import RowCounts
 from clipsieve.store.atomic import MARK, write_json
 from clipsieve.store.layout import Layout

@@ -13,12 +13,12 @@ from clipsieve.config import RunConfig, merged_options
 from clipsieve.embed.commit import Committer, embeddings_revision, family_revision
 from clipsieve.embed.job import EmbedJob, open_model
 from clipsieve.errors import UsageError
+from clipsieve.formats.base import InputPlan, ReadOptions, WorkItem
+from clipsieve.formats.inputs import source_exists
+from clipsieve.formats.registry import plan_input
 from clipsieve.pipelines.runners import require_runner
-from clipsieve.read.items import WorkItem
-from clipsieve.read.plan import InputPlan, ReadOptions, plan_input
-from clipsieve.read.storage import source_exists
 from clipsieve.schemas import footers
-from clipsieve.scorers.base import is_fitted
+from clipsieve.scorers.base import Input, is_fitted
 from clipsieve.scorers.registry import scorers_named
 from clipsieve.show import Teller
 from clipsieve.store.dataset import Dataset
@@ -124,6 +124,7 @@ def split_scorers(
         scorer.family
         for scorer in scorers_named(names, config.scorer_options)
         if not is_fitted(scorer)
+        and Input.REFERENCE_EMBEDDINGS not in scorer.needs  # references are in the ledger
         and (fresh or held.get(scorer.family) == family_revision(scorer, embeddings, "full"))
     ]
     return tuple(full), tuple(name for name in names if name not in full)

@@ -24,8 +24,8 @@ import torch
 
 from clipsieve.embed.job import EmbedJob
 from clipsieve.errors import ClipsieveError, DeviceError, UsageError
+from clipsieve.formats.base import WorkItem
 from clipsieve.progress import METER, STOP, Snapshot
-from clipsieve.read.items import WorkItem
 from clipsieve.store.atomic import sweep
 from clipsieve.store.layout import Layout
 from clipsieve.store.runs import FAILED, ShardRecord, append_record

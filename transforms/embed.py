@@ -8,7 +8,7 @@ from apache_beam.pvalue import PCollection
 
 from clipsieve.embed.embedder import Embedder
 from clipsieve.embed.job import EmbedJob
-from clipsieve.read.items import WorkItem
+from clipsieve.formats.base import WorkItem
 
 Group = list[str]
 """Work items as JSON: small, readable on every worker, and free of pickled code."""

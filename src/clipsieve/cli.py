@@ -191,8 +191,8 @@ def audit(out: str, top: int, column: str, fraction: float) -> int:
 @click.argument("out")
 def reconcile(out: str) -> int:
     """Prove that every input row is accounted for; exit code 1 if not."""
+    from clipsieve.formats.registry import count_rows
     from clipsieve.pipelines.plan import plan_inputs_again
-    from clipsieve.read.rows import count_rows
     from clipsieve.store import dataset as datasets
     from clipsieve.store.layout import Layout
     from clipsieve.store.reconcile import reconcile as compare

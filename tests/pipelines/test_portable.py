@@ -15,10 +15,11 @@ from clipsieve.clip.model import ModelIdentity
 from clipsieve.config import RunConfig
 from clipsieve.embed.job import EmbedJob
 from clipsieve.fits.job import FitJob
+from clipsieve.formats.base import ReadOptions
+from clipsieve.formats.registry import plan_input
 from clipsieve.pipelines import compact, embed, fit, score
 from clipsieve.pipelines.portable import NotPortable, check_portable
 from clipsieve.pipelines.runners import beam
-from clipsieve.read.plan import ReadOptions, plan_input
 from clipsieve.rescore import ScoreJob
 from clipsieve.store.compact import Build, Part
 from clipsieve.store.layout import Layout

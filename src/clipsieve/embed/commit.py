@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from clipsieve.embed.shard import EmbeddedShard
-from clipsieve.read.items import WorkItem
+from clipsieve.formats.base import WorkItem
 from clipsieve.schemas import footers
 from clipsieve.schemas.tables import embeddings_schema, samples_schema
 from clipsieve.scorers.base import Embedded, Scorer

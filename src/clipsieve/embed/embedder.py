@@ -12,10 +12,9 @@ from clipsieve.embed.commit import Committer
 from clipsieve.embed.prepare import Begin, Chunk, Preparer
 from clipsieve.embed.shard import EmbeddedShard, Prompts, ShardBuilder
 from clipsieve.errors import ShardError
+from clipsieve.formats.base import SourceConfig, WorkItem
+from clipsieve.formats.registry import fingerprint, read_rows
 from clipsieve.progress import METER, STOP
-from clipsieve.read.items import WorkItem
-from clipsieve.read.rows import fingerprint, read_rows
-from clipsieve.read.source import SourceConfig
 from clipsieve.store.runs import DONE, FAILED, ShardRecord, append_record
 
 

@@ -17,7 +17,7 @@ from clipsieve.config import RunConfig
 from clipsieve.embed.commit import Committer, Revisions
 from clipsieve.embed.embedder import Embedder
 from clipsieve.errors import UsageError
-from clipsieve.read.source import SourceConfig
+from clipsieve.formats.base import SourceConfig
 from clipsieve.schemas import footers
 from clipsieve.scorers.registry import scorers_named
 from clipsieve.store.canonical import canonical_json

@@ -18,10 +18,9 @@ import torch
 
 from clipsieve.clip.decode import DecodedImage
 from clipsieve.errors import ShardError
+from clipsieve.formats.base import RowBatch, WorkItem
+from clipsieve.formats.uid import digest_and_uid
 from clipsieve.progress import METER
-from clipsieve.read.batch import RowBatch
-from clipsieve.read.items import WorkItem
-from clipsieve.read.uid import digest_and_uid
 from clipsieve.schemas.states import RowFailure, RowState
 
 #: Images a pool thread takes at once: less bookkeeping an image, still fine-grained.
@@ -47,7 +46,6 @@ class Chunk:
       images: decoded images not seen before in this shard, in the order of their numbers.
       tokens: token ids of captions not seen before, in the order of their numbers, a future for
         each prompt.
-      references: reference captions, or None.
     """
 
     captions: Sequence[str | None]
@@ -58,7 +56,6 @@ class Chunk:
     text_numbers: Sequence[int]
     images: Sequence[Future[list[DecodedImage | RowFailure]]]
     tokens: Mapping[str, Future[torch.Tensor]]
-    references: Sequence[Sequence[str]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +210,6 @@ class Preparer:
             text_numbers=text_numbers,
             images=jobs,
             tokens=tokens,
-            references=None if batch.references is None else batch.references[low:high],
         )
 
     def _decode_all(self, images: Sequence[bytes]) -> list[DecodedImage | RowFailure]:

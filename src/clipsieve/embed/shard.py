@@ -13,11 +13,10 @@ import torch
 from clipsieve.clip.decode import DecodedImage
 from clipsieve.clip.encode import Encoder, Features
 from clipsieve.embed.prepare import Chunk
+from clipsieve.formats.base import SourceConfig, WorkItem
 from clipsieve.progress import METER
-from clipsieve.read.items import WorkItem
-from clipsieve.read.source import SourceConfig
 from clipsieve.schemas.states import RowFailure, RowState
-from clipsieve.scorers.base import Embedded, Input, PairBatch, References, Scorer
+from clipsieve.scorers.base import Embedded, Input, PairBatch, Scorer
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +117,6 @@ class ShardBuilder:
                 prompt: Embedded.gather(self._encode_text(prompt), text_numbers)
                 for prompt in self._prompts.captions
             }
-            references = self._references()
         captions = [caption for chunk in self._chunks for caption in chunk.captions]
         states, errors = self._states(image_numbers, image, texts, captions)
         widths, heights = self._dimensions(image_numbers)
@@ -127,7 +125,7 @@ class ShardBuilder:
         uids = pa.concat_arrays([no_uids, *(chunk.uids for chunk in self._chunks)])
         return EmbeddedShard(
             item=self._item,
-            pairs=PairBatch(uids, image, texts, references, captions),
+            pairs=PairBatch(uids, image, texts, {}, captions),
             states=states,
             errors=errors,
             widths=widths,
@@ -171,14 +169,6 @@ class ShardBuilder:
         if not tokens:
             return np.empty((0, self._encoder.model.identity.dim), np.float32)
         return self._encoder.encode_tokens(torch.cat(tokens))
-
-    def _references(self) -> dict[str, References]:
-        """Reference captions of all rows, encoded once for each distinct text."""
-        lists = [refs for chunk in self._chunks for refs in chunk.references or ()]
-        return {
-            prompt: References.encoded(self._encoder.with_prompt(prompt), lists)
-            for prompt in self._prompts.references
-        }
 
     def _dimensions(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Width and height of each row's image, 0 where unknown."""

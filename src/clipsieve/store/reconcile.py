@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from clipsieve.errors import ShardError
-from clipsieve.read.items import WorkItem
+from clipsieve.formats.base import WorkItem
 from clipsieve.schemas import footers
 from clipsieve.schemas.states import RowState
 from clipsieve.store.canonical import canonical_json

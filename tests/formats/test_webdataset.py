@@ -5,10 +5,10 @@ import pyarrow as pa
 import pytest
 
 from clipsieve.errors import ShardError, UsageError
-from clipsieve.read.plan import ReadOptions, plan_input
-from clipsieve.read.rows import count_rows, fingerprint, read_rows
+from clipsieve.formats.base import ReadOptions
+from clipsieve.formats.registry import count_rows, fingerprint, plan_input, read_rows
 from clipsieve.schemas.states import RowFailure, RowState
-from tests.read.files import (
+from tests.formats.files import (
     all_rows,
     img2dataset_table,
     sample,
@@ -49,7 +49,6 @@ def test_img2dataset_rows_come_back_exactly(tmp_path):
         "caption": "caption 7",
         "failure": None,
         "uid": None,
-        "references": None,
         "key": "000000007",
         "url": "http://x/7",
         "source_status": "success",
@@ -172,7 +171,8 @@ def test_uids_captions_and_references_come_from_named_fields(tmp_path):
     plan = plan_input(str(tmp_path / "a.tar"), options)
     (row,) = all_rows(plan)
     assert plan.source.uid_type == pa.int64()
-    assert (row["uid"], row["caption"], row["references"]) == (7, "other", ["r", "s"])
+    assert (row["uid"], row["caption"], plan.source.references) == (7, "other", "refs")
+    assert json.loads(row["refs"]) == ["r", None, "s"]
     assert (row["source_uid"], row["text"]) == ("u", "third")
     assert json.loads(row["extra"]) == {"txt": "t"}
 

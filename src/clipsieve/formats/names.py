@@ -1,10 +1,6 @@
-"""Names of shards: from where an input lies to a file name that is safe and unique."""
+"""Names of shards, safe as file names, and counts in words."""
 
-from collections import defaultdict
-from collections.abc import Sequence
 from urllib.parse import quote
-
-from clipsieve.errors import UsageError
 
 _SUFFIXES = (".parquet", ".tar.gz", ".tar.bz2", ".tar.xz", ".tgz", ".tar")
 
@@ -37,21 +33,10 @@ def safe_name(text: str) -> str:
     return name or "%"
 
 
-def refuse_collisions(names: Sequence[tuple[str, str]]) -> None:
-    """Raise if two inputs would write the same output.
+def plural(number: int, noun: str) -> str:
+    """Return a count and its noun.
 
-    Args:
-      names: pairs of shard name and uri.
-
-    Raises:
-      UsageError: two different entries have one name.
+    >>> plural(1, "shard"), plural(2000, "shard")
+    ('1 shard', '2,000 shards')
     """
-    owners = defaultdict(list)
-    for name, uri in names:
-        owners[name].append(uri)
-    for name, uris in owners.items():
-        if len(uris) > 1:
-            raise UsageError(
-                f"shard name {name!r} would be given to both {uris[0]} and {uris[1]}; rename "
-                "one of them, or plan them apart, each with its own shard_prefix"
-            )
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")

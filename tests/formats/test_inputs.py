@@ -6,14 +6,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from clipsieve.errors import UsageError
-from clipsieve.read.braces import expand_braces
-from clipsieve.read.inputs import find_inputs
-from clipsieve.read.items import InputFormat, SourceFingerprint, WorkItem
-from clipsieve.read.names import safe_name, shard_name
-from clipsieve.read.plan import ReadOptions, plan_input
-from clipsieve.read.rows import count_rows, fingerprint, read_rows
-from clipsieve.read.source import SourceConfig
-from tests.read.files import (
+from clipsieve.formats.base import (
+    InputFormat,
+    ReadOptions,
+    SourceConfig,
+    SourceFingerprint,
+    WorkItem,
+)
+from clipsieve.formats.inputs import expand_braces, find_inputs
+from clipsieve.formats.names import safe_name, shard_name
+from clipsieve.formats.registry import count_rows, fingerprint, plan_input, read_rows
+from tests.formats.files import (
     all_rows,
     img2dataset_table,
     sample,

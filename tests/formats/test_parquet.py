@@ -5,10 +5,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from clipsieve.errors import ShardError, UsageError
-from clipsieve.read.plan import ReadOptions, plan_input
-from clipsieve.read.rows import count_rows, fingerprint, read_rows
+from clipsieve.formats.base import ReadOptions
+from clipsieve.formats.registry import count_rows, fingerprint, plan_input, read_rows
 from clipsieve.schemas.states import RowFailure, RowState
-from tests.read.files import N, all_rows, img2dataset_table, write_parquet
+from tests.formats.files import N, all_rows, img2dataset_table, write_parquet
 
 
 def invalid_strings(values):
@@ -226,7 +226,7 @@ def test_image_failures_outrank_caption_failures(tmp_path):
     assert row["failure"].state == RowState.MISSING_IMAGE
 
 
-def test_references_are_lists_without_nulls(tmp_path):
+def test_references_are_checked_and_carried_as_they_are(tmp_path):
     table = pa.table(
         {
             "jpg": pa.array([b"x"] * 3),
@@ -236,10 +236,13 @@ def test_references_are_lists_without_nulls(tmp_path):
         }
     )
     write_parquet(tmp_path / "a.parquet", table)
-    rows = all_rows(plan_input(str(tmp_path), ReadOptions(references_col="refs")))
-    assert [row["references"] for row in rows] == [["a", "b"], [], []]
-    rows = all_rows(plan_input(str(tmp_path), ReadOptions(references_col="one")))
-    assert [row["references"] for row in rows] == [["r"], [], ["s"]]
+    for column in ("refs", "one"):
+        plan = plan_input(str(tmp_path), ReadOptions(references_col=column))
+        rows = all_rows(plan)
+        assert plan.source.references == column
+        assert f"references column {column}" in plan.description
+        assert [row["refs"] for row in rows] == [["a", None, "b"], None, []]
+        assert [row["one"] for row in rows] == ["r", None, "s"]
 
 
 def test_uids_keep_their_type_and_their_nulls(tmp_path):
@@ -334,7 +337,7 @@ def test_a_shard_that_changed_or_went_since_planning_raises(tmp_path):
     path = write_parquet(tmp_path / "a.parquet", img2dataset_table())
     plan = plan_input(str(path))
     (item,) = plan.items
-    assert fingerprint(item) == item.fingerprint == fingerprint(str(path))
+    assert fingerprint(item) == item.fingerprint
     write_parquet(path, img2dataset_table(rows=20))
     assert fingerprint(item) != item.fingerprint
     with pytest.raises(ShardError, match=r"it has changed since it was planned .* plan again$"):

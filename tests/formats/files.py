@@ -7,10 +7,8 @@ import tarfile
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clipsieve.read.batch import RowBatch
-from clipsieve.read.items import WorkItem
-from clipsieve.read.plan import InputPlan
-from clipsieve.read.rows import read_rows
+from clipsieve.formats.base import InputPlan, RowBatch, WorkItem
+from clipsieve.formats.registry import read_rows
 
 N = 250
 
@@ -86,7 +84,6 @@ def all_rows(plan: InputPlan) -> list[dict]:
                         "caption": batch.captions[at],
                         "failure": batch.failures.get(at),
                         "uid": uids[at],
-                        "references": batch.references[at] if batch.references else None,
                         **carried[at],
                     }
                 )

@@ -3,10 +3,10 @@ import json
 import pytest
 
 from clipsieve.errors import ShardError, UsageError
-from clipsieve.read.plan import ReadOptions, plan_input
-from clipsieve.read.rows import count_rows, fingerprint, read_rows
+from clipsieve.formats.base import ReadOptions
+from clipsieve.formats.registry import count_rows, fingerprint, plan_input, read_rows
 from clipsieve.schemas.states import RowFailure, RowState
-from tests.read.files import all_rows, img2dataset_table, write_parquet
+from tests.formats.files import all_rows, img2dataset_table, write_parquet
 
 
 def write(folder, **files):

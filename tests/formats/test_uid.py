@@ -1,6 +1,6 @@
 import hashlib
 
-from clipsieve.read.uid import digest_and_uid, image_digest, row_uid
+from clipsieve.formats.uid import digest_and_uid, image_digest, row_uid
 
 
 def sha(data):

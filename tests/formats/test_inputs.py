@@ -60,6 +60,10 @@ def memory():
         ("{c..a}", ["c", "b", "a"]),
         ("{x}{1..2}", ["{x}1", "{x}2"]),
         ("{a,b", ["{a,b"]),
+        ("a}{0..1}", ["a}{0..1}"]),
+        ("{-1..1}", ["-1", "0", "1"]),
+        ("{08..10}.tar", ["08.tar", "09.tar", "10.tar"]),
+        (r"a\\{1,2}", [r"a\\1", r"a\\2"]),
         ("plain", ["plain"]),
     ],
 )
@@ -70,6 +74,8 @@ def test_braces(pattern, names):
 def test_braces_that_never_end_are_refused():
     with pytest.raises(UsageError, match="stands for more than 1,000,000 names"):
         expand_braces("{0..9999999999}")
+    with pytest.raises(UsageError, match="stands for more than 1,000,000 names"):
+        expand_braces("{0..999}{0..1000}")
     with pytest.raises(UsageError, match=r"step 0 in the brace range \{1\.\.5\.\.0\} never ends"):
         expand_braces("{1..5..0}")
 

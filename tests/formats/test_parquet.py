@@ -321,6 +321,12 @@ def test_damaged_shards_are_planned_with_a_problem_and_raise_when_read(tmp_path)
             count_rows(item)
 
 
+def test_a_damaged_shard_of_another_format_than_asked_for_is_refused_by_name(tmp_path):
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 and no footer")
+    with pytest.raises(UsageError, match=r"a\.parquet is a Parquet file, but input_format is webd"):
+        plan_input(str(tmp_path / "a.parquet"), ReadOptions(input_format="webdataset"))
+
+
 def test_damage_inside_a_shard_raises(tmp_path):
     path = write_parquet(tmp_path / "a.parquet", img2dataset_table(), compression="zstd")
     plan = plan_input(str(path))

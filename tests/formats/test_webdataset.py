@@ -177,6 +177,20 @@ def test_uids_captions_and_references_come_from_named_fields(tmp_path):
     assert json.loads(row["extra"]) == {"txt": "t"}
 
 
+def test_references_in_a_caption_field_are_carried_though_the_text_file_repeats_them(tmp_path):
+    members = [
+        *sample("a", jpg=b"i", txt=b"same", json={"caption": "same", "text": "same"}),
+        *sample("b", jpg=b"i", json={"caption": "only"}),
+    ]
+    write_tar(tmp_path / "a.tar", members)
+    plan = plan_input(str(tmp_path), ReadOptions(references_col="caption"))
+    rows = all_rows(plan)
+    assert [row["caption"] for row in rows] == ["same", "only"]
+    assert [row["source_caption"] for row in rows] == ["same", "only"]
+    assert [row["extra"] for row in rows] == [None, None]
+    assert "source_caption" not in plan_input(str(tmp_path)).source.carried.names
+
+
 def test_a_uid_that_does_not_fit_raises(tmp_path):
     members = [
         part

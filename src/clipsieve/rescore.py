@@ -21,6 +21,7 @@ from clipsieve.embed.shard import Prompts
 from clipsieve.errors import UsageError
 from clipsieve.fits.fitted import FittedScorer
 from clipsieve.fits.store import FitFolder
+from clipsieve.formats.columns import reference_captions
 from clipsieve.progress import METER, STOP
 from clipsieve.schemas import footers
 from clipsieve.scorers.base import Embedded, Input, PairBatch, References, Scorer
@@ -178,7 +179,7 @@ class ScoreJob:
                 if prompt:
                     texts[prompt] = _encoded(encoder, prompt, captions, texts[""].valid)
             for prompt in prompts.references:
-                lists = [_as_list(refs) for refs in _column(samples, self.references_col)]
+                lists = [reference_captions(r) for r in _column(samples, self.references_col)]
                 references[prompt] = References.encoded(encoder.with_prompt(prompt), lists)
         return replace(stored, texts=texts, references=references, captions=captions)
 
@@ -200,13 +201,6 @@ def _column(samples: pa.Table, name: str | None) -> list[Any]:
         values: list[Any] = samples[name].to_pylist()
         return values
     return [None] * samples.num_rows
-
-
-def _as_list(references: str | list[str | None] | None) -> list[str | None]:
-    """Reference captions of a row, however the source holds them."""
-    if references is None:
-        return []
-    return [references] if isinstance(references, str) else references
 
 
 def _encoded(

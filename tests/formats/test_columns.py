@@ -1,5 +1,6 @@
 """Names of carried columns, checked with the engine that compares them without case."""
 
+import dataclasses
 import json
 
 import duckdb
@@ -8,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from clipsieve.formats.base import ReadOptions
-from clipsieve.formats.columns import RESERVED, carried_columns
+from clipsieve.formats.columns import RESERVED, carried_columns, reference_captions
 from clipsieve.formats.registry import plan_input
 from clipsieve.schemas.tables import LEDGER, samples_schema
 from tests.formats.files import all_rows, sample, write_parquet, write_tar
@@ -69,6 +70,36 @@ def test_columns_that_differ_in_case_alone_are_both_readable(tmp_path, kind):
     assert "Status as source_Status_2" in plan.description
     expected = [*LEDGER.names, *plan.source.carried.names]
     assert ledger_names(tmp_path / "ledger.parquet", plan.source.carried) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "captions"),
+    [
+        (None, []),
+        ("a cat", ["a cat"]),
+        (["a", None, "b"], ["a", "b"]),
+        ([], []),
+        ([b"caf\xe9", b"b"], ["caf\ufffd", "b"]),
+        ('["r", null, "s"]', ["r", "s"]),
+        ("[]", []),
+        ("[1] see below", ["[1] see below"]),
+        ("[1, 2]", ["[1, 2]"]),
+        ("[" * 100_000, ["[" * 100_000]),
+    ],
+)
+def test_reference_captions_of_a_carried_value(value, captions):
+    assert reference_captions(value) == captions
+
+
+@pytest.mark.parametrize("kind", ["parquet", "tar", "folder"])
+def test_reference_captions_survive_the_ledger(tmp_path, kind):
+    for references in (["one", None, "two"], "one"):
+        path = tmp_path / type(references).__name__
+        write_source(path, kind, {"refs": references})
+        plan = plan_input(str(path), dataclasses.replace(OPTIONS, references_col="refs"))
+        (row,) = all_rows(plan)
+        expected = ["one", "two"] if isinstance(references, list) else ["one"]
+        assert reference_captions(row["refs"]) == expected
 
 
 def test_every_column_of_the_ledger_is_reserved():

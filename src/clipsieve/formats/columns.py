@@ -1,7 +1,10 @@
 """Column roles of a Parquet source, and the names under which other columns are carried."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 from pyarrow import types
@@ -162,6 +165,27 @@ def require_column(name: str | None, columns: Iterable[str], option: str, place:
         raise UsageError(
             f"{option} {name!r} is not a column of {place}; its columns are {', '.join(names)}"
         )
+
+
+def reference_captions(value: Any) -> list[str]:
+    """Return the reference captions in one value of a carried column; NULL entries are skipped.
+
+    Tars and folders carry lists as JSON text.
+
+    >>> reference_captions("a cat"), reference_captions(["a", None]), reference_captions('["b"]')
+    (['a cat'], ['a'], ['b'])
+    """
+    if isinstance(value, str) and value.startswith("["):
+        with suppress(ValueError, RecursionError):
+            entries = json.loads(value)
+            if all(entry is None or isinstance(entry, str) for entry in entries):
+                value = entries
+    texts = value if isinstance(value, list) else [value]
+    return [
+        text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+        for text in texts
+        if text is not None
+    ]
 
 
 def _choose_image(

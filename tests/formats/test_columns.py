@@ -35,7 +35,7 @@ def ledger_names(path, carried):
     """Columns of a ledger with these carried columns, as DuckDB shows them."""
     schema = samples_schema(pa.string(), carried)
     pq.write_table(schema.empty_table(), path)
-    return [row[0] for row in duckdb.sql(f"DESCRIBE SELECT * FROM '{path}'").fetchall()]
+    return [row[0] for row in duckdb.execute(f"DESCRIBE SELECT * FROM '{path}'").fetchall()]
 
 
 @pytest.mark.parametrize("kind", ["parquet", "tar", "folder"])

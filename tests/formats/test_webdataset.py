@@ -110,6 +110,15 @@ def test_samples_lack_what_they_lack(tmp_path):
     assert count_rows(plan.items[0]) == 7
 
 
+def test_json_too_deep_to_parse_is_kept_as_text_and_the_shard_is_read(tmp_path):
+    deep = b'{"a": ' + b"[" * 100_000
+    members = [*sample("a", jpg=b"a", txt=b"t", json=deep), *sample("b", jpg=b"b", txt=b"t")]
+    write_tar(tmp_path / "a.tar", members)
+    rows = all_rows(plan_input(str(tmp_path)))
+    assert [row["image"] for row in rows] == [b"a", b"b"]
+    assert json.loads(rows[0]["extra"]) == {"invalid_json": deep.decode()}
+
+
 def test_keys_may_repeat_in_a_tar_and_across_tars(tmp_path):
     twice = [*sample("k", jpg=b"1", txt=b"one"), *sample("k", jpg=b"2", txt=b"two")]
     write_tar(tmp_path / "a.tar", [*twice, *sample("x", jpg=b"x"), *sample("k", jpg=b"3")])

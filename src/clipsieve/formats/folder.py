@@ -294,7 +294,7 @@ def _metadata_lines(
                     "picture, relative to the metadata file"
                 )
             yield posixpath.normpath(posixpath.join(folder, file_name)), fields
-    except (ValueError, csv.Error) as error:
+    except (ValueError, RecursionError, csv.Error) as error:
         raise UsageError(f"cannot read {name} in {uri}: {error}; mend or remove it") from error
 
 

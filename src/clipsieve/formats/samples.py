@@ -85,7 +85,7 @@ class Sample:
             return dict(self.fields)
         try:
             fields = json.loads(self.json)
-        except ValueError:
+        except (ValueError, RecursionError):
             fields = None
         if not isinstance(fields, dict):
             fields = {"invalid_json": self.json.decode("utf-8", "replace")}

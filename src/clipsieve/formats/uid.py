@@ -14,7 +14,7 @@ import hashlib
 
 
 def image_digest(image: bytes) -> bytes:
-    """Return the 32 bytes of the sha256 of the encoded image, as found in the source."""
+    """Return the 32 bytes of the sha256 of the encoded image, as stored in the source."""
     return hashlib.sha256(image).digest()
 
 

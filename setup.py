@@ -27,6 +27,7 @@ setup(
     python_requires=">=3.11",
     install_requires=[
         "apache-beam>=2.77",
+        "braceexpand>=0.1.7",
         "click>=8.1",
         "duckdb>=2,<3",
         "fsspec>=2024.2",

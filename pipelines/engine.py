@@ -7,6 +7,7 @@ from clipsieve.errors import LedgerError
 from clipsieve.job.workers import run_in_workers
 from clipsieve.pipelines.runners import LOCAL, require_runner, run_pipeline
 from clipsieve.pipelines.stage import build
+from clipsieve.settings import ExecutionSettings
 from clipsieve.stage import Element, Report, Stage
 from clipsieve.store import names
 from clipsieve.store.files import temporary_name
@@ -52,6 +53,15 @@ class BeamEngine:
         return total
 
 
+def make_engine(settings: ExecutionSettings) -> BeamEngine:
+    """Return the engine that the settings ask for.
+
+    Raises:
+      UsageError: for a runner that cannot be used.
+    """
+    return BeamEngine(settings.runner, tuple(settings.beam_args), settings.workers)
+
+
 def run_groups(
     stage: Stage, groups: Sequence[list[str]], runner: str = LOCAL, beam_args: Sequence[str] = ()
 ) -> Report:
@@ -72,7 +82,7 @@ def _check_complete(
 ) -> None:
     """Raise `LedgerError` if elements were lost though nothing stopped the run, or doubled."""
     expected = {element.name for element in elements}
-    lost = len(expected - set(total.done))
+    lost = len(expected - {*total.done, *total.failed})
     doubled = len(total.done) - len(set(total.done))
     if doubled or (lost and not stage.control.stopped):
         raise LedgerError(

@@ -12,7 +12,7 @@ import pickle
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ class ReportingStage:
 
     def finish(self, total: Report) -> Report:
         """Leave finishing to the driver, which adds up what all workers report."""
-        return Report(total.done, total.rows)
+        return replace(total, value=None)
 
 
 class _ReportingWorker:
@@ -77,7 +77,7 @@ class _ReportingWorker:
     def work(self, elements: Sequence[str]) -> Iterator[Report]:
         for report in self._worker.work(elements):
             write_report(self._path, report)
-            yield Report(report.done, report.rows)
+            yield replace(report, value=None)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

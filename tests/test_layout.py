@@ -32,7 +32,8 @@ OWNERS = {
     "PIL": ("clipsieve.clip", "clipsieve.demo"),
     "torchvision": ("clipsieve.clip.preprocess",),
     "sklearn": ("clipsieve.scorers.isolation",),
-    "fsspec": ("clipsieve.read.storage",),
+    "fsspec": ("clipsieve.formats.inputs",),
+    "braceexpand": ("clipsieve.formats.inputs",),
     "img2dataset": ("clipsieve.pipelines.ingest",),
     "faiss": (),
 }
@@ -124,7 +125,7 @@ def test_every_module_imports_only_what_it_may():
         ("clipsieve.demo.pairs", "import open_clip"),
         ("clipsieve.cli", "import duckdb"),
         ("clipsieve", "import duckdb"),
-        ("clipsieve.read.tar_samples", "from PIL import Image"),
+        ("clipsieve.formats.webdataset", "from PIL import Image"),
         ("clipsieve.pipelines.run", "import img2dataset"),
     ],
 )

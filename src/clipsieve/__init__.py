@@ -11,18 +11,86 @@ Everything here may be imported from `clipsieve`; the modules below it may move.
 
 import os
 from collections.abc import Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
-from clipsieve.errors import ClipsieveError
+from clipsieve.errors import ClipsieveError, UsageError
 from clipsieve.settings import RunConfig, ScoreConfig
 
 if TYPE_CHECKING:
     import duckdb
 
-    from clipsieve.pipelines.run import RunResult
-    from clipsieve.pipelines.score import ScoreResult
+    from clipsieve.job.run import RunResult
+    from clipsieve.job.score import ScoreResult
+    from clipsieve.neighbours.lists import NeighbourLists
+    from clipsieve.scorers.base import (
+        Arrays,
+        Context,
+        Embedded,
+        Input,
+        NeighbourSpec,
+        PairBatch,
+        PromptSet,
+        Scorer,
+        State,
+        Statistic,
+        score_column,
+    )
+    from clipsieve.statistics.hash_sample import HashSample, SampleState
 
-__all__ = ["ClipsieveError", "RunConfig", "ScoreConfig", "connect", "run", "score"]
+#: Names for plug-ins, by the module that defines them; NumPy and Arrow are imported with the first.
+_FOR_PLUGINS = {
+    **dict.fromkeys(
+        [
+            "Arrays",
+            "Context",
+            "Embedded",
+            "Input",
+            "NeighbourSpec",
+            "PairBatch",
+            "PromptSet",
+            "Scorer",
+            "State",
+            "Statistic",
+            "score_column",
+        ],
+        "clipsieve.scorers.base",
+    ),
+    "NeighbourLists": "clipsieve.neighbours.lists",
+    "HashSample": "clipsieve.statistics.hash_sample",
+    "SampleState": "clipsieve.statistics.hash_sample",
+}
+
+__all__ = [
+    "Arrays",
+    "ClipsieveError",
+    "Context",
+    "Embedded",
+    "HashSample",
+    "Input",
+    "NeighbourLists",
+    "NeighbourSpec",
+    "PairBatch",
+    "PromptSet",
+    "RunConfig",
+    "SampleState",
+    "ScoreConfig",
+    "Scorer",
+    "State",
+    "Statistic",
+    "UsageError",
+    "connect",
+    "run",
+    "score",
+    "score_column",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the names for plug-ins when they are asked for."""
+    if name in _FOR_PLUGINS:
+        return getattr(import_module(_FOR_PLUGINS[name]), name)
+    raise AttributeError(f"module 'clipsieve' has no attribute {name!r}")
 
 
 def run(
@@ -45,10 +113,12 @@ def run(
     Raises:
       ClipsieveError: see `clipsieve.errors`.
     """
-    from clipsieve.pipelines.run import run as run_job  # Beam takes a second to import
+    from clipsieve.job.run import run as run_job
+    from clipsieve.pipelines.engine import make_engine  # Beam takes a second to import
 
     paths, folder = cast(Any, inputs), cast(Any, out)  # a single path is taken too
-    return run_job(RunConfig(inputs=paths, out=folder, **settings))
+    config = RunConfig(inputs=paths, out=folder, **settings)
+    return run_job(config, make_engine(config))
 
 
 def score(
@@ -67,19 +137,12 @@ def score(
     Raises:
       ClipsieveError: see `clipsieve.errors`.
     """
-    from clipsieve.pipelines.score import score as score_job
+    from clipsieve.job.score import score as score_job
+    from clipsieve.pipelines.engine import make_engine
 
     folder, names = cast(Any, out), cast(Any, scorers)
     config = ScoreConfig(out=folder, scorers=names, **settings)
-    return score_job(
-        config.out,
-        config.scorers,
-        config.device,
-        config.runner,
-        config.beam_args,
-        options=config.scorer_options,
-        refit=config.refit,
-    )
+    return score_job(config, make_engine(config))
 
 
 def connect(out: str | os.PathLike[str]) -> "duckdb.DuckDBPyConnection":

@@ -126,12 +126,13 @@ def embed(beam_args: Sequence[str], /, dry_run: bool, **options: Any) -> int:
 
 def _run(config: RunConfig, dry_run: bool, wide: bool) -> int:
     """The run and embed commands."""
-    from clipsieve.pipelines import run as job
+    from clipsieve.job import run as job
+    from clipsieve.pipelines.engine import make_engine
 
     if dry_run:
-        click.echo(json.dumps(job.dry_run(config), indent=1))
+        click.echo(json.dumps(job.dry_run(config, make_engine(config)), indent=1))
         return 0
-    return job.run(config, wide=wide).exit_code
+    return job.run(config, make_engine(config), wide=wide).exit_code
 
 
 @cli.command()
@@ -150,10 +151,12 @@ def score(beam_args: Sequence[str], /, **options: Any) -> int:
 @click.pass_obj
 def compact(beam_args: Sequence[str], /, **options: Any) -> int:
     """Rebuild the wide table behind the `scores` view."""
-    from clipsieve.pipelines.compact import main as compact_main
+    from clipsieve.job.compact import compact as compact_job
+    from clipsieve.pipelines.engine import make_engine
 
     config = ScoreConfig(**_settings(ScoreConfig, options, beam_args))
-    return compact_main([config.out, "--runner", config.runner, *config.beam_args])
+    compact_job(config.out, make_engine(config))
+    return 0
 
 
 @cli.command(cls=_QueryCommand)
@@ -186,7 +189,7 @@ def audit(out: str, top: int, **options: Any) -> int:
 
     Writes a table of all groups and prints those with the most evidence.
     """
-    from clipsieve.pipelines.audit import audit as audit_job
+    from clipsieve.job.audit import audit as audit_job
 
     result = audit_job(out, **_given(options))
     print_lines([result.summary()])
@@ -199,15 +202,14 @@ def audit(out: str, top: int, **options: Any) -> int:
 @click.argument("out")
 def reconcile(out: str) -> int:
     """Prove that every input row is accounted for; exit code 1 if not."""
-    from clipsieve.pipelines.plan import plan_inputs_again
-    from clipsieve.read.rows import count_rows
-    from clipsieve.store import dataset as datasets
-    from clipsieve.store.layout import Layout
+    from clipsieve.formats.registry import count_rows
+    from clipsieve.job.inputs import recorded_items
+    from clipsieve.store.folder import OutputFolder
     from clipsieve.store.reconcile import reconcile as compare
 
-    layout = Layout.at(out)
-    dataset = datasets.require(layout)
-    accounts = list(compare(layout, dataset, plan_inputs_again(dataset), count_rows))
+    folder = OutputFolder.open(out)
+    manifest = folder.require_manifest()
+    accounts = list(compare(folder, manifest, recorded_items(manifest), count_rows))
     print_accounts(accounts)
     return int(any(account.problems for account in accounts))
 
@@ -216,9 +218,9 @@ def reconcile(out: str) -> int:
 @click.argument("out")
 def status(out: str) -> int:
     """What is done, what is left, what failed and why."""
-    from clipsieve.pipelines.status import report
+    from clipsieve.job.status import status_lines
 
-    print_lines(report(out))
+    print_lines(status_lines(out))
     return 0
 
 

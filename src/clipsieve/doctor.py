@@ -9,8 +9,8 @@ import torch
 
 from clipsieve import versions
 from clipsieve.clip.device import cpu_bfloat16_units, resolve_device
-from clipsieve.clip.model import TINY
-from clipsieve.embed.job import open_model
+from clipsieve.clip.identity import TINY
+from clipsieve.clip.open import open_model
 from clipsieve.errors import ClipsieveError
 
 GOOD, SLOW, BAD = "ok", "slow", "error"

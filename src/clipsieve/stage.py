@@ -35,11 +35,13 @@ class Report:
 
     Attributes:
       done: names of the elements that were dealt with.
+      failed: names of those that killed their worker, again and again.
       rows: rows by state, of those that were done.
       value: what the stage makes of them beside its files, or None; values have `+`.
     """
 
     done: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
     rows: RowCounts = field(default_factory=RowCounts)
     value: Any = None
 
@@ -47,16 +49,24 @@ class Report:
         """Return what was done with the elements of both."""
         values = [value for value in (self.value, other.value) if value is not None]
         value = values[0] + values[1] if len(values) == 2 else values[0] if values else None
-        return Report(self.done + other.done, self.rows + other.rows, value)
+        return Report(
+            self.done + other.done, self.failed + other.failed, self.rows + other.rows, value
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain JSON values; its value must be one."""
-        return {"done": list(self.done), "rows": self.rows.to_json(), "value": self.value}
+        return {
+            "done": list(self.done),
+            "failed": list(self.failed),
+            "rows": self.rows.to_json(),
+            "value": self.value,
+        }
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Report":
         """Return the report that `to_json` gave."""
-        return cls(tuple(content["done"]), RowCounts.from_json(content["rows"]), content["value"])
+        rows = RowCounts.from_json(content["rows"])
+        return cls(tuple(content["done"]), tuple(content["failed"]), rows, content["value"])
 
 
 class Stage(Protocol):

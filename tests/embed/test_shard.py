@@ -18,11 +18,9 @@ from clipsieve.embed.commit import samples_table, scores_table
 from clipsieve.embed.prepare import Begin, Chunk, End, Preparer
 from clipsieve.embed.shard import Prompts, ShardBuilder
 from clipsieve.errors import ShardError
+from clipsieve.formats.base import InputFormat, RowBatch, SourceConfig, SourceFingerprint, WorkItem
+from clipsieve.formats.uid import row_uid
 from clipsieve.progress import METER
-from clipsieve.read.batch import RowBatch
-from clipsieve.read.items import InputFormat, SourceFingerprint, WorkItem
-from clipsieve.read.source import SourceConfig
-from clipsieve.read.uid import row_uid
 from clipsieve.schemas.states import RowFailure, RowState
 from clipsieve.scorers.registry import scorers_named
 
@@ -156,7 +154,7 @@ def test_text_of_a_row_without_image_is_still_encoded(model):
     assert shard.pairs.texts[""].valid.tolist() == [True]
 
 
-@pytest.mark.parametrize("scorers", [("clip",), ("clip", "clip_depicts", "clip_ref")])
+@pytest.mark.parametrize("scorers", [("clip",), ("clip", "clip_depicts")])
 def test_shard_without_rows(model, scorers):
     shard = embed(Encoder(model), [], scorers=scorers)
     assert (len(shard.pairs), shard.counts()) == (0, {})
@@ -164,16 +162,6 @@ def test_shard_without_rows(model, scorers):
     for scorer in scorers_named(scorers):
         table = scores_table(shard.pairs.uid, scorer, scorer.score(shard.pairs, {}))
         assert table.num_rows == 0
-
-
-def test_references_of_every_row_are_scored(model):
-    batch = rows([b"a"] * 4, ["a cat"] * 4, references=[["a cat"], [], [" "], ["a dog", "a cat"]])
-    source = dataclasses.replace(SOURCE, references="refs")
-    shard = embed(Encoder(model), [batch], source, ("clip_ref",))
-    (scorer,) = scorers_named(["clip_ref"])
-    best = scorer.score(shard.pairs, {})["clip_reference_similarity"]
-    assert best[[0, 3]].tolist() == pytest.approx([1, 1], abs=1e-6)
-    assert np.isnan(best[[1, 2]]).all()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 0.0])

@@ -14,10 +14,11 @@ from apache_beam.transforms.userstate import ReadModifyWriteStateSpec
 from clipsieve.clip.model import ModelIdentity
 from clipsieve.embed.job import EmbedJob
 from clipsieve.fits.job import FitJob
+from clipsieve.formats.base import ReadOptions
+from clipsieve.formats.registry import plan_input
 from clipsieve.pipelines import compact, embed, fit, score
 from clipsieve.pipelines.portable import NotPortable, check_portable
 from clipsieve.pipelines.runners import beam
-from clipsieve.read.plan import ReadOptions, plan_input
 from clipsieve.rescore import ScoreJob
 from clipsieve.settings import RunConfig
 from clipsieve.store.compact import Build, Part

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from clipsieve.embed.commit import Committer, Revisions
 from clipsieve.embed.shard import EmbeddedShard
-from clipsieve.read.items import InputFormat, SourceFingerprint, WorkItem
+from clipsieve.formats.base import InputFormat, SourceFingerprint, WorkItem
 from clipsieve.schemas import footers
 from clipsieve.schemas.states import RowState
 from clipsieve.scorers.base import Embedded, PairBatch

@@ -7,7 +7,7 @@ the footers that this run would write.
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from clipsieve.clip.identity import ModelIdentity
 from clipsieve.embed.shard import EmbeddedShard
-from clipsieve.read.items import WorkItem
+from clipsieve.formats.base import WorkItem
 from clipsieve.schemas import footers
 from clipsieve.schemas.tables import embeddings_schema, samples_schema
 from clipsieve.scorers.base import Embedded, Scorer
@@ -34,6 +34,7 @@ from clipsieve.store.canonical import canonical_json, short_hash
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.manifest import EmbeddingsEntry, FamilyEntry, ScorerEntry
 from clipsieve.store.parquet import Footer, nullable, vectors
+from clipsieve.store.source import source_footer
 
 #: Raised when the same model and pixels would give other vectors: decoding, resizing, cutting.
 ENCODER_VERSION = 1
@@ -192,23 +193,6 @@ class ShardWriter:
         del expected[footers.SOURCE_URI]
         expected |= {footers.FAMILY: family, footers.REVISION: self._revision(family)}
         return all(footer.get(key) == value for key, value in expected.items())
-
-
-def source_footer(item: WorkItem, rows: int | None) -> dict[str, str]:
-    """Return the footer values that say where a shard's rows came from.
-
-    Args:
-      item: what was planned.
-      rows: rows read; None leaves the count out.
-    """
-    covered = {"start": item.start, "row_groups": item.row_groups, "files": item.files}
-    footer = {
-        footers.SHARD: item.shard,
-        footers.SOURCE_URI: item.uri,
-        footers.SOURCE_FINGERPRINT: canonical_json(asdict(item.fingerprint)),
-        footers.SOURCE_RANGE: canonical_json(covered),
-    }
-    return footer if rows is None else footer | {footers.ROWS: str(rows)}
 
 
 def states_from_footer(ledger: Footer) -> dict[str, int]:

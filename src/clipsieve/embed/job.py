@@ -9,8 +9,8 @@ from clipsieve import versions
 from clipsieve.clip.identity import ModelIdentity
 from clipsieve.control import Control
 from clipsieve.embed.commit import Revisions, ShardWriter
-from clipsieve.read.items import WorkItem
-from clipsieve.read.source import SourceConfig
+from clipsieve.formats.base import WorkItem
+from clipsieve.formats.base import SourceConfig
 from clipsieve.schemas import footers
 from clipsieve.stage import Element, Report, Worker
 from clipsieve.statistics.counts import RowCounts
@@ -128,4 +128,4 @@ class _EmbedWorker:
         items = [WorkItem.from_json(text) for text in elements]
         for record in self._embedder.embed(items):
             rows = RowCounts(dict(record.states), shards=int(record.state != FAILED))
-            yield Report((record.shard,), rows)
+            yield Report((record.shard,), rows=rows)

@@ -18,9 +18,9 @@ import torch
 from clipsieve.clip.decode import DecodedImage
 from clipsieve.control import Control
 from clipsieve.errors import ShardError
-from clipsieve.read.batch import RowBatch
-from clipsieve.read.items import WorkItem
-from clipsieve.read.uid import digest_and_uid
+from clipsieve.formats.base import RowBatch
+from clipsieve.formats.base import WorkItem
+from clipsieve.formats.uid import digest_and_uid
 from clipsieve.schemas.states import RowFailure, RowState
 
 #: Images a pool thread takes at once: less bookkeeping an image, still fine-grained.

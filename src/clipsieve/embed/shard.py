@@ -14,8 +14,8 @@ from clipsieve.clip.decode import DecodedImage
 from clipsieve.clip.encode import Encoder, Features
 from clipsieve.control import Control
 from clipsieve.embed.prepare import Chunk
-from clipsieve.read.items import WorkItem
-from clipsieve.read.source import SourceConfig
+from clipsieve.formats.base import WorkItem
+from clipsieve.formats.base import SourceConfig
 from clipsieve.schemas.states import RowFailure, RowState
 from clipsieve.scorers.base import Embedded, PairBatch
 

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from clipsieve.errors import UsageError
-from clipsieve.read.items import WorkItem
-from clipsieve.read.plan import ReadOptions, plan_input
+from clipsieve.formats.base import WorkItem
+from clipsieve.formats.base import ReadOptions
+from clipsieve.formats.registry import plan_input
 from clipsieve.settings import RunConfig
 from clipsieve.store.manifest import Manifest
 

@@ -15,9 +15,10 @@ from clipsieve.errors import UsageError
 from clipsieve.job.inputs import read_options
 from clipsieve.job.probe import ProbeStage, probe
 from clipsieve.job.reporter import Reporter
-from clipsieve.read.items import WorkItem
-from clipsieve.read.plan import InputPlan, plan_input
-from clipsieve.read.storage import source_exists
+from clipsieve.formats.base import WorkItem
+from clipsieve.formats.base import InputPlan
+from clipsieve.formats.registry import plan_input
+from clipsieve.formats.inputs import source_exists
 from clipsieve.schemas import footers
 from clipsieve.scorers.base import Input
 from clipsieve.scorers.registry import EMBEDDED, make_scorers, resolve_names

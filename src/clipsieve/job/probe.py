@@ -13,7 +13,7 @@ from uuid import uuid4
 from clipsieve.clip.identity import ModelIdentity
 from clipsieve.control import Control
 from clipsieve.errors import ClipsieveError, LedgerError, UsageError
-from clipsieve.read.storage import source_exists
+from clipsieve.formats.inputs import source_exists
 from clipsieve.stage import Element, Engine, Report, Worker
 from clipsieve.store import names
 from clipsieve.store.folder import OutputFolder

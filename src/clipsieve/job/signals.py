@@ -7,7 +7,11 @@ from contextlib import contextmanager
 from types import FrameType
 
 from clipsieve.control import DEADLINE, Control
+from clipsieve.settings import ScorerSettings
+from clipsieve.store.folder import OutputFolder
+from clipsieve.store.records import new_run_id
 
+EXIT_FAILED_SHARDS = 3
 #: Exit code of a command that left work, by the reason of the stop.
 EXIT_OF_STOP = {"SIGTERM": 143, "SIGINT": 130, DEADLINE: 3}
 
@@ -33,3 +37,16 @@ def stopping_on_signals(control: Control) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def start_control(config: ScorerSettings, folder: OutputFolder, started: float) -> Control:
+    """Return stop and progress of a job that started then."""
+    deadline = None if config.deadline is None else started + config.deadline
+    return Control(config.run_id or new_run_id(), folder.root, deadline)
+
+
+def exit_code_of(left: int, control: Control) -> int:
+    """Return the exit code of a job that left something, or nothing."""
+    if not left:
+        return 0
+    return EXIT_OF_STOP.get(control.reason or "", EXIT_FAILED_SHARDS)

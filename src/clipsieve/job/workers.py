@@ -96,8 +96,7 @@ def run_in_workers(stage: Stage, elements: Sequence[Element], workers: int) -> R
     run is stopped the workers are told to finish the shard in hand.
 
     Returns:
-      The sum of all reports.  Shards that killed their worker count as elements: they have a failed
-      record.
+      The sum of all reports.  Shards that killed their worker are `failed` and have a record.
 
     Raises:
       ClipsieveError: if a worker ends with an error of its own, or dies again and again without
@@ -262,7 +261,7 @@ class _Watch:
             ended_at=time.time(),
         )
         add_record(OutputFolder.open(self._stage.out), record)
-        worker.total = worker.total + Report((element.name,))
+        worker.total = worker.total + Report(failed=(element.name,))
         worker.before = worker.before + Snapshot(failed_shards=1)
 
 

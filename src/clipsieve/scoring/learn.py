@@ -13,7 +13,7 @@ import numpy as np
 
 from clipsieve.clip.identity import ModelIdentity
 from clipsieve.control import Control
-from clipsieve.errors import ClipsieveError
+from clipsieve.errors import ClipsieveError, LedgerError
 from clipsieve.neighbours.stored import read_shard_lists
 from clipsieve.scorers.base import Context, Input, Scorer, State, Statistic
 from clipsieve.scorers.registry import make_scorer
@@ -120,7 +120,7 @@ class LearnStage:
         Nothing is kept of a pass over fewer shards than there are, so none is ever learnt of a
         part of the dataset.
         """
-        report = Report(total.done, total.rows)
+        report = replace(total, value=None)
         if len(total.done) != self.shards:
             return report
         folder, sums = OutputFolder.open(self.out), total.value or Sums()
@@ -247,7 +247,12 @@ def learn(
         if stage.control.stopped:
             return False
         passes = {spec.name: passes_done(folder, spec) for spec in todo}
-        run(replace(stage, scorers=todo, passes=passes), elements)
+        report = run(replace(stage, scorers=todo, passes=passes), elements)
+        if report.failed:
+            raise LedgerError(
+                f"shards {', '.join(report.failed)} kill the worker that observes them, and "
+                f"{', '.join(spec.name for spec in todo)} must learn of all; look at the system log"
+            )
     for spec in stage.scorers:
         assert spec.learned is not None
         for done in range(1, passes_done(folder, spec) + 1):

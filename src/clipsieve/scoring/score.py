@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from clipsieve.control import Control
+from clipsieve.formats.columns import reference_captions
 from clipsieve.neighbours.stored import read_shard_lists
 from clipsieve.schemas import footers
 from clipsieve.scorers.base import Embedded, Input, PairBatch, References, Scorer
@@ -151,7 +152,7 @@ class _ScoreWorker:
             add_record(self._folder, record)
             control.add(rows=record.rows, shards=1)
             control.end(shard)
-            yield Report((shard,), RowCounts(shards=1))
+            yield Report((shard,), rows=RowCounts(shards=1))
 
     def _score(self, shard: str) -> ShardRecord:
         start = time.time()
@@ -203,8 +204,9 @@ class _ScoreWorker:
         references: dict[str, References] = {}
         if Input.REFERENCE_EMBEDDINGS in needs:
             column = self._stage.references_col
-            samples = self._pairs.read_samples(shard, batch.uid, [column] if column else [])
-            lists = [_as_list(value) for value in _values(samples, column)]
+            columns = [column, f"source_{column}"] if column else []
+            samples = self._pairs.read_samples(shard, batch.uid, columns)
+            lists = [reference_captions(value) for value in _values(samples, column)]
             for scorer in scorers:
                 if Input.REFERENCE_EMBEDDINGS in scorer.needs:
                     encode = self._text_encoder().with_prompt(scorer.prompt)
@@ -304,18 +306,15 @@ def _columns_by_scorer(table: pa.Table, family: FamilySpec) -> dict[str, _Column
 
 
 def _values(samples: pa.Table, column: str | None) -> list[Any]:
-    """Return the values of a column; all None in a shard whose source does not have it."""
-    if column in samples.column_names:
-        values: list[Any] = samples[column].to_pylist()
-        return values
+    """Return the values of a source column; all None in a shard whose source does not have it.
+
+    A column with the name of a ledger column is carried as `source_<name>`.
+    """
+    for name in (f"source_{column}", column):
+        if name in samples.column_names:
+            values: list[Any] = samples[name].to_pylist()
+            return values
     return [None] * samples.num_rows
-
-
-def _as_list(references: str | list[str | None] | None) -> list[str | None]:
-    """Return the reference captions of a row, however the source holds them."""
-    if references is None:
-        return []
-    return [references] if isinstance(references, str) else references
 
 
 def _encode_captions(

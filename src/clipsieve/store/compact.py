@@ -118,7 +118,7 @@ class _CompactWorker:
                 return
             part = self._stage.build.parts[int(position)]
             write_part(self._folder, self._stage.build, part)
-            yield Report((position,), RowCounts(shards=len(part.shards)))
+            yield Report((position,), rows=RowCounts(shards=len(part.shards)))
 
 
 def plan_build(

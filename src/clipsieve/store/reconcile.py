@@ -2,19 +2,19 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from clipsieve.errors import LedgerError, ShardError
-from clipsieve.read.items import WorkItem
+from clipsieve.formats.base import WorkItem
 from clipsieve.schemas import footers
 from clipsieve.schemas.states import RowState
 from clipsieve.store import names
-from clipsieve.store.canonical import canonical_json
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.manifest import Manifest
+from clipsieve.store.source import fingerprint_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def _account(
     if source_rows is not None and ledger.num_rows != source_rows:
         problems.append(f"source has {source_rows} rows, ledger has {ledger.num_rows}")
     recorded = folder.read_footer(name).get(footers.SOURCE_FINGERPRINT)
-    if recorded != canonical_json(asdict(item.fingerprint)):
+    if recorded != fingerprint_text(item):
         problems.append("source has changed since it was read: run `clipsieve run` again")
     problems += _ledger_problems(item, ledger)
     problems += _family_problems(folder, manifest, item.shard, ledger["uid"])

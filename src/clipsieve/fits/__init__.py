@@ -1,1 +1,0 @@
-"""What scorers learn of a whole dataset before they score a row: made once, kept, used again."""

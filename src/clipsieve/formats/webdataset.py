@@ -1,0 +1,271 @@
+"""Webdataset tars: one work item a tar, read as a stream, columns from the first samples.
+
+A tar that is cut off or damaged is an error, where `tarfile` takes it for the end.
+"""
+
+import bz2
+import gzip
+import lzma
+import tarfile
+import zlib
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import BinaryIO, NoReturn, Self, cast
+
+from clipsieve.errors import UsageError
+from clipsieve.formats.base import (
+    Format,
+    InputFormat,
+    InputPlan,
+    ReadOptions,
+    RowBatch,
+    Shard,
+    SourceConfig,
+    SourceFingerprint,
+    WorkItem,
+    problems_note,
+)
+from clipsieve.formats.inputs import file_fingerprint, open_binary, require_unchanged
+from clipsieve.formats.names import plural, shard_name
+from clipsieve.formats.samples import (
+    PICTURES,
+    PROBED_SAMPLES,
+    TEXT_FILE,
+    Sample,
+    batch_samples,
+    caption_note,
+    learn_columns,
+)
+
+_PROBED_TARS = 3
+_BLOCK = 512
+_CHUNK = 1 << 14  # tarfile copies what is left of its buffer on every read: small is fast
+
+
+class WebDataset(Format):
+    """Tar files, the members of one row side by side."""
+
+    name = InputFormat.WEBDATASET
+    label = "a webdataset tar"
+    suffixes = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
+
+    def sniff(self, file: BinaryIO) -> bool:
+        """Look for a member header, or the end marker of an empty tar, under any compression."""
+        try:
+            block = decompress(file).read(_BLOCK)
+        except (OSError, EOFError, zlib.error, lzma.LZMAError):
+            return False
+        if len(block) < _BLOCK:
+            return False
+        if not any(block):  # an archive with no members is its end marker alone
+            return True
+        try:
+            tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        except tarfile.HeaderError:
+            return False
+        return True
+
+    def plan(self, shards: Sequence[Shard], options: ReadOptions) -> InputPlan:
+        """Learn extensions and fields from the first samples of the first tars."""
+        samples, place = _first_samples(shards)
+        seen = dict.fromkeys(extension for sample in samples for extension in sample.extensions)
+        image = None if options.image_col is None else options.image_col.lower().lstrip(".")
+        if image is not None and image not in seen:
+            raise UsageError(
+                f"image_col {options.image_col!r} is not the extension of a member of {place}; "
+                f"its members are {', '.join(seen)}"
+            )
+        pictures = [extension for extension in seen if extension in PICTURES]
+        if image is None and not pictures:
+            raise UsageError(
+                f"no pictures in {place}: its members are {', '.join(seen)}; name the extension "
+                "of the pictures with image_col"
+            )
+        columns = learn_columns(samples, place, InputFormat.WEBDATASET, options)
+        items = tuple(
+            WorkItem(
+                shard=options.shard_prefix + shard_name(shard.relative),
+                uri=shard.uri,
+                format=InputFormat.WEBDATASET,
+                start=0,
+                row_groups=None,
+                fingerprint=shard.fingerprint,
+                problem=shard.problem,
+            )
+            for shard in shards
+        )
+        parts = [
+            "img2dataset webdataset" if columns.img2dataset else "webdataset",
+            plural(len(shards), "shard"),
+            "rows counted on reading",
+            f"image members {image or '|'.join(pictures)}",
+            caption_note(columns.caption),
+            columns.uid_note(),
+        ]
+        text = ", ".join(parts)
+        unread = [name for name in seen if name not in {*PICTURES, TEXT_FILE, "json", image}]
+        if unread:
+            text += f"; members not read: {', '.join(unread)}"
+        text += columns.carried.renaming_note() + problems_note(items)
+        source = columns.source(self.name, "webdataset", options, image, columns.caption)
+        return InputPlan(items, source, text)
+
+    def read(self, item: WorkItem, source: SourceConfig) -> Iterator[RowBatch]:
+        """Read the tar from its beginning to its end."""
+        require_unchanged(item)
+        yield from batch_samples(tar_samples(item.uri, source.image), source, item.start)
+
+    def count(self, item: WorkItem) -> int:
+        """Count the samples in the member headers; the whole file is passed over."""
+        return sum(1 for _ in tar_samples(item.uri, None, content=False))
+
+    def fingerprint(self, item: WorkItem) -> SourceFingerprint:
+        """Return size and version of the file."""
+        return file_fingerprint(item.uri)
+
+
+def decompress(file: BinaryIO) -> BinaryIO:
+    """Return the stream, undoing gzip, bzip2 or xz if its first bytes say so.
+
+    Unlike `tarfile`'s own, these readers check checksums and notice a cut-off end.
+    """
+    magic = file.read(6)
+    file.seek(0)
+    if magic.startswith(b"\x1f\x8b"):
+        return cast(BinaryIO, gzip.GzipFile(fileobj=file))
+    if magic.startswith(b"BZh"):
+        return cast(BinaryIO, bz2.BZ2File(file))
+    if magic == b"\xfd7zXZ\x00":
+        return cast(BinaryIO, lzma.LZMAFile(file))
+    return file
+
+
+# Not in the stubs; `EOFHeaderError` is the zero block that ends an archive.
+_BadHeader: type[Exception] = tarfile.HeaderError
+_EndMarker: type[Exception] = tarfile.EOFHeaderError  # type: ignore[attr-defined]
+_NoHeader: tuple[type[Exception], ...] = (
+    tarfile.EmptyHeaderError,  # type: ignore[attr-defined]
+    tarfile.TruncatedHeaderError,  # type: ignore[attr-defined]
+)
+
+
+class _StrictInfo(tarfile.TarInfo):
+    """A member header that must be whole: `tarfile` takes a missing or bad one for the end."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(tarfile)
+        except _EndMarker:
+            raise
+        except _BadHeader as error:
+            _refuse(error)
+
+
+def _refuse(error: Exception) -> NoReturn:
+    if isinstance(error, _NoHeader):
+        raise tarfile.ReadError("the tar is cut off: its end marker is missing") from error
+    raise tarfile.ReadError(f"damaged member header: {error}") from error
+
+
+def tar_samples(uri: str, image: str | None, *, content: bool = True) -> Iterator[Sample]:
+    """Yield the samples of a tar in order: members that follow each other with one key.
+
+    As in webdataset, the key is a member's path up to the first dot of its file name and the
+    rest is the extension, compared in lower case.  A key that comes again later, or with an
+    extension the sample already has, begins a new sample.  Of several pictures in one sample
+    the first counts.  Directories, links and names that begin with a dot are no members.
+
+    Args:
+      uri: the tar; gzip, bzip2 and xz are undone.
+      image: extension of the picture; None is any picture extension.
+      content: read the members; without, every `Sample` has its key and extensions alone.
+
+    Raises:
+      tarfile.ReadError: cut off, damaged, or more data after the end marker.
+      EOFError: the compressed stream is cut off; zlib.error, OSError, lzma.LZMAError: damaged.
+    """
+    sample: Sample | None = None
+    with (
+        open_binary(uri) as raw,
+        decompress(raw) as stream,
+        tarfile.open(fileobj=stream, mode="r|", bufsize=_CHUNK, tarinfo=_StrictInfo) as archive,
+    ):
+        for member in archive:
+            # Or every header of the archive stays in memory.
+            archive.members = []  # type: ignore[attr-defined]
+            folder, _, name = member.name.rpartition("/")
+            if not member.isreg() or name.startswith("."):
+                continue
+            stem, _, extension = name.partition(".")
+            key, extension = f"{folder}/{stem}" if folder else stem, extension.lower()
+            if sample is None or key != sample.key or extension in sample.extensions:
+                if sample is not None:
+                    yield sample
+                sample = Sample(key)
+            sample.extensions.append(extension)
+            if content:
+                _read_member(sample, extension, image, archive, member)
+        if sample is not None:
+            yield sample
+        _require_end(archive)
+
+
+def _read_member(
+    sample: Sample,
+    extension: str,
+    image: str | None,
+    archive: tarfile.TarFile,
+    member: tarfile.TarInfo,
+) -> None:
+    """Put a member's content into its sample, if it has a place there."""
+    is_picture = extension in PICTURES if image is None else extension == image
+    if is_picture and sample.image is None:
+        sample.image = _read(archive, member)
+    elif extension == TEXT_FILE:
+        sample.text = _read(archive, member)
+    elif extension == "json":
+        sample.json = _read(archive, member)
+
+
+def _read(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = archive.extractfile(member)
+    content = b"" if file is None else file.read()
+    if len(content) != member.size:
+        raise tarfile.ReadError(f"the tar is cut off inside {member.name}")
+    return content
+
+
+def _require_end(archive: tarfile.TarFile) -> None:
+    """Raise if anything but padding follows the end marker; also checks the gzip checksum."""
+    stream = archive.fileobj
+    while stream is not None and (block := stream.read(_CHUNK)):
+        if block.count(0) != len(block):
+            raise tarfile.ReadError("there is data after the tar's end marker: joined tars?")
+
+
+def _first_samples(shards: Sequence[Shard]) -> tuple[list[Sample], str]:
+    """Return samples of the first tars that have any, without images, and the first such tar."""
+    samples: list[Sample] = []
+    places: list[str] = []
+    problems = []
+    for shard in shards:
+        before = len(samples)
+        try:
+            if shard.problem is None:
+                for sample in islice(tar_samples(shard.uri, None), PROBED_SAMPLES):
+                    sample.image = None
+                    samples.append(sample)
+        except Exception as error:  # reading the shard will raise; what came before it counts
+            problems.append(f"{shard.uri}: {error}")
+        if len(samples) > before:
+            places.append(shard.uri)
+        if len(places) == _PROBED_TARS:
+            break
+    if not places:
+        first = problems[0] if problems else f"{shards[0].uri} has no members"
+        raise UsageError(
+            f"none of the {len(shards):,} tars has a sample that can be read, first {first}; "
+            "replace the files or check the path"
+        )
+    return samples, places[0]

@@ -1,0 +1,54 @@
+"""Compaction: ledger and score families glued into `wide/`, the table behind `scores`."""
+
+from dataclasses import replace
+
+from clipsieve.control import Control
+from clipsieve.scorers.registry import EMBEDDED
+from clipsieve.sql.views import published_name, write_sql
+from clipsieve.stage import Engine
+from clipsieve.store.compact import CompactStage, drop_builds, plan_build
+from clipsieve.store.folder import OutputFolder
+from clipsieve.store.manifest import Manifest, WideEntry
+from clipsieve.store.records import new_run_id
+
+
+def compact_folder(
+    folder: OutputFolder, manifest: Manifest, engine: Engine, control: Control
+) -> Manifest:
+    """Build `wide/` from the active revisions and make it the one that `scores` shows.
+
+    The caller holds the folder's lock.  The build before stays until the next one, for readers
+    that have it open.
+
+    Returns:
+      The manifest with the new build, saved; the one given if the run was stopped.
+
+    Raises:
+      LedgerError: if families do not line up; nothing is switched then.
+    """
+    aliases = [published_name(manifest)] if EMBEDDED in manifest.families else []
+    build = plan_build(folder, manifest.revisions(), reserved=aliases)
+    stage = CompactStage(folder.root, control.run_id, control, build)
+    elements = stage.elements()
+    if elements and len(engine.run(stage, elements, here=True).done) < len(elements):
+        return manifest
+    before = manifest.wide
+    manifest = replace(manifest, wide=WideEntry(build.id, build.rows))
+    folder.save_manifest(manifest)
+    write_sql(folder, manifest)
+    drop_builds(folder, [build.id, *([before.build] if before else [])])
+    return manifest
+
+
+def compact(out: str, engine: Engine) -> Manifest:
+    """Rebuild the wide table of an output folder.
+
+    Raises:
+      UsageError: if it holds no dataset.
+      Locked: if another run is writing to it.
+    """
+    folder = OutputFolder.open(out)
+    folder.require_manifest()  # before the lock, which would make the folder
+    with folder.lock():
+        control = Control(new_run_id(), folder.root)
+        return compact_folder(folder, folder.require_manifest(), engine, control)

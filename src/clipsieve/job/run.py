@@ -1,0 +1,303 @@
+"""The whole job: plan, embed and score what is not done yet, compact, and say how it went."""
+
+import dataclasses
+import os
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from clipsieve import versions
+from clipsieve.control import Control
+from clipsieve.embed.commit import embedded_family, embeddings_entry
+from clipsieve.errors import LedgerError, UsageError
+from clipsieve.job.audit import unseen_findings
+from clipsieve.job.compact import compact_folder
+from clipsieve.job.plan import (
+    Plan,
+    dry_run_report,
+    input_entry,
+    make_plan,
+    plan_line,
+)
+from clipsieve.job.reporter import Reporter, clock
+from clipsieve.job.scoring import Scored, Scoring, ScoringSettings, drop_revisions
+from clipsieve.job.signals import (
+    EXIT_FAILED_SHARDS,
+    exit_code_of,
+    start_control,
+    stopping_on_signals,
+)
+from clipsieve.schemas.states import RowState
+from clipsieve.scorers.registry import EMBEDDED
+from clipsieve.settings import RunConfig
+from clipsieve.sql.views import write_sql
+from clipsieve.stage import Engine
+from clipsieve.statistics.counts import RowCounts
+from clipsieve.store.folder import OutputFolder
+from clipsieve.store.manifest import Manifest
+from clipsieve.store.records import FAILED, ShardRecord, read_records, write_run
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """How a run ended.
+
+    Attributes:
+      run_id: name of the run, also of its manifest in `_runs/`.
+      out: the output folder.
+      planned: shards among the inputs.
+      skipped: of those, done before.
+      done: written by this run.
+      failed: records of shards that could not be read.
+      left: shards not begun, because the run was stopped.
+      counts: rows by state of all shards of this input that are in the ledger now.
+      new_counts: likewise, of the shards this run wrote.
+      stopped: the signal or deadline that stopped it before all was done, or None.
+      seconds: from start to end.
+      encode_seconds: of that, in the embed stage.
+      findings: what the audit of the new density scores says, in a line; empty without any.
+      exit_code: 0, 3 with failed or left shards, 143 or 130 after a signal.
+    """
+
+    run_id: str
+    out: str
+    planned: int
+    skipped: int
+    done: int
+    failed: tuple[ShardRecord, ...]
+    left: int
+    counts: RowCounts
+    new_counts: RowCounts
+    stopped: str | None
+    seconds: float
+    encode_seconds: float
+    findings: str
+    exit_code: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as plain JSON values."""
+        return {
+            **dataclasses.asdict(self),
+            "failed": [{"shard": r.shard, "uri": r.uri, "error": r.error} for r in self.failed],
+            "counts": dict(self.counts.states),
+            "new_counts": dict(self.new_counts.states),
+        }
+
+
+def run(
+    config: RunConfig, engine: Engine, reporter: Reporter | None = None, wide: bool = True
+) -> RunResult:
+    """Do the whole job for `config`; what is done already is not done again.
+
+    Args:
+      config: settings.
+      engine: runs the stages.
+      reporter: where progress goes; None is standard error.
+      wide: whether to score from storage and compact after the embed stage, so that the `scores`
+        view shows the new rows.
+
+    Raises:
+      UsageError: nothing matched, nothing could be scored, or the folder holds something else.
+      Locked: another run is writing there.
+      LedgerError: rows went missing on the way.
+    """
+    started = time.time()
+    reporter = reporter or Reporter(config.log_format)
+    folder = OutputFolder.open(config.out)
+    control = start_control(config, folder, started)
+    with stopping_on_signals(control), folder.lock():
+        manifest = folder.load_manifest()
+        plan = make_plan(config, folder, manifest, engine, reporter, control)
+        reporter.run_id = control.run_id
+        folder.sweep()
+        manifest = _begin(folder, manifest, plan)
+        reporter.report("plan", plan_line(plan), planned=len(plan.inputs.items), todo=len(plan.todo))
+        encode_started = time.time()
+        if plan.todo:
+            with reporter.watching(control.snapshot, plan.total_rows):
+                _embed(folder, plan, engine)
+        encode_seconds = time.time() - encode_started
+        records = _records(folder, plan)
+        findings, left = "", 0
+        if wide and not control.stopped and folder.shards():
+            scored = _score(folder, manifest, plan, engine, reporter, control)
+            previous, manifest, left = manifest, scored.manifest, scored.left
+            if not left and not control.stopped:
+                manifest = compact_folder(folder, manifest, engine, control)
+                drop_revisions(folder, manifest, previous)
+                findings = unseen_findings(folder, manifest)
+        is_finished = not left and (not control.stopped or not wide)
+        times = (started, encode_seconds)
+        result = _result(plan, records, times, is_finished, findings, control)
+        _write_run(folder, plan, result, started, control)
+        write_sql(folder, manifest)
+    _report_result(reporter, result)
+    _refuse_empty(result)
+    return result
+
+
+def dry_run(config: RunConfig, engine: Engine) -> dict[str, Any]:
+    """What `run` would do, as plain JSON values; writes nothing."""
+    folder = OutputFolder.open(config.out)
+    control = start_control(config, folder, time.time())
+    reporter = Reporter(config.log_format)
+    manifest = folder.load_manifest()
+    plan = make_plan(config, folder, manifest, engine, reporter, control, is_dry=True)
+    return dry_run_report(plan)
+
+
+def _embed(folder: OutputFolder, plan: Plan, engine: Engine) -> None:
+    """Embed what is to do, and compare what the engine counted with the shards' records."""
+    assert plan.stage is not None
+    counted = engine.run(plan.stage, plan.stage.elements(plan.todo)).rows
+    written = sum((_counts(r) for r in _records(folder, plan).values()), RowCounts())
+    if counted.rows != written.rows:
+        raise LedgerError(
+            f"the engine counted {counted.rows} rows and the shard records say "
+            f"{written.rows}; it lost or doubled elements: use another runner"
+        )
+
+
+def _score(
+    folder: OutputFolder,
+    manifest: Manifest,
+    plan: Plan,
+    engine: Engine,
+    reporter: Reporter,
+    control: Control,
+) -> Scored:
+    """Bring the families that come from storage up to date."""
+    if not plan.scorers:
+        return Scored(manifest, 0, 0)
+    config = plan.config
+    settings = ScoringSettings(
+        plan.scorers, plan.options, config.device, control.run_id, config.refit
+    )
+    return Scoring(folder, manifest, settings, engine, reporter, control).run()
+
+
+def _begin(folder: OutputFolder, before: Manifest | None, plan: Plan) -> Manifest:
+    """Record what this folder is about to hold, before the first row is written."""
+    assert plan.stage is not None
+    model = plan.stage.model
+    entry = embeddings_entry(model)
+    previous = before or Manifest()
+    now = dataclasses.replace(
+        previous.with_input(input_entry(plan.config)),
+        model=model,
+        embeddings=entry,
+        families={EMBEDDED: embedded_family(entry.revision), **_others(previous)},
+    )
+    if now != before:
+        folder.save_manifest(now)
+    return now
+
+
+def _others(manifest: Manifest) -> Mapping[str, Any]:
+    return {name: family for name, family in manifest.families.items() if name != EMBEDDED}
+
+
+def _records(folder: OutputFolder, plan: Plan) -> dict[str, ShardRecord]:
+    """Return the last record of each shard of this run; not of an earlier one of the same id."""
+    todo = {item.shard for item in plan.todo}
+    records = read_records(folder, plan.config.run_id)
+    new = (record for record in records if record.to_json() not in plan.earlier)
+    return {record.shard: record for record in new if record.shard in todo}
+
+
+def _result(
+    plan: Plan,
+    records: Mapping[str, ShardRecord],
+    times: tuple[float, float],
+    is_finished: bool,
+    findings: str,
+    control: Control,
+) -> RunResult:
+    """Return how the run ended; `is_finished`: nothing after the embed stage was left out."""
+    failed = tuple(r for r in records.values() if r.state == FAILED)
+    done = [r for r in records.values() if r.state != FAILED]
+    new = sum((_counts(record) for record in done), RowCounts())
+    old = sum((RowCounts(states, 1) for states in plan.done.values()), RowCounts())
+    left = len(plan.todo) - len(records)
+    if left and not control.stopped:
+        raise LedgerError(f"{left} shards have no record though nothing stopped the run")
+    is_finished = is_finished and not left
+    too_many = len(failed) > plan.config.max_failed_shards
+    exit_code = EXIT_FAILED_SHARDS if too_many else 0
+    return RunResult(
+        run_id=control.run_id,
+        out=plan.config.out,
+        planned=len(plan.inputs.items),
+        skipped=len(plan.done),
+        done=len(done),
+        failed=failed,
+        left=left,
+        counts=old + new,
+        new_counts=new,
+        stopped=None if is_finished else control.reason,
+        seconds=round(time.time() - times[0], 3),
+        encode_seconds=round(times[1], 3),
+        findings=findings,
+        exit_code=exit_code if is_finished else exit_code_of(1, control),
+    )
+
+
+def _counts(record: ShardRecord) -> RowCounts:
+    return RowCounts(dict(record.states), shards=1)
+
+
+def _write_run(
+    folder: OutputFolder, plan: Plan, result: RunResult, started: float, control: Control
+) -> None:
+    assert plan.stage is not None
+    seconds = control.snapshot().seconds
+    content = {
+        "status": "stopped" if result.stopped else "failed" if result.exit_code else "ok",
+        "started_at": started,
+        "ended_at": time.time(),
+        "argv": sys.argv,
+        "process": os.getpid(),
+        "config": plan.config.to_json(),
+        "versions": versions.installed(),
+        "model": plan.stage.model.content(),
+        "stage_seconds": {stage: round(spent, 3) for stage, spent in seconds.items()},
+        "result": result.to_json(),
+    }
+    write_run(folder, result.run_id, content)
+
+
+def _report_result(reporter: Reporter, result: RunResult) -> None:
+    """Report the closing summary."""
+    lines = []
+    if result.new_counts.rows:
+        rate = result.new_counts.rows / max(result.encode_seconds, 1e-9)
+        lines.append(
+            f"{result.new_counts.rows:,} rows in {clock(result.encode_seconds)} "
+            f"({rate:,.0f} rows/s)"
+        )
+    if result.skipped:
+        lines.append(f"{result.skipped} of {result.planned} shards were done before")
+    width = max((len(state) for state in result.counts.states), default=0)
+    for state, rows in sorted(result.counts.states.items(), key=lambda pair: -pair[1]):
+        lines.append(f"  {state:<{width}}  {rows:>10,}  {rows / result.counts.rows:6.1%}")
+    lines += [f"failed: {record.error}" for record in result.failed]
+    if result.findings:
+        lines += [result.findings, f"groups: clipsieve audit {result.out}"]
+    if result.stopped:
+        lines.append(f"stopped by {result.stopped}; {result.left} shards left: run it again")
+    else:
+        query = "SELECT status, count(*), avg(clip_score) FROM scores GROUP BY status"
+        lines.append(f'next: clipsieve sql {result.out} "{query}"')
+    reporter.report("result", "\n".join(lines), **result.to_json())
+
+
+def _refuse_empty(result: RunResult) -> None:
+    """Refuse to call a run without one scored row a success: it is a mistake."""
+    if result.exit_code == 0 and not result.counts.states.get(RowState.OK):
+        raise UsageError(
+            f"none of {result.counts.rows} rows could be scored: {dict(result.counts.states)}; "
+            "look at `SELECT status, error, count(*) FROM samples GROUP BY ALL`, and check "
+            "--image-col and --caption-col"
+        )

@@ -1,0 +1,315 @@
+"""Bring the scores of a folder up to date: prompts, neighbour lists, learning, family files."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from clipsieve.control import Control
+from clipsieve.errors import UsageError
+from clipsieve.job.reporter import Reporter
+from clipsieve.neighbours.stored import NeighbourSet, NeighbourStage
+from clipsieve.schemas import footers
+from clipsieve.scorers.base import Scorer
+from clipsieve.scorers.columns import family_revision, scorer_basis, scorer_revision
+from clipsieve.scorers.registry import EMBEDDED, make_scorers
+from clipsieve.scoring.learn import Basis, LearnStage, ScorerSpec, is_learned, learn, scorer_context
+from clipsieve.scoring.prompts import PromptStage, prompt_sets
+from clipsieve.scoring.score import FamilySpec, ScoreStage
+from clipsieve.stage import Element, Engine, Report
+from clipsieve.store import names
+from clipsieve.store.canonical import short_hash
+from clipsieve.store.folder import OutputFolder
+from clipsieve.store.manifest import FamilyEntry, Manifest, ScorerEntry
+from clipsieve.store.members import Member, members_key, ok_rows, read_members
+
+
+@dataclass(frozen=True, slots=True)
+class ScoringSettings:
+    """How scores are brought up to date.
+
+    Attributes:
+      scorers: names; every scorer of the folder's families should be among them.
+      options: of scorers, by name.
+      device: for texts that must be encoded and neighbours that must be found.
+      run_id: for footers and records.
+      refit: let all of them learn again, of the rows that are there now.
+    """
+
+    scorers: tuple[str, ...]
+    options: Mapping[str, Mapping[str, Any]]
+    device: str
+    run_id: str
+    refit: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """How far the families of a folder were brought up to date.
+
+    Attributes:
+      manifest: names the families if no shard is left, else those before.
+      done: shards scored.
+      left: shards that are not scored: the run was stopped, or they kill their worker.
+    """
+
+    manifest: Manifest
+    done: int
+    left: int
+
+
+class Scoring:
+    """Brings the scores of one folder up to date; the caller holds its lock."""
+
+    def __init__(
+        self,
+        folder: OutputFolder,
+        manifest: Manifest,
+        settings: ScoringSettings,
+        engine: Engine,
+        reporter: Reporter,
+        control: Control,
+    ) -> None:
+        """Look at what the folder holds.
+
+        Raises:
+          UsageError: if it has no shard, or for a scorer whose reference captions it lacks.
+        """
+        assert manifest.model is not None and manifest.embeddings is not None
+        self._folder, self._manifest, self._settings = folder, manifest, settings
+        self._engine, self._reporter, self._control = engine, reporter, control
+        self._members = read_members(folder)
+        if not self._members:
+            raise UsageError(f"{folder.root} holds no shard yet; run `clipsieve run` first")
+        self._scorers = make_scorers(settings.scorers, settings.options)
+        self._basis = Basis(manifest.model, manifest.embeddings, self._logit_scale())
+
+    def run(self) -> Scored:
+        """Do what is missing; stopped, only part of it, and no family is switched then."""
+        if not self._encode_prompts():
+            return self._unfinished()
+        entries = self._learn()
+        if entries is None:
+            return self._unfinished()
+        families = self._families(entries)
+        stage = ScoreStage(
+            **self._common(),
+            basis=self._basis,
+            families=families,
+            references_col=self._references_col(),
+            rows=ok_rows(self._members),
+        )
+        elements = stage.elements()
+        self._run(stage, elements)
+        left = len(stage.elements()) if elements else 0
+        done = len(elements) - left
+        if left:
+            return Scored(self._manifest, done, left)
+        return Scored(self._switched(families, entries), done, 0)
+
+    def _common(self) -> dict[str, Any]:
+        """Return the fields that all stages have."""
+        return {
+            "out": self._folder.root,
+            "run_id": self._settings.run_id,
+            "device": self._settings.device,
+            "control": self._control,
+        }
+
+    def _run(self, stage: Any, elements: Sequence[Element]) -> Report:
+        return self._engine.run(stage, elements) if elements else Report()
+
+    def _unfinished(self) -> Scored:
+        return Scored(self._manifest, 0, len(self._members))
+
+    def _encode_prompts(self) -> bool:
+        """Encode the prompt sets that are missing; whether all of them are there."""
+        prompts = prompt_sets(self._scorers)
+        stage = PromptStage(
+            **self._common(),
+            model=self._basis.model,
+            embeddings=self._basis.embeddings,
+            prompts=prompts,
+        )
+        elements = stage.elements()
+        if elements:
+            texts = sum(element.weight for element in elements)
+            self._reporter.report("prompts", f"encoding {texts:,} texts of {len(elements)} sets")
+        return len(self._run(stage, elements).done) == len(elements)
+
+    # Learning
+
+    def _learn(self) -> dict[str, ScorerEntry] | None:
+        """Let scorers learn that must; what the manifest shall say of each, None if stopped."""
+        entries = {scorer.name: self._planned(scorer) for scorer in self._scorers}
+        sets = sorted({i for _, entry in entries.values() for i in entry.neighbours.values()})
+        if not self._find_neighbours(sets):
+            return None
+        specs = [
+            self._spec(scorer, entries[scorer.name][1])
+            for scorer in self._scorers
+            if entries[scorer.name][1].learned is not None
+        ]
+        missing = tuple(spec for spec in specs if not is_learned(self._folder, spec))
+        for scorer in self._scorers:
+            is_new, entry = entries[scorer.name]
+            if is_new and entry.learned is not None:
+                self._report_learning(scorer, entry)
+        stage = LearnStage(
+            **self._common(),
+            basis=self._basis,
+            scorers=missing,
+            passes={},
+            rows=ok_rows(self._members),
+            shards=len(self._members),
+        )
+        if missing and not learn(self._run, self._folder, stage, self._members):
+            return None
+        return {name: entry for name, (_, entry) in entries.items()}
+
+    def _planned(self, scorer: Scorer) -> tuple[bool, ScorerEntry]:
+        """Return what the manifest shall say of a scorer, and whether it learns anew.
+
+        What was learnt is used for rows that came later, until it is asked for anew, a parameter or
+        the embeddings change, or a shard is gone whose rows are read again for neighbours.
+        """
+        basis = scorer_basis(scorer, self._basis.embeddings.revision)
+        recorded = self._manifest.scorers().get(scorer.name)
+        options = dict(self._settings.options.get(scorer.name, {}))
+        if recorded is not None and recorded.basis == basis and self._holds(scorer, recorded):
+            return False, dataclasses.replace(recorded, options=options)
+        neighbours = {
+            spec.key: NeighbourSet.new(
+                spec, self._members, self._basis.embeddings.revision
+            ).id
+            for spec in scorer.neighbour_lists()
+        }
+        context = scorer_context(
+            self._folder, self._basis, scorer, ok_rows(self._members), self._settings.device
+        )
+        learned = None
+        if scorer.statistics({}, context):
+            learned = short_hash([basis, neighbours, members_key(self._members)])
+            if self._settings.refit:
+                self._forget(scorer.name, learned)
+        for spec in scorer.neighbour_lists():
+            NeighbourSet.new(spec, self._members, self._basis.embeddings.revision).save(
+                self._folder
+            )
+        revision = scorer_revision(basis, learned, neighbours)
+        return True, ScorerEntry(revision, options, learned, basis, neighbours)
+
+    def _holds(self, scorer: Scorer, recorded: ScorerEntry) -> bool:
+        """Whether what a scorer has learnt can score the rows that are there now."""
+        learns = recorded.learned is not None or recorded.neighbours
+        if learns and self._settings.refit:
+            return False
+        if not is_learned(self._folder, self._spec(scorer, recorded)):
+            return False
+        present = {(member.shard, member.key) for member in self._members}
+        for identifier in recorded.neighbours.values():
+            lists = NeighbourSet.load(self._folder, identifier)
+            if lists is None:
+                return False
+            if not all((member.shard, member.key) in present for member in lists.members):
+                return False
+        return True
+
+    def _forget(self, scorer: str, learned: str) -> None:
+        """Remove arrays that were learnt of the same rows before."""
+        self._folder.files.delete(names.fit(scorer, learned))
+
+    def _spec(self, scorer: Scorer, entry: ScorerEntry) -> ScorerSpec:
+        return ScorerSpec(
+            scorer.name,
+            self._settings.options.get(scorer.name, {}),
+            entry.revision,
+            entry.learned,
+            entry.neighbours,
+        )
+
+    def _find_neighbours(self, sets: Sequence[str]) -> bool:
+        """Find the neighbour lists that are missing; whether all of them are there."""
+        stage = NeighbourStage(
+            **self._common(),
+            sets=tuple(sets),
+            embeddings=self._basis.embeddings,
+            dim=self._basis.model.dim,
+        )
+        elements = stage.elements(self._members)
+        return len(self._run(stage, elements).done) == len(elements)
+
+    def _report_learning(self, scorer: Scorer, entry: ScorerEntry) -> None:
+        rows = sum(member.rows for member in self._members)
+        again = " again" if scorer.name in self._manifest.scorers() else ""
+        text = f"{scorer.name}: fitted{again} to {rows:,} rows of {len(self._members)} shards"
+        self._reporter.report("fit", text, fit=entry.learned, basis=entry.basis)
+
+    # Families
+
+    def _families(self, entries: Mapping[str, ScorerEntry]) -> tuple[FamilySpec, ...]:
+        """Return the families as they shall be."""
+        by_family: dict[str, list[ScorerSpec]] = {}
+        for scorer in self._scorers:
+            spec = self._spec(scorer, entries[scorer.name])
+            by_family.setdefault(scorer.family, []).append(spec)
+        active = self._manifest.revisions()
+        return tuple(
+            FamilySpec(
+                family,
+                family_revision({spec.name: spec.revision for spec in specs}),
+                tuple(specs),
+                active.get(family),
+            )
+            for family, specs in by_family.items()
+        )
+
+    def _switched(
+        self, families: Sequence[FamilySpec], entries: Mapping[str, ScorerEntry]
+    ) -> Manifest:
+        """Return the manifest that names the families as they are now."""
+        written = {
+            family.name: FamilyEntry(
+                family.revision, {spec.name: entries[spec.name] for spec in family.scorers}
+            )
+            for family in families
+        }
+        return dataclasses.replace(
+            self._manifest, families={**self._manifest.families, **written}
+        )
+
+    # The folder
+
+    def _logit_scale(self) -> float:
+        """Return the model's logit scale, as the embeddings of the first shard say."""
+        entry = self._manifest.embeddings
+        assert entry is not None
+        folder = names.embeddings_folder(entry.model, entry.revision)
+        shard = self._members[0].shard
+        return float(
+            self._folder.read_footer(f"{folder}/{shard}.parquet").get(footers.LOGIT_SCALE, 1.0)
+        )
+
+    def _references_col(self) -> str | None:
+        columns = [entry.options.get("references_col") for entry in self._manifest.inputs]
+        return next((column for column in columns if column), None)
+
+
+def folder_scorers(manifest: Manifest, scorers: Sequence[str]) -> tuple[str, ...]:
+    """Return `scorers` and those that share a family with one of them, in the folder's order.
+
+    A family's file holds the columns of all its scorers.
+    """
+    families = {name.partition(".")[0] for name in scorers}
+    recorded = [n for n in manifest.scorers() if n.partition(".")[0] in families]
+    return tuple(name for name in dict.fromkeys([*recorded, *scorers]) if name != EMBEDDED)
+
+
+def drop_revisions(folder: OutputFolder, manifest: Manifest, previous: Manifest) -> None:
+    """Remove revisions of families that neither manifest names; readers may still use `previous`."""
+    for family in manifest.families:
+        keep = {m.revisions().get(family) for m in (manifest, previous)}
+        for name in folder.files.folders(f"scores/{family}"):
+            if name.removeprefix("rev=") not in keep:
+                folder.files.delete_folder(f"scores/{family}/{name}")
+

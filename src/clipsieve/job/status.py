@@ -1,0 +1,70 @@
+"""What is done in an output folder, what is left, what failed and why."""
+
+import json
+from collections.abc import Iterator
+
+from clipsieve.formats.base import WorkItem
+from clipsieve.job.inputs import recorded_items
+from clipsieve.schemas import footers
+from clipsieve.statistics.counts import RowCounts
+from clipsieve.store import names
+from clipsieve.store.folder import OutputFolder
+from clipsieve.store.manifest import Manifest
+from clipsieve.store.parquet import Footer
+from clipsieve.store.records import FAILED, SCORED, read_records
+from clipsieve.store.source import fingerprint_text
+
+
+def status_lines(out: str) -> Iterator[str]:
+    """Yield the lines of the report, from footers and records; reads no rows.
+
+    Raises:
+      UsageError: if the folder holds no dataset.
+    """
+    folder = OutputFolder.open(out)
+    manifest = folder.require_manifest()
+    model = manifest.model
+    if model is not None:
+        yield f"{folder.root}: {model.model} {model.pretrained or ''} in {model.dtype}"
+    yield f"families: {', '.join(sorted(manifest.families)) or 'none'}"
+    items = recorded_items(manifest)
+    last = {r.shard: r for r in read_records(folder) if r.state != SCORED}
+    counts = RowCounts()
+    left, failed = [], []
+    ledgers = folder.read_footers(names.samples(item.shard) for item in items)
+    for item, footer in zip(items, ledgers, strict=True):
+        if _is_done(item, footer):
+            counts = counts + RowCounts(json.loads(footer[footers.STATES]), shards=1)
+        elif item.shard in last and last[item.shard].state == FAILED:
+            failed.append(last[item.shard])
+        else:
+            left.append(item)
+    yield f"done: {counts.shards} of {len(items)} shards, {counts.rows:,} rows"
+    for state, rows in sorted(counts.states.items(), key=lambda pair: -pair[1]):
+        yield f"  {state}: {rows:,}"
+    yield f"left: {len(left)} shards" + (f", from {left[0].shard}" if left else "")
+    yield f"failed: {len(failed)} shards"
+    for record in failed:
+        yield f"  {record.shard}: {record.error}"
+    if manifest.wide is not None:
+        behind = _behind(folder, manifest, counts)
+        yield f"scores view: {manifest.wide.rows:,} rows{behind}"
+
+
+def _is_done(item: WorkItem, footer: Footer) -> bool:
+    return bool(footer) and footer.get(footers.SOURCE_FINGERPRINT) == fingerprint_text(item)
+
+
+def _behind(folder: OutputFolder, manifest: Manifest, counts: RowCounts) -> str:
+    """Return what to do if the scores view lacks rows that are in the ledger, or nothing."""
+    if manifest.wide is None or manifest.wide.rows == counts.rows:
+        return ""
+    shards = set(folder.shards())
+    lacking = [
+        name
+        for family, entry in sorted(manifest.families.items())
+        if shards - set(folder.tables(names.family_folder(family, entry.revision)))
+        for name in entry.scorers
+    ]
+    cure = f"score {folder.root} --scorers {','.join(lacking)}" if lacking else "compact"
+    return f"; it is behind: run `clipsieve {cure}`"

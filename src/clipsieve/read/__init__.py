@@ -1,1 +1,0 @@
-"""Shard formats to row batches: Parquet, webdataset tars, folders; column mapping; uid rule."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from clipsieve.neighbours import ExactIndex, SearchOptions
+from clipsieve.neighbours.index import ExactIndex, SearchOptions
 from tests.neighbours.naive import naive_neighbours
 
 FORMATS = ["float32", "bfloat16"]

@@ -5,7 +5,7 @@ from dataclasses import replace
 from clipsieve.fits.sample import SampleSearch
 from clipsieve.fits.store import FitFolder, scored_rows
 from clipsieve.fits.whole import WholeSearch
-from clipsieve.neighbours.lists import Neighbours
+from clipsieve.neighbours.lists import NeighbourLists
 from clipsieve.scorers.base import Fitted, PairBatch, ReferenceSet, Scorer
 from clipsieve.stored import StoredPairs
 
@@ -49,7 +49,7 @@ class FittedScorer:
         }
         return replace(batch, neighbours=found)
 
-    def _among_all(self, name: str, wanted: ReferenceSet, batch: PairBatch) -> Neighbours:
+    def _among_all(self, name: str, wanted: ReferenceSet, batch: PairBatch) -> NeighbourLists:
         """Lists that were kept when the fit was made, or found now for a shard that came later."""
         if batch.shard in self._shards:
             return self._folder.read_lists(name, batch.shard, wanted.k)

@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from clipsieve.fits.lists import lists_table
 from clipsieve.fits.sample import SampleSearch, sample_arrays
 from clipsieve.fits.store import FitFolder
 from clipsieve.fits.whole import WholeSearch
-from clipsieve.neighbours.lists import Neighbours
+from clipsieve.neighbours.lists import NeighbourLists, lists_table
 from clipsieve.schemas import footers
 from clipsieve.scorers.base import Input, PairBatch, ReferenceSet, Scorer
 from clipsieve.scorers.registry import scorers_named
@@ -185,7 +184,7 @@ class FitJob:
             described = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
         return arrays | {f"{name}.{key}": value for key, value in described.items()}
 
-    def _write(self, folder: FitFolder, name: str, batch: PairBatch, lists: Neighbours) -> None:
+    def _write(self, folder: FitFolder, name: str, batch: PairBatch, lists: NeighbourLists) -> None:
         ledger = read_footer(self.pairs.layout.samples(batch.shard))
         footer = {**ledger, footers.FAMILY: folder.path.parent.name + "-neighbours"}
         write_table(folder.lists(name, batch.shard), lists_table(batch.uid, lists), footer)

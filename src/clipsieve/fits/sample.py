@@ -4,10 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from clipsieve.fits.lists import spread
-from clipsieve.neighbours.index import ExactIndex
-from clipsieve.neighbours.lists import Neighbours
-from clipsieve.neighbours.options import SearchOptions
+from clipsieve.neighbours.index import ExactIndex, SearchOptions
+from clipsieve.neighbours.lists import NeighbourLists, fill_missing
 from clipsieve.scorers.base import PairBatch, ReferenceSet
 from clipsieve.statistics.sample import Sample, row_hashes
 
@@ -55,12 +53,12 @@ class SampleSearch:
             else None  # no row had a valid image when the sample was taken
         )
 
-    def within(self) -> Neighbours:
+    def within(self) -> NeighbourLists:
         """Of each vector of the sample, among those of other rows."""
         own = np.concatenate([self._own, self._own[self._own[:, 1] >= 0]])
         return self._search(self._vectors, own)
 
-    def of(self, batch: PairBatch) -> Neighbours:
+    def of(self, batch: PairBatch) -> NeighbourLists:
         """Of each row's image; rows without a valid one have none."""
         assert batch.image is not None
         own = np.full((len(batch), 2), -1, np.int64)
@@ -71,10 +69,10 @@ class SampleSearch:
         same = row_hashes(batch.uid.take(rows), self._wanted.seed) == self._hashes[here]
         own[rows[same]] = self._own[here[same]]
         valid = batch.image.valid
-        return spread(self._search(batch.image.vectors[valid], own[valid]), valid)
+        return fill_missing(self._search(batch.image.vectors[valid], own[valid]), valid)
 
-    def _search(self, queries: np.ndarray, own: np.ndarray) -> Neighbours:
+    def _search(self, queries: np.ndarray, own: np.ndarray) -> NeighbourLists:
         k = self._wanted.k
         if self._index is None:
-            return Neighbours.none(len(queries), k)
+            return NeighbourLists.empty(len(queries), k)
         return self._index.search(queries, k, own)

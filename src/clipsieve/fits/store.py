@@ -20,8 +20,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from clipsieve.errors import LedgerError
-from clipsieve.fits.lists import lists_from
-from clipsieve.neighbours.lists import Neighbours
+from clipsieve.neighbours.lists import NeighbourLists, lists_from_table
 from clipsieve.scorers.base import Fitted, Scorer
 from clipsieve.store.atomic import replacing, write_json
 from clipsieve.store.canonical import short_hash
@@ -80,9 +79,9 @@ class FitFolder:
         """Remove all of it."""
         shutil.rmtree(self.path, ignore_errors=True)
 
-    def read_lists(self, reference: str, shard: str, k: int) -> Neighbours:
+    def read_lists(self, reference: str, shard: str, k: int) -> NeighbourLists:
         """The neighbour lists of one shard, of k columns."""
-        return lists_from(pq.read_table(self.lists(reference, shard), partitioning=None), k)
+        return lists_from_table(pq.read_table(self.lists(reference, shard), partitioning=None), k)
 
     def begin(self, scorer: Scorer, members: Sequence[Member]) -> None:
         """Write down what the fit is made of."""

@@ -10,10 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clipsieve.fits.lists import spread
-from clipsieve.neighbours.index import ExactIndex
-from clipsieve.neighbours.lists import Neighbours, merge_neighbours
-from clipsieve.neighbours.options import SearchOptions
+from clipsieve.neighbours.index import ExactIndex, SearchOptions
+from clipsieve.neighbours.lists import NeighbourLists, fill_missing, merge_lists
 from clipsieve.scorers.base import PairBatch, ReferenceSet
 from clipsieve.statistics.sample import row_hashes
 from clipsieve.stored import Member, StoredPairs
@@ -62,7 +60,7 @@ class WholeSearch:
             return 1
         return max(1, round(sum(member.scored for member in self.members) / self.wanted.size))
 
-    def of(self, shards: Sequence[PairBatch]) -> list[Neighbours]:
+    def of(self, shards: Sequence[PairBatch]) -> list[NeighbourLists]:
         """Of each row's image; rows without a valid one have none.
 
         Args:
@@ -80,25 +78,25 @@ class WholeSearch:
         lists, first = [], 0
         for batch, query in zip(shards, queries, strict=True):
             last = first + len(query.numbers)
-            part = Neighbours(found.distances[first:last], found.indices[first:last])
+            part = NeighbourLists(found.distances[first:last], found.indices[first:last])
             assert batch.image is not None
-            lists.append(spread(part, batch.image.valid))
+            lists.append(fill_missing(part, batch.image.valid))
             first = last
         return lists
 
-    def of_captions(self, shard: PairBatch) -> Neighbours:
+    def of_captions(self, shard: PairBatch) -> NeighbourLists:
         """Of each row's caption; rows without a valid one have none."""
         (member,) = (member for member in self.members if member.shard == shard.shard)
         text = shard.texts[""]
         images = np.flatnonzero(text.valid) + member.first
         own = np.stack([images, images + self.rows], axis=1)
         batches = self._batch_of(shard)[text.valid]
-        return spread(self._search(text.vectors[text.valid], own, batches), text.valid)
+        return fill_missing(self._search(text.vectors[text.valid], own, batches), text.valid)
 
-    def _search(self, queries: np.ndarray, own: np.ndarray, batches: np.ndarray) -> Neighbours:
+    def _search(self, queries: np.ndarray, own: np.ndarray, batches: np.ndarray) -> NeighbourLists:
         """Lists of all queries, merged over the blocks of the reference."""
         k = self.wanted.k
-        found = Neighbours.none(len(queries), k)
+        found = NeighbourLists.empty(len(queries), k)
         for block in self._blocks():
             for batch in range(self.batches):
                 rows = np.flatnonzero(batches == batch)
@@ -108,14 +106,14 @@ class WholeSearch:
                 part = self._search_block(
                     queries[rows], own[rows], block.vectors[there], block.numbers[there]
                 )
-                held = Neighbours(found.distances[rows], found.indices[rows])
-                merged = merge_neighbours([held, part], k)
+                held = NeighbourLists(found.distances[rows], found.indices[rows])
+                merged = merge_lists([held, part], k)
                 found.distances[rows], found.indices[rows] = merged.distances, merged.indices
         return found
 
     def _search_block(
         self, queries: np.ndarray, own: np.ndarray, vectors: np.ndarray, numbers: np.ndarray
-    ) -> Neighbours:
+    ) -> NeighbourLists:
         """Lists of queries within some vectors, in the numbering of the dataset."""
         index = ExactIndex(
             vectors, metric=self.wanted.metric, options=SearchOptions(device=self.device)
@@ -124,7 +122,9 @@ class WholeSearch:
         places[places == len(numbers)] = 0
         places[numbers[places] != own] = -1
         found = index.search(queries, self.wanted.k, places)
-        return Neighbours(found.distances, np.where(found.indices < 0, -1, numbers[found.indices]))
+        return NeighbourLists(
+            found.distances, np.where(found.indices < 0, -1, numbers[found.indices])
+        )
 
     def _blocks(self) -> Iterator[_Vectors]:
         """The reference, in blocks of about `block_rows` rows."""

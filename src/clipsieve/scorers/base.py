@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from clipsieve.neighbours.lists import Neighbours
+from clipsieve.neighbours.lists import NeighbourLists
 from clipsieve.neighbours.metric import Metric
 from clipsieve.statistics.base import PairStatistic
 
@@ -124,7 +124,7 @@ class PairBatch:
     references: Mapping[str, References] = field(default_factory=dict)
     captions: Sequence[str | None] = ()
     shard: str = ""
-    neighbours: Mapping[str, Neighbours] = field(default_factory=dict)
+    neighbours: Mapping[str, NeighbourLists] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Number of pairs."""
@@ -205,7 +205,7 @@ class Scorer(Protocol):
         """Arrays to keep of the sums over the dataset of `statistics`."""
         return {}
 
-    def describe(self, neighbours: Neighbours) -> Mapping[str, np.ndarray]:
+    def describe(self, neighbours: NeighbourLists) -> Mapping[str, np.ndarray]:
         """What `score` must know of each vector of a reference set: one array a name.
 
         Args:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from clipsieve.errors import UsageError
-from clipsieve.neighbours.lists import Neighbours
+from clipsieve.neighbours.lists import NeighbourLists
 from clipsieve.neighbours.metric import Metric, check_metric
 from clipsieve.scorers.base import Fitted, Input, PairBatch, ReferenceSet, Scorer, score_column
 from clipsieve.scorers.density import (
@@ -126,7 +126,7 @@ class Density(Scorer):
             for name in self._names
         }
 
-    def describe(self, neighbours: Neighbours) -> Mapping[str, np.ndarray]:
+    def describe(self, neighbours: NeighbourLists) -> Mapping[str, np.ndarray]:
         """k-distance and LID of each reference vector, both over k neighbours."""
         return {
             "k_distance": k_distance(neighbours.distances, self._k),

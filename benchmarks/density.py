@@ -82,9 +82,8 @@ def main() -> None:
         return
     ways = options.ways.split(",")
     head = ["data", "R", "k", *ways, *(f"{way} / ours" for way in ways[1:])]
-    print(
-        f"{DIM}-d, {ResolvedOptions.from_options(search, 1).dtype}, {torch.get_num_threads()} threads; us a query\n"
-    )
+    dtype = ResolvedOptions.from_options(search, 1).dtype
+    print(f"{DIM}-d, {dtype}, {torch.get_num_threads()} threads; us a query\n")
     print(line(head) + "\n" + line(["---"] * len(head)), flush=True)
     for data in options.data.split(","):
         for size in rows:

@@ -32,8 +32,8 @@ OPTIONS = SearchOptions(
 def largest(reference, queries, k=16):
     index = ExactIndex(reference, options=OPTIONS)
     with LargestTensor() as seen:
-        found = index.search(queries, k)
-    assert found.indices[0, 0] >= 0
+        lists = index.search(queries, k)
+    assert lists.indices[0, 0] >= 0
     return seen.bytes
 
 

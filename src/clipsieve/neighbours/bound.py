@@ -152,13 +152,9 @@ class QueryFactor:
             torch.mm(rows, self.factor.T, out_dtype=out.dtype, out=out)
 
     def min_score(self, distances: torch.Tensor) -> torch.Tensor:
-        """Compute the lowest score, without shift, of a row within a distance.
+        """Compute the lowest score, without shift, of a row within a distance, (B,) float64.
 
-        Args:
-          distances: (B,) float64 Euclidean distances, as rounded to float32; inf for any.
-
-        Returns:
-          (B,) float64.
+        `distances` are (B,) float64 and Euclidean, as rounded to float32; inf for any row.
         """
         frame = self.frame
         # The distance was rounded, and so was the difference to the centre on both sides.
@@ -181,11 +177,8 @@ class QueryFactor:
     def set_shift(self, shift: torch.Tensor) -> torch.Tensor:
         """Subtract a number from all further bounds of a query: near zero they are finest.
 
-        Args:
-          shift: (B,) float64; infinite counts as zero.
-
-        Returns:
-          (B,) float64: `shift` as rounded to the frame's dtype, which is what is subtracted.
+        Returns (B,) `shift` as rounded to the frame's dtype, which is what is subtracted; infinite
+        counts as zero.
         """
         column = self.factor[:, len(self.frame.centre) + 3]
         column.copy_(torch.where(shift.isfinite(), -shift, 0.0))
@@ -198,18 +191,12 @@ class QueryFactor:
     def threshold(
         self, score: torch.Tensor, shift: torch.Tensor, dtype: torch.dtype
     ) -> torch.Tensor:
-        """Compute what the bound of a row of at least that score reaches, as products round it.
+        """Compute what the bound of a row of at least that score reaches, (B,) of `dtype`.
 
-        Args:
-          score: (B,) float64 from `min_score`.
-          shift: (B,) float64 from `set_shift`, or zeros.
-          dtype: of the bounds.
-
-        Returns:
-          (B,) of `dtype`.
+        Products may round or truncate their results to `dtype`; `shift` is from `set_shift`.
         """
         value = score - shift
-        # Half a last digit is enough whether the product rounds or truncates its results.
+        # Half a last digit is enough for both.
         value -= self.frame.unit * shift.abs() + value.abs() * (torch.finfo(dtype).eps / 2)
         return value.to(dtype)
 

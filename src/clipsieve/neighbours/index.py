@@ -229,10 +229,12 @@ class ExactIndex:
         def search_block(start: int) -> None:
             part = slice(start, start + size)
             memory = buffers.pop()
-            search = BlockSearch(memory, queries[part], start, positions[part])
-            lists.distances[part, :k], rows = search.run()
+            try:
+                search = BlockSearch(memory, queries[part], start, positions[part])
+                lists.distances[part, :k], rows = search.run()
+            finally:
+                buffers.append(memory)
             lists.indices[part, :k] = np.where(rows < 0, -1, rows + self.first)
-            buffers.append(memory)
 
         if workers == 1:
             for start in starts:

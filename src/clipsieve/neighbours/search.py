@@ -221,15 +221,9 @@ class PairMeter:
     def measure(
         self, queries: torch.Tensor, owners: torch.Tensor, rows: torch.Tensor
     ) -> torch.Tensor:
-        """Measure distances of pairs.
+        """Measure (P,) float32 distances of pairs.
 
-        Args:
-          queries: (B, D) float64.
-          owners: (P,) int64, the query of each pair.
-          rows: (P,) int64, its reference row.
-
-        Returns:
-          (P,) float32.
+        Pair p is of query `owners[p]` of (B, D) float64 `queries` and reference row `rows[p]`.
         """
         if rows.device.type != "cpu":
             return self._measure_as_defined(queries, owners, rows)

@@ -129,7 +129,7 @@ def _find_in_groups(
     low: torch.Tensor,
     below: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Find places of `level` in [low, below) within the given ones of its `groups` maxima."""
+    """Find places of `level` in [low, below) within those of its `groups` maxima."""
     height, width = level.shape
     offsets = torch.arange(0, height * width, groups * width, device=rows.device)
     places = (rows * width + columns)[:, None] + offsets

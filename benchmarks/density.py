@@ -33,8 +33,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from clipsieve.neighbours import ExactIndex, SearchOptions
-from clipsieve.neighbours.options import Sizes
+from clipsieve.neighbours.index import ExactIndex, ResolvedOptions, SearchOptions
 
 DIM = 512
 #: Queries of one call of `search`.
@@ -83,7 +82,8 @@ def main() -> None:
         return
     ways = options.ways.split(",")
     head = ["data", "R", "k", *ways, *(f"{way} / ours" for way in ways[1:])]
-    print(f"{DIM}-d, {Sizes.of(search, 1).dtype}, {torch.get_num_threads()} threads; us a query\n")
+    dtype = ResolvedOptions.from_options(search, 1).dtype
+    print(f"{DIM}-d, {dtype}, {torch.get_num_threads()} threads; us a query\n")
     print(line(head) + "\n" + line(["---"] * len(head)), flush=True)
     for data in options.data.split(","):
         for size in rows:
@@ -159,7 +159,7 @@ def ours(setting: Setting, reference: np.ndarray) -> Way:
 
 def product(setting: Setting, reference: np.ndarray) -> Way:
     """(a): results are written over each other, so that memory costs nothing either."""
-    sizes = Sizes.of(setting.options, setting.rows)
+    sizes = ResolvedOptions.from_options(setting.options, setting.rows)
     parts = torch.from_numpy(reference).to(sizes.dtype).split(sizes.reference_rows)
     queries = torch.from_numpy(vectors(setting.data, BATCH, 1)).to(sizes.dtype)
     out = torch.empty(sizes.query_rows * len(parts[0]), dtype=sizes.dtype)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from clipsieve.neighbours.lists import Neighbours
+from clipsieve.neighbours.lists import NeighbourLists
 from clipsieve.stored import StoredPairs
 from tests.store.folders import DIM, make_folder, shard_of
 
@@ -54,7 +54,7 @@ def distance(one, other, metric):
     return float(np.float32(np.sqrt(((one - other) ** 2).sum())))
 
 
-def assert_lists(lists: Neighbours, row, expected, tolerance=1e-6):
+def assert_lists(lists: NeighbourLists, row, expected, tolerance=1e-6):
     """The list of a row has these (distance, number) and nothing else."""
     count = len(expected)
     assert lists.indices[row, :count].tolist() == [number for _, number in expected]

@@ -3,12 +3,9 @@
 import dataclasses
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
-from clipsieve.fits.lists import lists_from, lists_table
 from clipsieve.fits.whole import WholeSearch, grouped
-from clipsieve.neighbours.lists import Neighbours
 from clipsieve.scorers.base import ReferenceSet
 from clipsieve.statistics.sample import row_hashes
 from tests.fits.folders import SHARDS, Naive, assert_lists, make_pairs
@@ -99,23 +96,6 @@ def test_rows_of_a_shard_that_came_later_have_all_others_as_neighbours(pairs):
     valid = batch.image.valid
     assert (lists.distances[valid] == 0).all()
     assert lists.indices[valid, 0].tolist() == np.flatnonzero(valid).tolist()
-
-
-def test_a_table_gives_the_lists_back():
-    lists = Neighbours(
-        np.array([[0.5, 1], [np.inf, np.inf], [2, np.inf]], np.float32),
-        np.array([[4, 2], [-1, -1], [9, -1]]),
-    )
-    table = lists_table(pa.array(["x", "y", "z"]), lists)
-    assert table.to_pydict() == {
-        "uid": ["x", "y", "z"],
-        "neighbours": [[4, 2], [], [9]],
-        "distances": [[0.5, 1.0], [], [2.0]],
-    }
-    again = lists_from(table, 2)
-    assert np.array_equal(again.distances, lists.distances)
-    assert np.array_equal(again.indices, lists.indices)
-    assert again.indices.dtype == np.int64
 
 
 def test_groups_hold_all_shards_in_order_and_no_more_rows_than_asked_for():

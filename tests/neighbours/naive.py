@@ -22,13 +22,13 @@ def unit(vectors):
 def naive_neighbours(queries, rows, k, own=None, metric="euclidean", first=0):
     """(N, k) distances and numbers, from a full sort of each row."""
     distances = naive_distances(queries, rows, metric)
-    found = np.full((len(queries), k), np.inf, np.float32)
+    nearest = np.full((len(queries), k), np.inf, np.float32)
     indices = np.full((len(queries), k), -1, np.int64)
     for query in range(len(queries)):
         left = np.arange(len(rows))
         if own is not None:
             left = left[~np.isin(left + first, np.atleast_1d(own[query]))]
         order = np.lexsort((left, distances[query, left]))[:k]
-        found[query, : len(order)] = distances[query, left[order]]
+        nearest[query, : len(order)] = distances[query, left[order]]
         indices[query, : len(order)] = left[order] + first
-    return found, indices
+    return nearest, indices

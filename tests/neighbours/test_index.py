@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from clipsieve.neighbours import ExactIndex, SearchOptions
+from clipsieve.neighbours.index import ExactIndex, SearchOptions
 from tests.neighbours.naive import naive_neighbours
 
 FORMATS = ["float32", "bfloat16"]
@@ -17,11 +17,11 @@ def options(dtype, **sizes):
 
 def assert_exact(queries, rows, k, dtype, own=None, metric="euclidean", first=0, **sizes):
     index = ExactIndex(rows, first, metric, options(dtype, **sizes))
-    found = index.search(queries, k, own)
+    lists = index.search(queries, k, own)
     distances, indices = naive_neighbours(queries, rows, k, own, metric, first)
-    np.testing.assert_array_equal(found.indices, indices)
-    np.testing.assert_array_equal(found.distances, distances)
-    assert (found.distances.dtype.name, found.indices.dtype.name) == ("float32", "int64")
+    np.testing.assert_array_equal(lists.indices, indices)
+    np.testing.assert_array_equal(lists.distances, distances)
+    assert (lists.distances.dtype.name, lists.indices.dtype.name) == ("float32", "int64")
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
@@ -108,10 +108,10 @@ def test_equal_rows_are_found_in_order(dtype, metric):
 def test_all_rows_equal(dtype):
     reference = np.full((3000, 7), 0.3, np.float32)
     index = ExactIndex(reference, options=options(dtype, reference_rows=1000, pairs=100))
-    found = index.search(np.full((30, 7), [[0.25]], np.float32), 5, own=np.arange(30) % 4)
-    for query, row in enumerate(found.indices):
+    lists = index.search(np.full((30, 7), [[0.25]], np.float32), 5, own=np.arange(30) % 4)
+    for query, row in enumerate(lists.indices):
         assert row.tolist() == [n for n in range(6) if n != query % 4][:5]
-    assert np.unique(found.distances).tolist() == [np.float32(np.sqrt(7) * 0.05000001192092896)]
+    assert np.unique(lists.distances).tolist() == [np.float32(np.sqrt(7) * 0.05000001192092896)]
 
 
 @pytest.mark.parametrize("dtype", FORMATS)
@@ -129,10 +129,10 @@ def test_ties_only_after_rounding_to_float32(dtype):
     reference = np.zeros((2000, 2), np.float32)
     reference[:, 0] = 1.0
     reference[:, 1] = np.linspace(2e-5, 1e-6, 2000)
-    found = ExactIndex(reference, options=options(dtype)).search(np.zeros((1, 2), np.float32), 50)
+    lists = ExactIndex(reference, options=options(dtype)).search(np.zeros((1, 2), np.float32), 50)
     exact = np.sqrt(1 + reference[:, 1].astype(np.float64) ** 2)
     assert len(np.unique(exact)) == 2000 and len(np.unique(exact.astype(np.float32))) == 1
-    assert found.indices[0].tolist() == list(range(50))
+    assert lists.indices[0].tolist() == list(range(50))
 
 
 @pytest.mark.parametrize("dtype", FORMATS)
@@ -143,9 +143,9 @@ def test_only_own_rows_are_left_out_not_their_duplicates(dtype, metric):
     vectors[1000:2000] = vectors[:1000]
     own = np.arange(2500)
     assert_exact(vectors[:200], vectors, 6, dtype, own=own[:200], metric=metric)
-    found = ExactIndex(vectors, metric=metric, options=options(dtype)).search(vectors, 1, own)
-    assert found.indices[:1000, 0].tolist() == list(range(1000, 2000))
-    assert found.distances[:2000].max() == 0 < found.distances[2000:].min()
+    lists = ExactIndex(vectors, metric=metric, options=options(dtype)).search(vectors, 1, own)
+    assert lists.indices[:1000, 0].tolist() == list(range(1000, 2000))
+    assert lists.distances[:2000].max() == 0 < lists.distances[2000:].min()
 
 
 def test_several_own_rows_and_numbers_of_other_parts():
@@ -159,11 +159,11 @@ def test_several_own_rows_and_numbers_of_other_parts():
 
 
 def test_all_rows_are_own():
-    found = ExactIndex(np.ones((2, 3), np.float32)).search(
+    lists = ExactIndex(np.ones((2, 3), np.float32)).search(
         np.ones((1, 3), np.float32), 2, own=np.array([[0, 1]])
     )
-    assert found.indices.tolist() == [[-1, -1]]
-    assert np.isinf(found.distances).all()
+    assert lists.indices.tolist() == [[-1, -1]]
+    assert np.isinf(lists.distances).all()
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
@@ -211,10 +211,10 @@ def test_result_depends_on_nothing_but_the_vectors(metric):
     index = ExactIndex(reference, metric=metric, options=options("bfloat16"))
     again = index.search(queries[shuffled], 20)
     back = np.argsort(shuffled)
-    for found in results:
-        count = len(found)
-        np.testing.assert_array_equal(found.indices, results[0].indices[:count])
-        assert found.distances.tobytes() == results[0].distances[:count].tobytes()
+    for lists in results:
+        count = len(lists)
+        np.testing.assert_array_equal(lists.indices, results[0].indices[:count])
+        assert lists.distances.tobytes() == results[0].distances[:count].tobytes()
     np.testing.assert_array_equal(again.indices[back], results[0].indices)
     assert again.distances[back].tobytes() == results[0].distances.tobytes()
 
@@ -232,27 +232,27 @@ def test_shorter_lists_are_beginnings_of_longer_ones():
 @pytest.mark.parametrize("rows, queries", [(0, 5), (5, 0), (0, 0)])
 def test_nothing_to_search(rows, queries):
     index = ExactIndex(np.zeros((rows, 4), np.float32))
-    found = index.search(np.zeros((queries, 4), np.float32), 3)
-    assert found.indices.shape == found.distances.shape == (queries, 3)
+    lists = index.search(np.zeros((queries, 4), np.float32), 3)
+    assert lists.indices.shape == lists.distances.shape == (queries, 3)
     assert len(index) == rows
     if rows == 0:
-        assert (found.indices == -1).all() and np.isinf(found.distances).all()
+        assert (lists.indices == -1).all() and np.isinf(lists.distances).all()
 
 
 def test_vectors_without_components_are_all_equal():
-    found = ExactIndex(np.zeros((3, 0), np.float32)).search(np.zeros((2, 0), np.float32), 2)
-    assert found.indices.tolist() == [[0, 1], [0, 1]]
-    assert found.distances.tolist() == [[0, 0], [0, 0]]
+    lists = ExactIndex(np.zeros((3, 0), np.float32)).search(np.zeros((2, 0), np.float32), 2)
+    assert lists.indices.tolist() == [[0, 1], [0, 1]]
+    assert lists.distances.tolist() == [[0, 0], [0, 0]]
 
 
 def test_cosine_is_one_minus_cos():
     rng = np.random.default_rng(15)
     reference = rng.normal(size=(50, 20)).astype(np.float32)
     queries = rng.normal(size=(9, 20)).astype(np.float32)
-    found = ExactIndex(reference, metric="cosine").search(queries, 50)
+    lists = ExactIndex(reference, metric="cosine").search(queries, 50)
     one, other = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (queries, reference))
-    cosines = np.take_along_axis(one @ other.T, found.indices, axis=1)
-    np.testing.assert_allclose(found.distances, 1 - cosines, atol=1e-6)
+    cosines = np.take_along_axis(one @ other.T, lists.indices, axis=1)
+    np.testing.assert_allclose(lists.distances, 1 - cosines, atol=1e-6)
 
 
 @pytest.fixture(params=["bf16", "tf32"])
@@ -273,5 +273,5 @@ def test_products_that_may_round_float32_factors(_coarse_products):
 @pytest.mark.parametrize("shape", [(0,), (0, 2), None], ids=str)
 def test_no_queries_have_no_lists(shape):
     own = None if shape is None else np.zeros(shape, np.int64)
-    found = ExactIndex(np.ones((3, 4), np.float32)).search(np.empty((0, 4), np.float32), 2, own)
-    assert found.distances.shape == found.indices.shape == (0, 2)
+    lists = ExactIndex(np.ones((3, 4), np.float32)).search(np.empty((0, 4), np.float32), 2, own)
+    assert lists.distances.shape == lists.indices.shape == (0, 2)

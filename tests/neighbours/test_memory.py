@@ -6,7 +6,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from clipsieve.neighbours import ExactIndex, SearchOptions
+from clipsieve.neighbours.index import ExactIndex, SearchOptions
 
 
 class LargestTensor(TorchDispatchMode):
@@ -32,8 +32,8 @@ OPTIONS = SearchOptions(
 def largest(reference, queries, k=16):
     index = ExactIndex(reference, options=OPTIONS)
     with LargestTensor() as seen:
-        found = index.search(queries, k)
-    assert found.indices[0, 0] >= 0
+        lists = index.search(queries, k)
+    assert lists.indices[0, 0] >= 0
     return seen.bytes
 
 
@@ -51,7 +51,7 @@ def test_the_largest_temporary_does_not_grow_with_the_queries():
 
 @pytest.mark.parametrize("kind", ["equal", "close"])
 def test_data_where_every_row_is_a_candidate(kind, monkeypatch):
-    monkeypatch.setattr("clipsieve.neighbours.scan.PORTION", 1 << 14)
+    monkeypatch.setattr("clipsieve.neighbours.selection.PORTION", 1 << 14)
     reference = np.full((20_000, 8), 0.5, np.float32)
     if kind == "close":
         reference += 1e-7 * random(20_000)

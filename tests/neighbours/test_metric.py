@@ -1,4 +1,4 @@
-"""Distances are defined operation by operation, and quicker sums never change them."""
+"""Distances are defined operation by operation, whatever the batch."""
 
 import math
 
@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from clipsieve.neighbours.exact import PairMeter
-from clipsieve.neighbours.metric import defined_distances, round_lengths, unit_rows
+from clipsieve.neighbours.metric import defined_distances, prepare_vectors
 
 
 def by_halves(squares):
@@ -33,24 +32,11 @@ def test_distances_follow_the_definition(dim):
     assert cosine.tolist() == [float(np.float32(s / 2)) for s in sums]
 
 
-@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
-@pytest.mark.parametrize("dim", [1, 2, 5])
-def test_quick_distances_are_the_defined_ones_at_the_edges(metric, dim):
-    """In one dimension every second difference lies on the edge of two float32 numbers."""
-    rng = np.random.default_rng(dim)
-    rows = torch.from_numpy(rng.normal(size=(3000, dim)).astype(np.float32))
-    queries = torch.from_numpy(rng.normal(size=(1, dim)) * 8).float().double()
-    every = torch.arange(3000)
-    quick = PairMeter.of(rows, metric, 128).measure(queries, torch.zeros_like(every), every)
-    assert torch.equal(quick, defined_distances(rows.double() - queries, metric))
-    unsure = round_lengths((rows.double() - queries).norm(dim=1), dim, metric)[1]
-    assert len(unsure) > 100 or dim > 1 or metric == "cosine"
-
-
-def test_unit_rows_do_not_depend_on_their_batch():
+def test_unit_vectors_do_not_depend_on_their_batch():
     rng = np.random.default_rng(0)
     rows = torch.from_numpy(rng.normal(size=(40, 33)).astype(np.float32)) * 1e-20
-    together = unit_rows(rows, 0, "reference")
+    together = prepare_vectors(rows, "cosine", 0, "reference")
     for row in range(40):
-        assert torch.equal(unit_rows(rows[row : row + 1], 0, "reference")[0], together[row])
+        alone = prepare_vectors(rows[row : row + 1], "cosine", 0, "reference")
+        assert torch.equal(alone[0], together[row])
     assert together.double().norm(dim=1).sub(1).abs().max() < 1e-6

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from clipsieve.errors import DeviceError, UsageError
-from clipsieve.neighbours import ExactIndex, SearchOptions
+from clipsieve.neighbours.index import ExactIndex, SearchOptions
 
 GOOD = np.ones((20, 3), np.float32)
 

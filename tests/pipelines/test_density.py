@@ -16,12 +16,12 @@ from clipsieve.errors import LedgerError
 from clipsieve.pipelines.score import score
 from clipsieve.schemas.states import RowState
 from clipsieve.scorers.base import Embedded
-from clipsieve.scorers.density_batch import batch_scores
 from clipsieve.statistics.sample import row_hashes
 from clipsieve.store import dataset as datasets
 from clipsieve.store.layout import Layout
 from clipsieve.stored import StoredPairs
 from tests.pipelines.jobs import COMMAND, leftovers, start, tables, wait_for
+from tests.scorers.published import published_scores
 from tests.store.folders import DIM, committer, make_folder, shard_of
 
 NAMES = {"kdist": "k_distance", "slof": "slof", "dao": "dao", "lid": "lid_mle"}
@@ -153,7 +153,7 @@ def test_scores_against_all_rows_are_those_of_one_batch_in_memory(tmp_path, text
     root = folder_of(tmp_path / "out")
     run_score(root, "all", texts=texts)
     _, images, valid, captions, text_valid = everything(root)
-    expected = batch_scores(
+    expected = published_scores(
         images,
         captions if texts else None,
         k=OPTIONS["k"],
@@ -176,7 +176,7 @@ def test_scores_in_batches_are_those_of_each_batch_in_memory(tmp_path):
     expected = {name: np.full(len(valid), np.nan) for name in NAMES.values()}
     for batch in range(count):
         rows = np.flatnonzero((deal == batch) & valid)
-        found = batch_scores(images[rows], k=OPTIONS["k"], lid_k=OPTIONS["lid_k"])
+        found = published_scores(images[rows], k=OPTIONS["k"], lid_k=OPTIONS["lid_k"])
         for name in expected:
             expected[name][rows] = found[name]
     assert_columns(root, expected, tolerance=1e-4)

@@ -7,13 +7,24 @@ import pytest
 import torch
 
 from clipsieve.errors import UsageError
-from clipsieve.scorers.density_released import released_scores
+from clipsieve.scorers import density_released
+from clipsieve.scorers.density_released import nearest, released_scores
+from tests.scorers import naive_density as naive
 
 #: Values of HanxunH/Detect-CLIP-Backdoor-Samples@ff2399a (MIT) with a stub encoder (`_release`),
 #: of its published definitions in float64 (`_textbook`) and of scikit-learn, for 512 made vectors.
 ORACLE = Path(__file__).parents[1] / "data" / "density.npz"
 
 NAMES = {"kdist": "k_distance", "slof": "slof", "dao": "dao", "lid": "lid_mle"}
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    """24 images and captions; some images alike, captions a little apart as CLIP's are."""
+    rng = np.random.default_rng(4)
+    images, texts = rng.normal(size=(2, 24, 3)).astype(np.float32)
+    images[5], images[9:13] = images[2], images[8]
+    return images, texts + np.float32(0.3)
 
 
 @pytest.fixture(scope="module")
@@ -135,3 +146,48 @@ def test_wrong_shapes_and_numbers_are_refused():
         released_scores(images, k=0)
     with pytest.raises(UsageError, match="at least 1, got 16 and -1"):
         released_scores(images, lid_k=-1)
+    with pytest.raises(UsageError, match=r"valid of shape \(1,\) does not go with"):
+        released_scores(images, valid=np.ones(1, bool))
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_missing_rows_are_undefined_and_in_no_reference(pairs, paired):
+    images, texts = pairs[0].copy(), pairs[1].copy()
+    valid = np.arange(24) % 5 != 0
+    images[0], images[10], texts[~valid] = np.nan, 0, np.inf
+    scores = released_scores(images, texts if paired else None, 4, 7, valid=valid)
+    kept = released_scores(images[valid], texts[valid] if paired else None, 4, 7)
+    assert scores.keys() == {"k_distance", "slof", "dao", "lid_mle", "lid_mom"}
+    for name, value in kept.items():
+        assert np.isnan(scores[name][~valid]).all()
+        assert np.array_equal(scores[name][valid], value)
+        assert scores[name].dtype == np.float32
+
+
+@pytest.mark.parametrize("block", [1, 100, 1 << 22])
+@pytest.mark.parametrize("k", [1, 5, 40])
+def test_nearest_rows_are_those_of_naive_loops(monkeypatch, block, k):
+    monkeypatch.setattr(density_released, "_BLOCK", block)
+    rng = np.random.default_rng(0)
+    # Whole numbers: many ties, and distances that both ways round alike.
+    queries = rng.integers(3, size=(20, 3)).astype(float)
+    reference = rng.integers(3, size=(30, 3)).astype(float)
+    own = rng.integers(-1, 30, size=(20, 2))
+    distances, indices = nearest(queries, reference, own, k)
+    expected = naive.lists(queries, reference, own, k)
+    assert np.array_equal(distances, expected[0])
+    assert np.array_equal(indices, expected[1])
+
+
+def test_equal_rows_far_from_the_origin_are_at_distance_zero():
+    rows = np.full((3, 100), 1e4, np.float32) + np.float32(0.1)
+    distances, indices = nearest(rows, rows, np.arange(3)[:, None], 2)
+    assert distances.dtype == np.float32
+    assert distances.tolist() == [[0, 0]] * 3
+    assert indices.tolist() == [[1, 2], [0, 2], [0, 1]]
+
+
+def test_an_empty_reference_gives_no_neighbours():
+    distances, indices = nearest(np.ones((2, 3)), np.ones((0, 3)), np.zeros((2, 0), int), 2)
+    assert np.isposinf(distances).all()
+    assert (indices == -1).all()

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from clipsieve.errors import UsageError
-from clipsieve.neighbours.lists import Neighbours
+from clipsieve.neighbours.lists import NeighbourLists
 from clipsieve.scorers.base import PairBatch, is_fitted
 from clipsieve.scorers.density import ReferenceDensity, dao, k_distance, lid_mle, slof
 from clipsieve.scorers.density_scorer import Density, auto_size
@@ -86,7 +86,7 @@ def test_scores_are_those_of_the_pure_functions_of_each_reference():
         distances = np.sort(rng.random((rows, lid_k)).astype(np.float32), axis=1)
         indices = np.stack([rng.permutation(rows)[:lid_k] for _ in range(rows)])
         distances[0], indices[0] = np.inf, -1
-        return Neighbours(distances, indices)
+        return NeighbourLists(distances, indices)
 
     scorer = Density("20,all", k=k, lid_k=lid_k)
     neighbours = {name: random_lists() for name in ("20", "all")}

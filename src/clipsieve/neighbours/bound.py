@@ -4,18 +4,18 @@ With both sides shifted by the reference mean m, x = q - m and y = r - m,
 
     |q - r|^2 = |x|^2 - 2 s,    s = x.y - |y|^2 / 2,
 
-so the nearest rows are those of highest score s.  The product sees rounded x^ and y^ only, and
+so the nearest rows are those of highest score s.  The product gets rounded x^ and y^ only, and
 
     x.y <= x^.y^ + |x - x^| |y| + |x^| |y - y^|
 
-by Cauchy and Schwarz, with the true lengths of what was rounded away.  Both terms are products of
+by Cauchy and Schwarz, with the true lengths of the rounding errors.  Both terms are products of
 a number of the query and a number of the row, and so is -|y|^2 / 2: they are columns of the same
-product, which thus gives an upper bound U of s and no second pass is needed.  U is tight in
-proportion to the lengths of this x and this y, not to the largest of a block.
+product, which thus gives an upper bound U of s in one pass.  U is tight in proportion to the
+lengths of this x and this y, not to the largest of a block.
 
-A row belongs to the k nearest only if its s reaches that of the k-th distance found so far, so
-only if its U does.  Shifting is exact enough to be part of the bound and takes away what all
-vectors have in common (CLIP's cone), which would otherwise use up the few digits.
+A row belongs to the k nearest only if its s, and so its U, reaches the score of the k-th distance
+found so far.  The error of shifting is part of the bound, and shifting removes what all vectors
+have in common (CLIP's cone), which would otherwise use up the few digits.
 
 Columns after the D of the vector, row side | query side:
 
@@ -32,13 +32,13 @@ import torch
 
 EXTRA = 6
 
-#: Columns of a factor are a multiple of this, which matrix units like; the rest are zeros.
+#: Columns of a factor are a multiple of this, as matrix units need; the rest are zeros.
 ALIGNMENT = 8
 
 #: All bounds lie between this number and its negative.
-OUT_OF_REACH = 64.0
+BOUND_LIMIT = 64.0
 
-#: Scaled scores this small may be lost by hardware that takes tiny numbers for zero.
+#: Scaled scores this small may be lost on hardware that flushes tiny numbers to zero.
 TINY = 2.0**-90
 
 
@@ -65,8 +65,8 @@ class Frame:
     typical: tuple[float, float]
 
     @classmethod
-    def of(cls, rows: torch.Tensor, dtype: torch.dtype, portion: int) -> "Frame":
-        """The frame of (R, D) reference rows, looked at `portion` rows at a time."""
+    def from_rows(cls, rows: torch.Tensor, dtype: torch.dtype, portion: int) -> "Frame":
+        """Measure (R, D) reference rows, `portion` rows at a time."""
         total = torch.zeros(rows.shape[1], dtype=torch.float64, device=rows.device)
         for part in torch.split(rows, portion):
             total += part.sum(0, dtype=torch.float64)
@@ -81,46 +81,42 @@ class Frame:
         longest = math.sqrt(longest) * (1 + 1e-6)
         scale = min(2.0 ** -math.frexp(longest)[1], 2.0**120) if longest > 0 else 1.0
         unit = 2 * _product_error(rows.shape[1] + EXTRA, rows.device, dtype)
-        usual = scale / inverse if inverse > 0 else 0.0
-        # Rounding to nearest takes away half of the last digit at most, a third on average.
-        typical = (usual, usual * torch.finfo(dtype).eps / 4.5)
+        length = scale / inverse if inverse > 0 else 0.0
+        # Rounding to nearest is off by half of the last digit at most, a third on average.
+        typical = (length, length * torch.finfo(dtype).eps / 4.5)
         return cls(centre, scale, mean * scale * scale / 2, longest, dtype, unit, typical)
 
     def row_factor(self, rows: torch.Tensor) -> torch.Tensor:
-        """(R, D) reference rows as the factor of a product.
-
-        Returns:
-          (R, W) of `dtype`.
-        """
+        """Convert (R, D) reference rows to the (R, W) factor of a product, of `dtype`."""
         shifted = (rows.float() - self.centre) * self.scale
         rounded = shifted.to(self.dtype)
         squares = shifted.double().square_().sum(1)
-        lost = (shifted.double() - rounded.double()).square_().sum(1)
+        errors = (shifted.double() - rounded.double()).square_().sum(1)
         level = self.middle - squares / 2
         level += (self.unit + 2.0**-20) * (level.abs() + self.middle + squares)
         factor = _factor(rounded)
-        dim, rest = rows.shape[1], level.float()
+        dim, remainder = rows.shape[1], level.float()
         for column in range(dim, dim + 3):
-            factor[:, column] = rest
-            rest = rest - factor[:, column].float()
+            factor[:, column] = remainder
+            remainder = remainder - factor[:, column].float()
         factor[:, dim + 3] = 1.0
         factor[:, dim + 4] = _rounded_up(squares.sqrt_())
-        factor[:, dim + 5] = _rounded_up(lost.sqrt_())
+        factor[:, dim + 5] = _rounded_up(errors.sqrt_())
         return factor
 
     def query_factor(self, queries: torch.Tensor) -> "QueryFactor":
-        """(B, D) float32 queries as the other factor, not shifted yet."""
+        """Convert (B, D) float32 queries to the other factor, with shifts of zero."""
         shifted = queries - self.centre
         squares = shifted.double().square_().sum(1)
         multiple = _powers_of_two_below(squares.clamp(min=2.0**-240).rsqrt()).clamp(max=self.scale)
         shifted *= multiple.float()[:, None]
         rounded = shifted.to(self.dtype)
         slack = 1 + (queries.shape[1] + 16) * 2.0**-23
-        lost = torch.linalg.vector_norm(shifted - rounded.float(), dim=1) * slack
+        error = torch.linalg.vector_norm(shifted - rounded.float(), dim=1) * slack
         length = torch.linalg.vector_norm(rounded.float(), dim=1) * slack
         factor, dim = _factor(rounded), queries.shape[1]
         factor[:, dim : dim + 3] = (multiple / self.scale).to(self.dtype)[:, None]
-        factor[:, dim + 4] = _rounded_up(lost + self.unit * (length + lost))
+        factor[:, dim + 4] = _rounded_up(error + self.unit * (length + error))
         factor[:, dim + 5] = _rounded_up(length)
         return QueryFactor(self, factor, squares, multiple)
 
@@ -143,26 +139,22 @@ class QueryFactor:
     multiple: torch.Tensor
 
     def bounds(self, rows: torch.Tensor, out: torch.Tensor) -> None:
-        """Write upper bounds of all scores, less the shift of each query.
+        """Compute upper bounds of all scores, less the shift of each query.
 
         Args:
           rows: (R, W) from `row_factor`.
-          out: (R, B) of the frame's dtype; float32 on a GPU.
+          out: (R, B) of the frame's dtype, float32 on a GPU; overwritten.
         """
-        # This way round a CPU loses least to the columns beyond D.
+        # With rows first, a CPU loses least to the columns beyond D.
         if out.dtype == rows.dtype:
             torch.mm(rows, self.factor.T, out=out)
         else:
             torch.mm(rows, self.factor.T, out_dtype=out.dtype, out=out)
 
-    def reach(self, distances: torch.Tensor) -> torch.Tensor:
-        """Lowest score, without shift, of a row that may be that near.
+    def min_score(self, distances: torch.Tensor) -> torch.Tensor:
+        """Compute the lowest score, without shift, of a row within a distance, (B,) float64.
 
-        Args:
-          distances: (B,) float64 Euclidean distances, as rounded to float32; inf for any.
-
-        Returns:
-          (B,) float64.
+        `distances` are (B,) float64 and Euclidean, as rounded to float32; inf for any row.
         """
         frame = self.frame
         # The distance was rounded, and so was the difference to the centre on both sides.
@@ -171,55 +163,46 @@ class QueryFactor:
         far.square_()
         score = (self.squares - far) / 2 - (self.squares + far) * 2.0**-45
         score = (score * frame.scale + frame.middle / frame.scale) * self.multiple
-        return (score - TINY).clamp(min=-OUT_OF_REACH)
+        return (score - TINY).clamp(min=-BOUND_LIMIT)
 
-    def gap(self) -> torch.Tensor:
-        """(B,) float64, about how far bounds of rows lie above scores; an estimate, no bound.
+    def typical_gap(self) -> torch.Tensor:
+        """Estimate how far bounds lie above scores, (B,) float64; not a bound.
 
-        A tenth more than for a typical row: a few rows too many are cheaper than a second look.
+        A tenth more than for a typical row: a few rows too many cost less than a second pass.
         """
         dim = len(self.frame.centre)
-        length, lost = (1.1 * typical for typical in self.frame.typical)
-        return self.factor[:, dim + 4].double() * length + self.factor[:, dim + 5].double() * lost
+        length, error = (1.1 * typical for typical in self.frame.typical)
+        return self.factor[:, dim + 4].double() * length + self.factor[:, dim + 5].double() * error
 
-    def shifted(self, by: torch.Tensor) -> torch.Tensor:
+    def set_shift(self, shift: torch.Tensor) -> torch.Tensor:
         """Subtract a number from all further bounds of a query: near zero they are finest.
 
-        Args:
-          by: (B,) float64; infinite is taken for zero.
-
-        Returns:
-          (B,) float64: `by` as rounded to the frame's dtype, which is what is subtracted.
+        Returns (B,) `shift` as rounded to the frame's dtype, which is what is subtracted; infinite
+        counts as zero.
         """
         column = self.factor[:, len(self.frame.centre) + 3]
-        column.copy_(torch.where(by.isfinite(), -by, 0.0))
+        column.copy_(torch.where(shift.isfinite(), -shift, 0.0))
         return -column.double()
 
-    def safely_below(self, reach: torch.Tensor) -> torch.Tensor:
-        """(B,) shifts that leave a threshold for `reach` above zero."""
-        return reach - reach.abs() * (2.0**-6 + 4 * self.frame.unit) - 2.0**-20
+    def shift_below(self, score: torch.Tensor) -> torch.Tensor:
+        """Choose (B,) shifts that leave the threshold of a (B,) `score` above zero."""
+        return score - score.abs() * (2.0**-6 + 4 * self.frame.unit) - 2.0**-20
 
     def threshold(
-        self, reach: torch.Tensor, shift: torch.Tensor, dtype: torch.dtype
+        self, score: torch.Tensor, shift: torch.Tensor, dtype: torch.dtype
     ) -> torch.Tensor:
-        """What a bound, as it came out of the product, must reach at least.
+        """Compute what the bound of a row of at least that score reaches, (B,) of `dtype`.
 
-        Args:
-          reach: (B,) float64 from `reach`.
-          shift: (B,) float64 from `shifted`, or zeros.
-          dtype: of the bounds.
-
-        Returns:
-          (B,) of `dtype`.
+        Products may round or truncate their results to `dtype`; `shift` is from `set_shift`.
         """
-        value = reach - shift
-        # Half a last digit is enough whether the product rounds its results or cuts them off.
+        value = score - shift
+        # Half a last digit is enough for both.
         value -= self.frame.unit * shift.abs() + value.abs() * (torch.finfo(dtype).eps / 2)
         return value.to(dtype)
 
 
 def _factor(rounded: torch.Tensor) -> torch.Tensor:
-    """`rounded` with room for further columns, which are zero."""
+    """Widen `rounded` by the further columns, which are zero."""
     rows, dim = rounded.shape
     width = -(-(dim + EXTRA) // ALIGNMENT) * ALIGNMENT
     factor = rounded.new_empty(rows, width)
@@ -229,19 +212,19 @@ def _factor(rounded: torch.Tensor) -> torch.Tensor:
 
 
 def _rounded_up(values: torch.Tensor) -> torch.Tensor:
-    """So much larger that they are not smaller in bfloat16 either."""
+    """Enlarge values so that they are not smaller in bfloat16 either."""
     return values * (1 + 2.0**-7)
 
 
 def _powers_of_two_below(values: torch.Tensor) -> torch.Tensor:
-    """Largest powers of two not above positive normal float64 `values`, exactly."""
+    """Find the largest powers of two not above positive normal float64 `values`, exactly."""
     return (values.view(torch.int64) >> 52 << 52).view(torch.float64)
 
 
 def _product_error(columns: int, device: torch.device, dtype: torch.dtype) -> float:
-    """Error of a product in float32 sums of rounded factors, relative to the factors' lengths."""
+    """Bound the error of float32 sums in a product, relative to the lengths of its factors."""
     if device.type == "cuda":
-        # Matrix units cut sums off where a CPU rounds, and float32 factors to TF32 if they may.
+        # Matrix units truncate sums where a CPU rounds, and float32 factors to TF32 if allowed.
         return columns * 2.0**-22 + (2.0**-9 if dtype == torch.float32 else 0.0)
     error = columns * 2.0**-24
     if dtype == torch.float32:

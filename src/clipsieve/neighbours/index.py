@@ -1,26 +1,140 @@
-"""One block of reference rows, prepared once, and the exact search in it."""
+"""Exact search for nearest neighbours in one block of reference rows, and its options."""
 
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from clipsieve.errors import UsageError
-from clipsieve.neighbours.bound import Frame
-from clipsieve.neighbours.copies import earlier_copies
-from clipsieve.neighbours.exact import PairMeter
-from clipsieve.neighbours.lists import Neighbours, check_k
-from clipsieve.neighbours.metric import Metric, check_metric, unit_rows
-from clipsieve.neighbours.options import SearchOptions, Sizes
-from clipsieve.neighbours.pages import empty_table
-from clipsieve.neighbours.ranked import MOST_ROWS, NOTHING, admit, distances_of, pack, rows_of
-from clipsieve.neighbours.rows import as_tensor, check_values, checked_array, own_rows
-from clipsieve.neighbours.scan import TiledTable
-from clipsieve.neighbours.spread import spread
+from clipsieve.neighbours.lists import NeighbourLists, check_k
+from clipsieve.neighbours.metric import Metric, check_metric, check_vectors
 
-#: Reference rows prepared at once.
-PORTION = 4096
+if TYPE_CHECKING:
+    import torch
+
+    from clipsieve.neighbours.search import Buffers
+
+#: Formats of the products; any of them gives the same result.
+PRODUCT_DTYPES = ("auto", "float32", "bfloat16")
+
+#: Reference rows of a block: many, for what is near is known only after the first.
+REFERENCE_ROWS = 65_536
+
+#: Queries of a block, at least and at most, by device type: fewer leave matrix units idle.
+QUERY_ROWS = {"cpu": (64, 1024), "cuda": (64, 8192)}
+
+#: Bytes of all blocks of scores held at once, where that allows the least number of queries.
+BLOCK_BYTES = {"cpu": 1 << 27, "cuda": 1 << 31}
+
+#: Reference rows from which the height of bounds is estimated.
+PILOT_ROWS = 1024
+
+#: Pairs whose exact distance is computed at once, by device type: on a CPU as many as stay in
+#: its caches, for larger temporaries cost more page faults than arithmetic.
+PAIRS = {"cpu": 512, "cuda": 65_536}
+
+#: References are smaller: local row numbers take 31 bits of a key.
+ROW_LIMIT = 1 << 31
+
+
+@dataclass(frozen=True, slots=True)
+class SearchOptions:
+    """Where and in what portions neighbours are searched; the result never depends on it.
+
+    A search holds a block of scores, `query_rows * reference_rows` numbers of 2 bytes (4 for
+    float32 and on a GPU), and a few smaller tables, whatever the number of queries; on a CPU one
+    for each of torch's threads.  The index keeps them for its next search.
+
+    Attributes:
+      device: `auto`, `cpu`, `cuda` or `cuda:N`, as in `clipsieve.clip.device`.
+      dtype: format of the matrix products: `float32`, `bfloat16`, or `auto`, which is bfloat16
+        on a GPU and on a CPU that multiplies it in hardware.
+      query_rows: queries of a block, at most; None is 64 to 1024, on a GPU 64 to 8192, so that
+        scores take 128 MiB in all, on a GPU 2 GiB.
+      reference_rows: reference rows of a block, at most; None is 65536.
+      tile: reference rows whose best score stands for all of them at first, a power of two; None
+        adapts it to k.
+      pairs: exact distances computed at once, each D numbers of 8 bytes, three times over; None
+        is 512 on a CPU, 65536 on a GPU.
+    """
+
+    device: str = "auto"
+    dtype: str = "auto"
+    query_rows: int | None = None
+    reference_rows: int | None = None
+    tile: int | None = None
+    pairs: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for an unknown dtype or a size out of range."""
+        if self.dtype not in PRODUCT_DTYPES:
+            raise UsageError(
+                f"dtype {self.dtype!r} is not known here; choose {', '.join(PRODUCT_DTYPES)}"
+            )
+        for name in ("query_rows", "reference_rows", "tile", "pairs"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise UsageError(f"{name} must be an int of at least 1 or None, got {value!r}")
+        if self.tile is not None and self.tile & (self.tile - 1):
+            raise UsageError(f"tile must be a power of two or None, got {self.tile}")
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedOptions:
+    """What `SearchOptions` stand for on this machine and for one reference."""
+
+    device: "torch.device"
+    dtype: "torch.dtype"
+    query_rows: int
+    reference_rows: int
+    pairs: int
+    tile: int | None
+    workers: int
+
+    @classmethod
+    def from_options(cls, options: SearchOptions, rows: int) -> "ResolvedOptions":
+        """Resolve options for a reference of `rows`; raises as `resolve_device` does."""
+        import torch
+
+        from clipsieve.clip.device import DTYPES, candidate_dtypes, resolve_device
+
+        device = resolve_device(options.device).device
+        dtype = options.dtype
+        if dtype == "auto":
+            dtype = "bfloat16" if "bfloat16" in candidate_dtypes(device) else "float32"
+        reference_rows = options.reference_rows or REFERENCE_ROWS
+        # Chosen here, not at each search, so that all searches of an index hold the same memory.
+        workers = torch.get_num_threads() if device.type == "cpu" else 1
+        width = 2 if dtype == "bfloat16" and device.type == "cpu" else 4
+        bytes_per_query = workers * max(1, min(rows, reference_rows)) * width
+        least, most = QUERY_ROWS[device.type]
+        query_rows = max(least, min(most, BLOCK_BYTES[device.type] // bytes_per_query))
+        return cls(
+            device,
+            DTYPES[dtype],
+            options.query_rows or query_rows,
+            reference_rows,
+            options.pairs or PAIRS[device.type],
+            options.tile,
+            workers,
+        )
+
+    def block_size(self, queries: int) -> int:
+        """Choose queries of a block: less than a full block if cores would be left idle."""
+        share = -(-queries // self.workers)
+        return max(1, min(self.query_rows, max(share, QUERY_ROWS[self.device.type][0])))
+
+    def pilot_rows(self, rows: int, k: int) -> int:
+        """Choose reference rows to begin with, out of `rows`: all of a small reference."""
+        most = min(PILOT_ROWS, self.reference_rows)
+        return most if rows > 4 * most and k <= most // 8 else min(rows, self.reference_rows)
+
+    def tile_rows(self, rows: int, k: int, share: int) -> int:
+        """Choose rows of a tile in a block of `rows`: k tiles are one in `share` at most."""
+        if self.tile is not None:
+            return self.tile
+        return min(128, 1 << max(0, (rows // (share * k)).bit_length() - 1))
 
 
 class ExactIndex:
@@ -42,8 +156,8 @@ class ExactIndex:
       DeviceError: if the device is missing or unusable.
 
     >>> corners = np.array([[0, 0], [0, 3], [4, 0], [4, 3]], np.float32)
-    >>> found = ExactIndex(corners).search(corners[:1], k=2, own=np.array([0]))
-    >>> found.distances.tolist(), found.indices.tolist()
+    >>> lists = ExactIndex(corners).search(corners[:1], k=2, own=np.array([0]))
+    >>> lists.distances.tolist(), lists.indices.tolist()
     ([[3.0, 4.0]], [[1, 2]])
     """
 
@@ -56,38 +170,28 @@ class ExactIndex:
     ) -> None:
         """Shift, scale and round the reference once."""
         check_metric(metric)
-        checked_array(vectors, "reference")
-        if first < 0 or len(vectors) >= MOST_ROWS:
+        check_vectors(vectors, "reference")
+        if first < 0 or len(vectors) >= ROW_LIMIT:
             raise UsageError(
                 f"a reference of {len(vectors)} rows from number {first} cannot be indexed; "
-                f"numbers begin at 0, and larger references than {MOST_ROWS - 1} go in parts"
+                f"numbers begin at 0, and larger references than {ROW_LIMIT - 1} go in parts"
             )
-        self.first = first
-        self.metric: Metric = metric
-        self._sizes = Sizes.of(options or SearchOptions(), len(vectors))
-        given = as_tensor(vectors, self._sizes.device)
-        dtype = torch.float32 if metric == "cosine" else given.dtype
-        self._rows = empty_table(given.shape, dtype, given.device)
-        for start in range(0, len(given), PORTION):
-            part = slice(start, start + PORTION)
-            check_values(given[part], first + start, "reference")
-            unit = metric == "cosine"
-            self._rows[part] = (
-                unit_rows(given[part], first + start, "reference") if unit else given[part]
-            )
-        rows = self._rows
-        self._idle: list[_Scratch] = []
-        self._copies = earlier_copies(rows) if len(rows) else None
-        self._frame = Frame.of(rows, self._sizes.dtype, PORTION)
-        factors = [self._frame.row_factor(part) for part in torch.split(rows, PORTION)]
-        self._factor = torch.cat(factors)
+        from clipsieve.neighbours.search import Reference  # torch takes seconds to import
+
+        self.first, self.metric = first, metric
+        self._options = ResolvedOptions.from_options(options or SearchOptions(), len(vectors))
+        self._reference = Reference(vectors, first, metric, self._options)
+        self._buffers: list[Buffers] = []
 
     def __len__(self) -> int:
         """Number of reference rows."""
-        return len(self._rows)
+        return len(self._reference.rows)
 
-    def search(self, queries: np.ndarray, k: int, own: np.ndarray | None = None) -> Neighbours:
-        """The k nearest reference rows of each query.
+    def search(self, queries: np.ndarray, k: int, own: np.ndarray | None = None) -> NeighbourLists:
+        """Search for the k nearest reference rows of each query.
+
+        Blocks of queries are searched in parallel, each on one core: cores that share each of the
+        many small operations wait for each other, for milliseconds where one of them is busy.
 
         Args:
           queries: (N, D) float16 or float32; N may be 0.
@@ -104,181 +208,57 @@ class ExactIndex:
             1e30, or, with cosine, a zero vector.
         """
         check_k(k)
-        checked_array(queries, "query", self._rows.shape[1])
-        owned = own_rows(own, len(queries), self.first, len(self))
-        found = Neighbours.none(len(queries), k)
-        if len(self) == 0:
-            return found
+        check_vectors(queries, "query", self._reference.rows.shape[1])
+        positions = self._own_positions(own, len(queries))
+        lists = NeighbourLists.empty(len(queries), k)
+        if not len(self) or not len(queries):
+            return lists
+        import torch
+
+        from clipsieve.neighbours.search import BlockSearch, Buffers
+
         k = min(k, len(self))
-        size = self._sizes.block_of(len(queries))
+        size = self._options.block_size(len(queries))
+        starts = range(0, len(queries), size)
+        workers = min(len(starts), self._options.workers)
+        # Memory of the last search is kept if it fits: fresh memory takes a while.
+        buffers = [each for each in self._buffers if (each.queries, each.k) == (size, k)]
+        buffers, self._buffers = buffers[:workers], []
+        buffers += [Buffers(self._reference, size, k) for _ in range(workers - len(buffers))]
 
-        def answer(scratch: _Scratch, start: int) -> None:
+        def search_block(start: int) -> None:
             part = slice(start, start + size)
-            rows = as_tensor(queries[part], self._sizes.device).float()
-            check_values(rows, start, "query")
-            if self.metric == "cosine":
-                rows = unit_rows(rows, start, "query")
-            best = self._block(rows, k, owned[part].to(rows.device), scratch)
-            indices = rows_of(best)
-            indices = torch.where(indices < 0, -1, indices + self.first)
-            found.distances[part, :k] = distances_of(best).cpu().numpy()
-            found.indices[part, :k] = indices.cpu().numpy()
+            memory = buffers.pop()
+            try:
+                search = BlockSearch(memory, queries[part], start, positions[part])
+                lists.distances[part, :k], rows = search.run()
+            finally:
+                buffers.append(memory)
+            lists.indices[part, :k] = np.where(rows < 0, -1, rows + self.first)
 
-        blocks = range(0, len(queries), size)
-        workers = min(len(blocks), self._sizes.workers)
-        used: list[_Scratch] = []
+        if workers == 1:
+            for start in starts:
+                search_block(start)
+        else:
+            # The initializer limits the threads of the pool to one core each, and no other.
+            with ThreadPoolExecutor(workers, "search", torch.set_num_threads, (1,)) as pool:
+                for _ in pool.map(search_block, starts):
+                    pass
+        self._buffers = buffers
+        return lists
 
-        def scratch() -> _Scratch:
-            used.append(self._scratch(size, k))
-            return used[-1]
-
-        spread(answer, scratch, blocks, max(1, workers))
-        self._idle = used
-        return found
-
-    def _scratch(self, queries: int, k: int) -> "_Scratch":
-        """Memory of the last search if it fits: to be given fresh memory takes a while."""
-        try:
-            idle = self._idle.pop()
-        except IndexError:
-            return _Scratch(self, queries, k)
-        return idle if idle.fits(queries, k) else _Scratch(self, queries, k)
-
-    def _block(
-        self, queries: torch.Tensor, k: int, own: torch.Tensor, scratch: "_Scratch"
-    ) -> torch.Tensor:
-        """(B, k) keys of the nearest rows of a block of queries."""
-        search = _BlockSearch(self, queries, own, scratch, k)
-        best = torch.full((len(queries), k), NOTHING, device=queries.device)
-        pilot = self._sizes.pilot(len(self), k)
-        first = search.table(0, pilot, scratch.pilot, None)
-        if pilot == len(self):
-            return search.look(best, first, guess=True)
-        # The first rows only tell how high bounds get, roughly; they are looked into at last.
-        shift = first.table.high(k) - 2 * search.factor.gap()
-        for start in range(pilot, len(self), self._sizes.reference_rows):
-            stop = min(start + self._sizes.reference_rows, len(self))
-            table = search.table(start, stop, scratch.table, shift)
-            best = search.look(best, table, guess=start == pilot)
-            shift = search.factor.safely_below(search.reach(best))
-        return search.look(best, first, guess=False)
-
-
-class _BlockSearch:
-    """The search for one block of queries.
-
-    Args:
-      index: the reference.
-      queries: (B, D) float32.
-      own: (B, E) rows that must not be found, -1 for none.
-      scratch: memory.
-      k: length of the lists.
-    """
-
-    def __init__(
-        self,
-        index: ExactIndex,
-        queries: torch.Tensor,
-        own: torch.Tensor,
-        scratch: "_Scratch",
-        k: int,
-    ) -> None:
-        self.factor = index._frame.query_factor(queries)
-        self._index, self._own, self._meter, self._k = index, own, scratch.meter, k
-        self._wide = queries.double()
-
-    def table(
-        self, start: int, stop: int, memory: torch.Tensor, shift: torch.Tensor | None
-    ) -> "_Bounds":
-        """Bounds of rows [start, stop), less `shift`; without it, also negative ones in order."""
-        queries, count = len(self._wide), stop - start
-        # What is only to be guessed needs few tiles.
-        share = 2 if shift is None and count < len(self._index) else 7
-        tile = self._index._sizes.tile_for(count, self._k, share)
-        whole = -(-count // tile) * tile
-        by = self._wide.new_zeros(queries) if shift is None else self.factor.shifted(shift)
-        bounds = memory[: whole * queries].view(whole, queries)
-        self.factor.bounds(self._index._factor[start:stop], bounds[:count])
-        bounds[count:] = -torch.inf
-        query, place = ((self._own >= start) & (self._own < stop)).nonzero(as_tuple=True)
-        bounds[self._own[query, place] - start, query] = -torch.inf
-        return _Bounds(TiledTable.of(bounds, tile, ordered=shift is None), by, start)
-
-    def look(self, best: torch.Tensor, bounds: "_Bounds", guess: bool) -> torch.Tensor:
-        """Keys after the rows of `bounds`.
-
-        With `guess`, where nothing is known yet, begin with those that will hardly be too many.
-        """
-        table, dtype = bounds.table, bounds.table.dtype
-        known = low = self.factor.threshold(self.reach(best), bounds.shift, dtype)
-        if guess:
-            high = table.high(self._k) - self.factor.gap()
-            high -= high.abs() * (torch.finfo(dtype).eps / 2)
-            low = torch.maximum(high.to(dtype), known)
-        table = table.down_to(low)
-        best = self._admit(best, table.at_least(low), bounds.start)
-        if guess:
-            known = self.factor.threshold(self.reach(best), bounds.shift, dtype)
-            missed = known < low
-            if bool(missed.any()):
-                known = torch.where(missed, known, torch.inf)
-                table = table.down_to(known)
-                best = self._admit(best, table.at_least(known, below=low), bounds.start)
-        return best
-
-    def reach(self, best: torch.Tensor) -> torch.Tensor:
-        """(B,) float64 scores that rows still to be found have at least."""
-        distances = distances_of(best[:, -1]).double()
-        if self._index.metric == "cosine":
-            distances = ((distances + 2.0**-148) * 2).sqrt_()
-        return self.factor.reach(distances)
-
-    def _admit(
-        self,
-        best: torch.Tensor,
-        found: Iterator[tuple[torch.Tensor, torch.Tensor]],
-        start: int,
-    ) -> torch.Tensor:
-        """Keys after the pairs that were found; `start` is the row at place 0."""
-        for owners, places in found:
-            rows = places + start
-            if self._index._copies is not None:
-                # As many earlier copies fill the list, whatever of them is left out.
-                enough = self._k + self._own.shape[1]
-                keep = self._index._copies.index_select(0, rows) < enough
-                owners, rows = owners[keep], rows[keep]
-            distances = self._meter.measure(self._wide, owners, rows)
-            best = admit(best, owners, pack(distances, rows))
-        return best
-
-
-@dataclass(frozen=True, slots=True)
-class _Bounds:
-    """Bounds of the rows from `start` on, less `shift` of each query."""
-
-    table: TiledTable
-    shift: torch.Tensor
-    start: int
-
-
-class _Scratch:
-    """Memory of one thread of a search, used again for each block of queries."""
-
-    def __init__(self, index: ExactIndex, queries: int, k: int) -> None:
-        self._for = queries, k
-        sizes, rows = index._sizes, len(index)
-        pilot = sizes.pilot(rows, k)
-        dtype = torch.float32 if sizes.device.type == "cuda" else sizes.dtype
-
-        def table(count: int) -> torch.Tensor:
-            # Room to fill up the last tile, whatever its size.
-            room = count + max(128, sizes.tile or 0)
-            return empty_table((room * queries,), dtype, sizes.device)
-
-        self.meter = PairMeter.of(index._rows, index.metric, sizes.pairs)
-        self.pilot = table(pilot)
-        self.table = table(min(sizes.reference_rows, rows - pilot)) if pilot < rows else self.pilot
-
-    def fits(self, queries: int, k: int) -> bool:
-        """Whether it was made for searches like this one."""
-        return self._for == (queries, k)
+    def _own_positions(self, own: np.ndarray | None, queries: int) -> np.ndarray:
+        """Convert numbers of own rows to (N, E) int64 positions, some outside the reference."""
+        if own is None:
+            return np.empty((queries, 0), np.int64)
+        own = np.asarray(own)
+        if own.ndim not in (1, 2) or len(own) != queries or own.dtype.kind not in "iu":
+            raise UsageError(
+                f"own must be integers of shape ({queries},) or ({queries}, E), one row a query, "
+                f"got {own.dtype} of shape {own.shape}"
+            )
+        if own.size and own.min() < -1:
+            raise UsageError(
+                f"own holds {own.min()}; use numbers of reference rows, or -1 for none"
+            )
+        return (own[:, None] if own.ndim == 1 else own).astype(np.int64) - self.first

@@ -1,4 +1,4 @@
-"""The distances, to the last bit: what the result of a search is defined by.
+"""The two distances, defined to the last bit, and the vectors they are defined for.
 
 Euclidean: `float32(sqrt(S))`.  Cosine: `float32(S / 2)` of unit vectors, which is `1 - cos` without
 its cancellation: never negative, and zero for equal vectors.  S is the sum of squared differences,
@@ -10,11 +10,14 @@ Unit vectors are `float32(x / sqrt(S))`, with S the same sum of the squares of x
 float64.
 """
 
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-import torch
+import numpy as np
 
 from clipsieve.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
 
 Metric = Literal["euclidean", "cosine"]
 
@@ -32,9 +35,77 @@ def check_metric(metric: str) -> None:
         raise UsageError(f"metric {metric!r} is not known; choose {', '.join(get_args(Metric))}")
 
 
-def sum_by_halves(values: torch.Tensor) -> torch.Tensor:
-    """Sums over the last axis in the defined order; overwrites `values`.
+def check_vectors(vectors: np.ndarray, name: str, dim: int | None = None) -> None:
+    """Refuse what is not a table of vectors of a format and width that can be searched.
 
+    Args:
+      vectors: should be (N, D) float16 or float32.
+      name: what they are, for the message.
+      dim: D, if it is known.
+
+    Raises:
+      UsageError: for another shape, number format, or number of components.
+    """
+    if not isinstance(vectors, np.ndarray) or vectors.ndim != 2:
+        shape = getattr(vectors, "shape", type(vectors).__name__)
+        raise UsageError(
+            f"{name} vectors must be an array of shape (rows, components), got {shape}"
+        )
+    if vectors.dtype not in (np.dtype(np.float16), np.dtype(np.float32)):
+        raise UsageError(
+            f"{name} vectors must be float16 or float32, got {vectors.dtype}; convert them first"
+        )
+    if dim is not None and vectors.shape[1] != dim:
+        raise UsageError(
+            f"{name} vectors of shape {vectors.shape} do not fit a reference of {dim} components; "
+            "both must come from one model"
+        )
+
+
+def prepare_vectors(
+    vectors: "torch.Tensor", metric: Metric, first: int, name: str
+) -> "torch.Tensor":
+    """Check the values of vectors and, for `cosine`, bring them to unit length.
+
+    Args:
+      vectors: (N, D) float16 or float32.
+      metric: of the distances.
+      first: number of the first row, for messages.
+      name: what they are, for messages.
+
+    Returns:
+      (N, D): the vectors themselves, or float32 unit vectors.
+
+    Raises:
+      UsageError: for a component that is NaN, infinite or beyond `LARGEST`, or, with cosine, a
+        zero vector; with the first such row.
+    """
+    if vectors.numel():
+        # In float16 LARGEST would be infinite.  NaN compares as false.
+        low, high = (end.float() for end in vectors.aminmax())
+        if not bool((low >= -LARGEST) & (high <= LARGEST)):
+            bad = ~(vectors.float().abs() <= LARGEST)
+            row = int(bad.any(1).nonzero()[0, 0])
+            raise UsageError(
+                f"{name} row {first + row} holds {float(vectors[row][bad[row]][0])}, but vectors "
+                f"must be finite and at most {LARGEST:g} in magnitude; leave such rows out"
+            )
+    if metric == "euclidean":
+        return vectors
+    wide = vectors.double()
+    length = sum_by_halves(wide.square()).sqrt_()
+    if bool((length == 0).any()):
+        row = first + int((length == 0).nonzero()[0, 0])
+        raise UsageError(
+            f"{name} row {row} is a zero vector, which has no cosine; leave such rows out"
+        )
+    return wide.div_(length[:, None]).float()
+
+
+def sum_by_halves(values: "torch.Tensor") -> "torch.Tensor":
+    """Sum over the last axis in the defined order; overwrites `values`.
+
+    >>> import torch
     >>> sum_by_halves(torch.tensor([[1.0, 2.0, 3.0, 4.0, 5.0]], dtype=torch.float64)).tolist()
     [15.0]
     """
@@ -48,32 +119,8 @@ def sum_by_halves(values: torch.Tensor) -> torch.Tensor:
     return values[..., 0]
 
 
-def unit_rows(rows: torch.Tensor, first: int, what: str) -> torch.Tensor:
-    """Rows of length 1, as defined above.
-
-    Args:
-      rows: (N, D) float16 or float32.
-      first: number of the first row, for the message.
-      what: what the rows are, for the message.
-
-    Returns:
-      (N, D) float32.
-
-    Raises:
-      UsageError: for a zero vector, which has no direction.
-    """
-    wide = rows.double()
-    length = sum_by_halves(wide.square()).sqrt_()
-    if bool((length == 0).any()):
-        row = first + int((length == 0).nonzero()[0, 0])
-        raise UsageError(
-            f"{what} row {row} is a zero vector, which has no cosine; leave such rows out"
-        )
-    return wide.div_(length[:, None]).float()
-
-
-def defined_distances(differences: torch.Tensor, metric: Metric) -> torch.Tensor:
-    """Distances of pairs, operation by operation as defined above.
+def defined_distances(differences: "torch.Tensor", metric: Metric) -> "torch.Tensor":
+    """Compute distances of pairs operation by operation as defined above.
 
     Args:
       differences: (P, D) float64, query less row or the other way round; overwritten.
@@ -87,9 +134,9 @@ def defined_distances(differences: torch.Tensor, metric: Metric) -> torch.Tensor
 
 
 def round_lengths(
-    lengths: torch.Tensor, dim: int, metric: Metric
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Distances from lengths that were summed in any order.
+    lengths: "torch.Tensor", dim: int, metric: Metric
+) -> tuple["torch.Tensor", "torch.Tensor"]:
+    """Turn lengths that were summed in any order into distances.
 
     Args:
       lengths: (P,) float64, square roots of sums of `dim` squares.

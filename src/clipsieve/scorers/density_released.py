@@ -22,15 +22,20 @@ of neighbours at equal distance, the one with the lower number is first.
 """
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from clipsieve.errors import UsageError
-from clipsieve.scorers.brute_force import nearest
 from clipsieve.scorers.density import DEFAULT_K, DEFAULT_LID_K
 
+if TYPE_CHECKING:
+    import torch
+
 _OFFSET = 1e-4
+
+#: Distances held at a time, besides the result.
+_BLOCK = 1 << 22
 
 
 def released_scores(
@@ -38,58 +43,109 @@ def released_scores(
     texts: np.ndarray | None = None,
     k: int = DEFAULT_K,
     lid_k: int = DEFAULT_LID_K,
+    *,
+    valid: np.ndarray | None = None,
 ) -> Mapping[str, np.ndarray]:
-    """Scores of each image of a batch, as the authors' code gives them on one process.
+    """Score each image of a batch as the authors' code does on one process.
 
     Distances are Euclidean, of the vectors as they are, without matrix products: the authors' own
-    setting.  Memory grows with the square of B, not with its product with D.
+    setting.  All is computed in float32, as there.  Time grows with B * B * D.
 
     Args:
-      images: (B, D), finite; computed in float32.
-      texts: (B, D) captions of the images, finite.  If given, the reference of an image is the
-        other images and the other captions; else the other images.
+      images: (B, D), finite where valid; computed in float32.
+      texts: (B, D) captions of the images, finite where valid.  If given, the reference of an image
+        is the other images and the other captions; else the other images.
       k: the code's k for k-distance, SLOF and DAO.
       lid_k: the code's k for LID.
+      valid: (B,) bool, which images (with texts, whole pairs) there are; all if None.  The others
+        score NaN and are in no reference.
 
     Returns:
       `k_distance`, `slof`, `dao`, `lid_mle` and `lid_mom`, each (B,) float32, higher more
       suspicious; never inf, NaN where undefined.  B = 0: empty arrays.
 
     Raises:
-      UsageError: if k or lid_k is below 1, shapes differ, or a component is not finite.
+      UsageError: if k or lid_k is below 1, shapes differ, or a valid component is not finite.
     """
-    check_batch(images, texts, k, lid_k)
-    for name, vectors in (("images", images), ("texts", texts)):
-        if vectors is not None and not np.isfinite(vectors).all():
-            row = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
-            raise UsageError(f"{name} row {row} is not finite; leave such rows out of the batch")
-    queries = images.astype(np.float32)
-    own = np.arange(len(images))[:, None]
-    reference = queries
-    if texts is not None:
-        reference = np.concatenate([queries, texts.astype(np.float32)])
-        own = np.concatenate([own, own + len(images)], axis=1)
+    import torch  # takes seconds
 
-    deepest = max(k, lid_k)
-    distances, columns = nearest(queries, reference, own, deepest + 1)
+    valid = _check_batch(images, texts, k, lid_k, valid)
+    count = int(valid.sum())
+    reference = images[valid].astype(np.float32)
+    own = np.arange(count)[:, None]
+    if texts is not None:
+        reference = np.concatenate([reference, texts[valid].astype(np.float32)])
+        own = np.concatenate([own, own + count], axis=1)
+
+    distances, indices = nearest(reference[:count], reference, own, max(k, lid_k) + 1)
     ascending = torch.from_numpy(distances)
-    slof, dao = _relative(ascending, columns, own, reference, k)
+    # The code counts each reference row among its own neighbours.
+    nobody = np.empty((len(reference), 0), np.int64)
+    self_counting = torch.from_numpy(nearest(reference, reference, nobody, k + 1)[0])
+    slof, dao = _relative_scores(ascending, indices, own, self_counting, k)
     scores = {
         "k_distance": ascending[:, k],
-        "slof": torch.nan_to_num(slof, nan=1000.0, posinf=1000.0, neginf=0.0),
-        "dao": torch.nan_to_num(dao, nan=1000.0, posinf=1000.0, neginf=0.0),
+        "slof": slof.nan_to_num(nan=1000.0, posinf=1000.0, neginf=0.0),
+        "dao": dao.nan_to_num(nan=1000.0, posinf=1000.0, neginf=0.0),
         "lid_mle": _lid_mle(ascending, lid_k),
         "lid_mom": _lid_mom(ascending, lid_k),
     }
     others = len(reference) - own.shape[1]
-    return {
-        name: _defined(value.numpy(), others > (lid_k if name.startswith("lid") else k))
-        for name, value in scores.items()
-    }
+    filled = {name: np.full(len(images), np.nan, np.float32) for name in scores}
+    for name, score in scores.items():
+        if others > (lid_k if name.startswith("lid") else k):
+            filled[name][valid] = score.where(score.isfinite(), torch.nan).numpy()
+    return filled
 
 
-def check_batch(images: np.ndarray, texts: np.ndarray | None, k: int, lid_k: int) -> None:
-    """Raise UsageError unless these are (B, D) vectors and numbers of neighbours."""
+def nearest(
+    queries: np.ndarray, reference: np.ndarray, own: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find the k reference rows nearest to each query by comparing all with all, as the code does.
+
+    Distances are float32 or float64 sums of squared differences, not products, so that equal rows
+    are at distance 0.  `ExactIndex` does not serve: its distances are rounded once, and differ
+    from float32 sums in the last digit, which the logarithms of LID and DAO magnify.
+
+    Args:
+      queries: (N, D) float32 or float64, finite.
+      reference: (R, D) of the same type, finite.
+      own: (N, E) int64 numbers of reference rows that are no neighbours of the query; -1 for
+        none.
+      k: columns of the result, at least 1.
+
+    Returns:
+      Distances, (N, k) of the type given, ascending, inf where there are fewer than k; numbers
+      of reference rows, (N, k) int64, -1 where there are fewer.  Equal distances: lower first.
+    """
+    import torch  # takes seconds
+
+    distances = np.full((len(queries), k), np.inf, queries.dtype)
+    indices = np.full((len(queries), k), -1, np.int64)
+    if not len(reference):
+        return distances, indices
+    kept, step = min(k, len(reference)), max(1, _BLOCK // len(reference))
+    rows = torch.from_numpy(np.ascontiguousarray(reference))
+    for start in range(0, len(queries), step):
+        block = slice(start, start + step)
+        near = torch.cdist(
+            torch.from_numpy(np.ascontiguousarray(queries[block])),
+            rows,
+            compute_mode="donot_use_mm_for_euclid_dist",
+        )
+        query, slot = np.nonzero(own[block] >= 0)
+        near[query, own[block][query, slot]] = torch.inf
+        ascending, columns = torch.sort(near, dim=1, stable=True)
+        distances[block, :kept] = ascending[:, :kept].numpy()
+        indices[block, :kept] = columns[:, :kept].numpy()
+    indices[np.isposinf(distances)] = -1
+    return distances, indices
+
+
+def _check_batch(
+    images: np.ndarray, texts: np.ndarray | None, k: int, lid_k: int, valid: np.ndarray | None
+) -> np.ndarray:
+    """Refuse wrong shapes, numbers and components; return which rows are valid, (B,) bool."""
     if k < 1 or lid_k < 1:
         raise UsageError(f"k and lid_k must be at least 1, got {k} and {lid_k}")
     if images.ndim != 2:
@@ -99,34 +155,48 @@ def check_batch(images: np.ndarray, texts: np.ndarray | None, k: int, lid_k: int
             f"images of shape {images.shape} and texts of shape {texts.shape} are not pairs; "
             "give one caption vector per image"
         )
+    if valid is None:
+        valid = np.ones(len(images), bool)
+    if valid.shape != images.shape[:1]:
+        raise UsageError(
+            f"valid of shape {valid.shape} does not go with vectors of shape {images.shape}; "
+            "give one flag per row"
+        )
+    for name, vectors in (("images", images), ("texts", texts)):
+        if vectors is not None:
+            infinite = np.flatnonzero(valid & ~np.isfinite(vectors).all(axis=1))
+            if len(infinite):
+                raise UsageError(
+                    f"{name} row {infinite[0]} is not finite; leave such rows out of the batch"
+                )
+    return valid
 
 
-def _relative(
-    ascending: torch.Tensor, columns: np.ndarray, own: np.ndarray, reference: np.ndarray, k: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """SLOF and DAO before their NaN and inf are replaced, (B,) each."""
-    nobody = np.full((len(reference), 1), -1)
-    full = torch.from_numpy(nearest(reference, reference, nobody, k + 1)[0])
-    found = columns[:, :k]
+def _relative_scores(
+    ascending: "torch.Tensor",
+    indices: np.ndarray,
+    own: np.ndarray,
+    self_counting: "torch.Tensor",
+    k: int,
+) -> tuple["torch.Tensor", "torch.Tensor"]:
+    """Compute SLOF and DAO before their NaN and inf are replaced, (B,) each."""
+    import torch
+
     # The slip: numbers counted without the own rows are looked up among all rows.
-    mistaken = torch.from_numpy(found - (found[:, :, None] > own[:, None]).sum(axis=2))
-    ratio = ascending[:, k].unsqueeze(-1) / full[:, k][mistaken]
-    powers = _lid_mle(full, k)[mistaken] * torch.log(ratio)
+    kept = indices[:, :k]
+    mistaken = torch.from_numpy(kept - (kept[:, :, None] > own[:, None]).sum(axis=2))
+    ratio = ascending[:, k, None] / self_counting[:, k][mistaken]
+    powers = _lid_mle(self_counting, k)[mistaken] * ratio.log()
     return ratio.mean(dim=1), powers.mean(dim=1)
 
 
-def _lid_mle(ascending: torch.Tensor, k: int) -> torch.Tensor:
-    """Maximum likelihood with the offset of the code, (rows,)."""
-    share = ascending[:, :k] / ascending[:, k].unsqueeze(-1)
-    return -k / torch.sum(torch.log(share + _OFFSET), dim=1)
+def _lid_mle(ascending: "torch.Tensor", k: int) -> "torch.Tensor":
+    """Estimate dimensions by maximum likelihood with the offset of the code, (rows,)."""
+    share = ascending[:, :k] / ascending[:, k, None]
+    return -k / (share + _OFFSET).log().sum(dim=1)
 
 
-def _lid_mom(ascending: torch.Tensor, k: int) -> torch.Tensor:
-    """Method of moments, (rows,)."""
-    mean = torch.mean(ascending[:, :k], dim=1)
+def _lid_mom(ascending: "torch.Tensor", k: int) -> "torch.Tensor":
+    """Estimate dimensions by the method of moments, (rows,)."""
+    mean = ascending[:, :k].mean(dim=1)
     return mean / (ascending[:, k] - mean)
-
-
-def _defined(value: np.ndarray, enough: bool) -> np.ndarray:
-    """`value`, with NaN for inf, and NaN throughout if the reference is too small."""
-    return np.where(np.isfinite(value) & enough, value, np.float32(np.nan))

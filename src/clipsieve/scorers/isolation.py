@@ -8,7 +8,7 @@ TREES = 100
 
 
 def isolation_forest(vectors: np.ndarray, reference: np.ndarray, seed: int) -> np.ndarray:
-    """How easily random axis-parallel cuts set each vector apart from a reference.
+    """Score how easily random axis-parallel cuts set each vector apart from a reference.
 
     Liu, Ting and Zhou, ICDM 2008, equation 2, with 100 trees of at most 256 reference rows each;
     scikit-learn's `score_samples`, negated.  In the authors' code the reference is the batch and,

@@ -77,9 +77,7 @@ def run_groups(
         folder.files.delete(report)
 
 
-def _check_complete(
-    stage: Stage, elements: Sequence[Element], total: Report, runner: str
-) -> None:
+def _check_complete(stage: Stage, elements: Sequence[Element], total: Report, runner: str) -> None:
     """Raise `LedgerError` if elements were lost though nothing stopped the run, or doubled."""
     expected = {element.name for element in elements}
     lost = len(expected - {*total.done, *total.failed})

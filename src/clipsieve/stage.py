@@ -80,7 +80,8 @@ class Stage(Protocol):
       control: stop and progress.
     """
 
-    name: str
+    @property
+    def name(self) -> str: ...  # noqa: D102
 
     @property
     def out(self) -> str: ...  # noqa: D102

@@ -232,10 +232,8 @@ def _tokenizer(name: str, folder: Path | None) -> Any:
     return open_clip.get_tokenizer(name, **bpe)
 
 
-def _preprocess_config(
-    model: str, pretrained: str | None, folder: Path | None
-) -> dict[str, Any]:
-    """Return the preprocessing that goes with the weights, as `open_clip.create_model` merges it."""
+def _preprocess_config(model: str, pretrained: str | None, folder: Path | None) -> dict[str, Any]:
+    """Return the preprocessing of the weights, merged as `open_clip.create_model` does."""
     config: Mapping[str, Any] = _tag(model, pretrained) or {}
     if folder is not None:
         text = (folder / "open_clip_config.json").read_text(encoding="utf-8")

@@ -13,9 +13,8 @@ from clipsieve.embed.commit import ShardWriter, states_from_footer
 from clipsieve.embed.prepare import Begin, Chunk, Preparer
 from clipsieve.embed.shard import EmbeddedShard, ShardBuilder
 from clipsieve.errors import ShardError
-from clipsieve.formats.base import WorkItem
+from clipsieve.formats.base import SourceConfig, WorkItem
 from clipsieve.formats.registry import fingerprint, read_rows
-from clipsieve.formats.base import SourceConfig
 from clipsieve.store.records import DONE, FAILED, ShardRecord, add_record
 
 

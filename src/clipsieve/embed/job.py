@@ -9,8 +9,7 @@ from clipsieve import versions
 from clipsieve.clip.identity import ModelIdentity
 from clipsieve.control import Control
 from clipsieve.embed.commit import Revisions, ShardWriter
-from clipsieve.formats.base import WorkItem
-from clipsieve.formats.base import SourceConfig
+from clipsieve.formats.base import SourceConfig, WorkItem
 from clipsieve.schemas import footers
 from clipsieve.stage import Element, Report, Worker
 from clipsieve.statistics.counts import RowCounts

@@ -18,8 +18,7 @@ import torch
 from clipsieve.clip.decode import DecodedImage
 from clipsieve.control import Control
 from clipsieve.errors import ShardError
-from clipsieve.formats.base import RowBatch
-from clipsieve.formats.base import WorkItem
+from clipsieve.formats.base import RowBatch, WorkItem
 from clipsieve.formats.uid import digest_and_uid
 from clipsieve.schemas.states import RowFailure, RowState
 

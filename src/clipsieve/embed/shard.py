@@ -14,8 +14,7 @@ from clipsieve.clip.decode import DecodedImage
 from clipsieve.clip.encode import Encoder, Features
 from clipsieve.control import Control
 from clipsieve.embed.prepare import Chunk
-from clipsieve.formats.base import WorkItem
-from clipsieve.formats.base import SourceConfig
+from clipsieve.formats.base import SourceConfig, WorkItem
 from clipsieve.schemas.states import RowFailure, RowState
 from clipsieve.scorers.base import Embedded, PairBatch
 

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 
 from clipsieve.errors import UsageError
-from clipsieve.formats.base import WorkItem
-from clipsieve.formats.base import ReadOptions
+from clipsieve.formats.base import ReadOptions, WorkItem
 from clipsieve.formats.registry import plan_input
 from clipsieve.settings import RunConfig
 from clipsieve.store.manifest import Manifest

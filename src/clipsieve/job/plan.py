@@ -12,13 +12,12 @@ from clipsieve.control import Control
 from clipsieve.embed.commit import ShardWriter, embeddings_entry, states_from_footer
 from clipsieve.embed.job import EmbedStage, Limits
 from clipsieve.errors import UsageError
+from clipsieve.formats.base import InputPlan, WorkItem
+from clipsieve.formats.inputs import source_exists
+from clipsieve.formats.registry import plan_input
 from clipsieve.job.inputs import read_options
 from clipsieve.job.probe import ProbeStage, probe
 from clipsieve.job.reporter import Reporter
-from clipsieve.formats.base import WorkItem
-from clipsieve.formats.base import InputPlan
-from clipsieve.formats.registry import plan_input
-from clipsieve.formats.inputs import source_exists
 from clipsieve.schemas import footers
 from clipsieve.scorers.base import Input
 from clipsieve.scorers.registry import EMBEDDED, make_scorers, resolve_names

@@ -113,7 +113,9 @@ def run(
         reporter.run_id = control.run_id
         folder.sweep()
         manifest = _begin(folder, manifest, plan)
-        reporter.report("plan", plan_line(plan), planned=len(plan.inputs.items), todo=len(plan.todo))
+        reporter.report(
+            "plan", plan_line(plan), planned=len(plan.inputs.items), todo=len(plan.todo)
+        )
         encode_started = time.time()
         if plan.todo:
             with reporter.watching(control.snapshot, plan.total_rows):

@@ -21,7 +21,7 @@ from clipsieve.store import names
 from clipsieve.store.canonical import short_hash
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.manifest import FamilyEntry, Manifest, ScorerEntry
-from clipsieve.store.members import Member, members_key, ok_rows, read_members
+from clipsieve.store.members import members_key, ok_rows, read_members
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,9 +179,7 @@ class Scoring:
         if recorded is not None and recorded.basis == basis and self._holds(scorer, recorded):
             return False, dataclasses.replace(recorded, options=options)
         neighbours = {
-            spec.key: NeighbourSet.new(
-                spec, self._members, self._basis.embeddings.revision
-            ).id
+            spec.key: NeighbourSet.new(spec, self._members, self._basis.embeddings.revision).id
             for spec in scorer.neighbour_lists()
         }
         context = scorer_context(
@@ -274,9 +272,7 @@ class Scoring:
             )
             for family in families
         }
-        return dataclasses.replace(
-            self._manifest, families={**self._manifest.families, **written}
-        )
+        return dataclasses.replace(self._manifest, families={**self._manifest.families, **written})
 
     # The folder
 
@@ -306,10 +302,9 @@ def folder_scorers(manifest: Manifest, scorers: Sequence[str]) -> tuple[str, ...
 
 
 def drop_revisions(folder: OutputFolder, manifest: Manifest, previous: Manifest) -> None:
-    """Remove revisions of families that neither manifest names; readers may still use `previous`."""
+    """Remove revisions of families in neither manifest; readers may still use `previous`."""
     for family in manifest.families:
         keep = {m.revisions().get(family) for m in (manifest, previous)}
-        for name in folder.files.folders(f"scores/{family}"):
+        for name in folder.files.list_folders(f"scores/{family}"):
             if name.removeprefix("rev=") not in keep:
                 folder.files.delete_folder(f"scores/{family}/{name}")
-

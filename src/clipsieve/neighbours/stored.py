@@ -86,9 +86,7 @@ class DatasetSearch:
           shards: rows whose lists are found together: the members are read once for all.
         """
         members = {member.shard: member for member in self.members}
-        queries = [
-            self._numbered(batch, batch.image, _first(members, batch)) for batch in shards
-        ]
+        queries = [self._numbered(batch, batch.image, _first(members, batch)) for batch in shards]
         joined = _joined(queries, in_order=False)
         own = joined.numbers[:, None]
         if self.spec.texts:
@@ -158,9 +156,7 @@ class DatasetSearch:
         if waiting:
             yield _joined(waiting)
 
-    def _numbered(
-        self, batch: PairBatch, embedded: Embedded | None, first: int | None
-    ) -> _Vectors:
+    def _numbered(self, batch: PairBatch, embedded: Embedded | None, first: int | None) -> _Vectors:
         """Return the valid vectors of a shard; number -1 throughout if `first` is None."""
         assert embedded is not None
         rows = np.flatnonzero(embedded.valid)
@@ -190,9 +186,7 @@ class NeighbourSet:
     members: tuple[Member, ...]
 
     @classmethod
-    def new(
-        cls, spec: NeighbourSpec, members: Sequence[Member], embeddings: str
-    ) -> "NeighbourSet":
+    def new(cls, spec: NeighbourSpec, members: Sequence[Member], embeddings: str) -> "NeighbourSet":
         """Return the set of lists among `members`; `embeddings` is the revision of the vectors."""
         identifier = short_hash([spec.key, embeddings, members_key(members)])
         return cls(identifier, spec, tuple(members))

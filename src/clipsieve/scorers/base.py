@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -270,6 +270,7 @@ class Context:
     prototypes: Mapping[PromptSet, np.ndarray] = field(default_factory=dict)
 
 
+@runtime_checkable
 class State(Protocol):
     """A sum over rows: `+` is associative and commutative.
 

@@ -180,9 +180,7 @@ class Density(Scorer):
         known, specs = loaded[""], self._specs()
         columns: dict[str, np.ndarray] = {}
         for name in self._references:
-            lists = (
-                batch.neighbours[specs[name]] if name in specs else loaded[name].search(batch)
-            )
+            lists = batch.neighbours[specs[name]] if name in specs else loaded[name].search(batch)
             density = ReferenceDensity(known[f"{name}.k_distance"], known[f"{name}.lid"])
             values = {
                 "kdist": k_distance(lists.distances, self._k),
@@ -196,9 +194,7 @@ class Density(Scorer):
 
     def _search(self, name: str, arrays: Arrays, context: Context) -> SampleSearch:
         k = max(self._k, self._lid_k)
-        return SampleSearch(
-            name, arrays, k, self._metric, self._seed, self._texts, context.device
-        )
+        return SampleSearch(name, arrays, k, self._metric, self._seed, self._texts, context.device)
 
     def _specs(self) -> dict[str, NeighbourSpec]:
         """Specifications of the references that are the whole dataset, by name."""

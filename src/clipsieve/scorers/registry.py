@@ -72,7 +72,9 @@ def make_scorers(names: Iterable[str], options: Options | None = None) -> tuple[
       UsageError: for a name that is not registered, given twice or that no family can have, for
         an option that the scorer does not have, and for a column that two of them add.
     """
-    scorers = tuple(make_scorer(name, (options or {}).get(name, {})) for name in resolve_names(names))
+    scorers = tuple(
+        make_scorer(name, (options or {}).get(name, {})) for name in resolve_names(names)
+    )
     owners: dict[str, str] = {}
     for scorer in scorers:
         for column in scorer.columns.names:

@@ -15,16 +15,15 @@ from clipsieve.clip.identity import ModelIdentity
 from clipsieve.control import Control
 from clipsieve.errors import ClipsieveError, LedgerError
 from clipsieve.neighbours.stored import read_shard_lists
-from clipsieve.scorers.base import Context, Input, Scorer, State, Statistic
+from clipsieve.scorers.base import Arrays, Context, Input, Scorer, State, Statistic
 from clipsieve.scorers.registry import make_scorer
-from clipsieve.store.pairs import StoredPairs, split_batch
 from clipsieve.scoring.prompts import load_prototypes, prompt_sets
 from clipsieve.stage import Element, Report, Worker
-from clipsieve.statistics.counts import RowCounts
 from clipsieve.store import names
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.manifest import EmbeddingsEntry
 from clipsieve.store.members import Member
+from clipsieve.store.pairs import StoredPairs, split_batch
 
 #: A scorer that asks for more passes than this will never end.
 MOST_PASSES = 64
@@ -128,7 +127,7 @@ class LearnStage:
             scorer, passes = spec.make(), self.passes[spec.name]
             assert spec.learned is not None
             context = scorer_context(folder, self.basis, scorer, self.rows, self.device)
-            known = read_known(folder, spec, passes)
+            known: Arrays = read_known(folder, spec, passes)
             asked = scorer.statistics(known, context)
             known = scorer.learn({n: sums.states[s] for n, s in asked.items()}, known, context)
             further = scorer.statistics(known, context)

@@ -39,7 +39,7 @@ def views_sql(folder: OutputFolder, manifest: Manifest) -> str:
         aliases = alias if "clip" in manifest.families else ""
         values = {"build": manifest.wide.build, "aliases": aliases}
         parts.append(_filled(blocks["scores"], values))
-    runs = folder.files.list(names.RUNS)
+    runs = folder.files.list_files(names.RUNS)
     if any(name.endswith(".json") for name in runs):
         parts.append(blocks["runs"])
     if any(name.endswith(".shards.jsonl") for name in runs):

@@ -94,8 +94,7 @@ class CompactStage:
     def elements(self) -> list[Element]:
         """Return an element for each part."""
         return [
-            Element(str(at), str(at), max(part.rows, 1))
-            for at, part in enumerate(self.build.parts)
+            Element(str(at), str(at), max(part.rows, 1)) for at, part in enumerate(self.build.parts)
         ]
 
     def open(self) -> Worker:
@@ -167,7 +166,7 @@ def write_part(folder: OutputFolder, build: Build, part: Part) -> None:
       LedgerError: if rows of a shard do not line up after all.
     """
     target = f"{names.wide_folder(build.id)}/{part.file_name}"
-    builds = [f"wide/{name}" for name in folder.files.folders("wide")]
+    builds = [f"wide/{name}" for name in folder.files.list_folders("wide")]
     for known in (target, *(f"{name}/{part.file_name}" for name in builds)):
         if folder.read_footer(known).get(footers.REVISION) == part.key:
             if known != target:
@@ -189,7 +188,7 @@ def write_part(folder: OutputFolder, build: Build, part: Part) -> None:
 
 def drop_builds(folder: OutputFolder, keep: Collection[str]) -> None:
     """Remove all builds but those named; readers of the build before may still be at work."""
-    for name in folder.files.folders("wide"):
+    for name in folder.files.list_folders("wide"):
         if name.removeprefix("build=") not in keep:
             folder.files.delete_folder(f"wide/{name}")
 

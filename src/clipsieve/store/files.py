@@ -33,11 +33,11 @@ class FileSystem(Protocol):
         """Where an object lies, for messages and for other programs."""
         ...
 
-    def list(self, folder: str) -> list[str]:
+    def list_files(self, folder: str) -> list[str]:
         """Names, without the folder, of the objects directly in `folder`, sorted; [] if missing."""
         ...
 
-    def folders(self, folder: str) -> list[str]:
+    def list_folders(self, folder: str) -> list[str]:
         """Names of the folders directly in `folder`, sorted; [] if it is missing."""
         ...
 
@@ -118,11 +118,11 @@ class LocalFiles:
         """Return the absolute path."""
         return str(self.root / name)
 
-    def list(self, folder: str) -> list[str]:
+    def list_files(self, folder: str) -> list[str]:
         """Names of the files directly in `folder`, sorted; [] if it is missing."""
         return sorted(entry.name for entry in self._entries(folder) if entry.is_file())
 
-    def folders(self, folder: str) -> list[str]:
+    def list_folders(self, folder: str) -> list[str]:
         """Names of the folders directly in `folder`, sorted; [] if it is missing."""
         return sorted(entry.name for entry in self._entries(folder) if entry.is_dir())
 

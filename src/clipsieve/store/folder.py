@@ -105,7 +105,7 @@ class OutputFolder:
 
     def tables(self, folder: str) -> list[str]:
         """Names, without their ending, of the Parquet files in `folder`, sorted."""
-        files = self.files.list(folder)
+        files = self.files.list_files(folder)
         return sorted(name[: -len(".parquet")] for name in files if name.endswith(".parquet"))
 
     def read_footer(self, name: str) -> Footer:
@@ -142,8 +142,7 @@ class OutputFolder:
                 yield file
         except (OSError, pa.ArrowInvalid) as error:
             raise LedgerError(
-                f"{self.files.url(name)} is missing or damaged ({error}); "
-                "run `clipsieve run` again"
+                f"{self.files.url(name)} is missing or damaged ({error}); run `clipsieve run` again"
             ) from error
 
     def read_table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
@@ -201,9 +200,7 @@ class OutputFolder:
 
     def write_json(self, name: str, value: Any) -> None:
         """Replace a file by `value` as readable JSON; NaN and infinity are refused."""
-        self.write_text(
-            name, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n"
-        )
+        self.write_text(name, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
 
     def write_text(self, name: str, text: str) -> None:
         """Replace a file by `text`, as UTF-8."""

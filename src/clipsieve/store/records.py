@@ -95,8 +95,9 @@ def _record_folder(run_id: str) -> str:
 
 def _runs(folder: OutputFolder) -> Iterable[str]:
     """Ids of all runs that left a record."""
-    gathered = [n.removesuffix(_GATHERED) for n in folder.files.list(names.RUNS) if n.endswith(_GATHERED)]
-    single = [n.removesuffix(".shards") for n in folder.files.folders(names.RUNS)]
+    files = folder.files.list_files(names.RUNS)
+    gathered = [name.removesuffix(_GATHERED) for name in files if name.endswith(_GATHERED)]
+    single = [n.removesuffix(".shards") for n in folder.files.list_folders(names.RUNS)]
     return dict.fromkeys([*gathered, *single])
 
 
@@ -107,7 +108,7 @@ def _lines(folder: OutputFolder, run_id: str) -> list[bytes]:
     if folder.files.exists(name):
         parts.append(folder.files.read(name))
     single = _record_folder(run_id)
-    files = [n for n in folder.files.list(single) if n.endswith(".json")]
+    files = [n for n in folder.files.list_files(single) if n.endswith(".json")]
     parts += [folder.files.read(f"{single}/{n}") for n in files]
     return [
         line.strip()

@@ -7,15 +7,13 @@ import sys
 
 import pytest
 
-from clipsieve.errors import Locked
-from clipsieve.store.layout import Layout
-from clipsieve.store.lock import exclusive
+from clipsieve.errors import Locked, UsageError
+from clipsieve.store.folder import OutputFolder
 
 HOLDER = """
 import sys
-from clipsieve.store.layout import Layout
-from clipsieve.store.lock import exclusive
-with exclusive(Layout.at(sys.argv[1])):
+from clipsieve.store.folder import OutputFolder
+with OutputFolder.open(sys.argv[1]).lock():
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -39,38 +37,58 @@ def holder(tmp_path):
 
 def test_second_process_is_told_who_holds_the_lock(tmp_path, holder):
     message = f"{tmp_path} is being written by process {holder.pid}; wait for it to end"
-    with pytest.raises(Locked, match=message) as refusal, exclusive(Layout.at(tmp_path)):
+    with pytest.raises(Locked, match=message) as refusal, OutputFolder.open(tmp_path).lock():
         pass
     assert refusal.value.exit_code == 75
 
 
 def test_lock_is_free_after_the_holder_ended(tmp_path, holder):
     holder.communicate()
-    with exclusive(Layout.at(tmp_path)):
+    with OutputFolder.open(tmp_path).lock():
         pass
 
 
 def test_lock_is_free_after_the_holder_was_killed(tmp_path, holder):
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait()
-    with exclusive(Layout.at(tmp_path)):
-        assert (tmp_path / ".lock").read_text() == f"{os.getpid()}\n"
+    with OutputFolder.open(tmp_path).lock():
+        assert (tmp_path / ".lock-holder").read_text() == str(os.getpid())
 
 
 def test_lock_is_free_after_an_exception(tmp_path):
-    layout = Layout.at(tmp_path / "new" / "folder")
-    with pytest.raises(RuntimeError, match="in the block"), exclusive(layout):
+    folder = OutputFolder.open(tmp_path / "new" / "folder")
+    with pytest.raises(RuntimeError, match="in the block"), folder.lock():
         raise RuntimeError("in the block")
-    with exclusive(layout):
+    with folder.lock():
         pass
 
 
 def test_lock_is_not_taken_twice_in_one_process(tmp_path):
-    with exclusive(Layout.at(tmp_path)), pytest.raises(Locked, match=str(os.getpid())):
-        with exclusive(Layout.at(tmp_path)):
-            pass
+    folder = OutputFolder.open(tmp_path)
+    with folder.lock(), pytest.raises(Locked, match=str(os.getpid())), folder.lock():
+        pass
 
 
 def test_folders_have_locks_of_their_own(tmp_path):
-    with exclusive(Layout.at(tmp_path / "a")), exclusive(Layout.at(tmp_path / "b")):
+    with OutputFolder.open(tmp_path / "a").lock(), OutputFolder.open(tmp_path / "b").lock():
         pass
+
+
+def test_a_holder_that_cannot_be_read_is_unknown(tmp_path):
+    folder = OutputFolder.open(tmp_path)
+    with folder.lock():
+        (tmp_path / ".lock-holder").unlink()
+        (tmp_path / ".lock-holder").mkdir()
+        try:
+            with pytest.raises(Locked, match="by process unknown"), folder.lock():
+                pass
+        finally:
+            (tmp_path / ".lock-holder").rmdir()
+
+
+def test_a_folder_below_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    message = r"file/out cannot be written to \(Not a directory\); choose another"
+    with pytest.raises(UsageError, match=message), OutputFolder.open(tmp_path / "file/out").lock():
+        pass
+    assert (tmp_path / "file").read_text() == "mine"

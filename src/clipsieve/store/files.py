@@ -192,9 +192,8 @@ class LocalFiles:
             self.root.mkdir(parents=True, exist_ok=True)
             lock.acquire()
         except Timeout as error:
-            process = holder.read_text(encoding="utf-8") if holder.exists() else "unknown"
             raise Locked(
-                f"{self.root} is being written by process {process}; wait for it to end, "
+                f"{self.root} is being written by process {_process(holder)}; wait for it to end, "
                 "or write to another output folder"
             ) from error
         except OSError as error:
@@ -231,6 +230,14 @@ class LocalFiles:
                 return list(entries)
         except (FileNotFoundError, NotADirectoryError):
             return []
+
+
+def _process(holder: Path) -> str:
+    """Return what the lock's holder wrote; it may just be writing or removing the file."""
+    try:
+        return holder.read_text(encoding="utf-8") or "unknown"
+    except OSError:
+        return "unknown"
 
 
 def _sync_folder(folder: Path) -> None:

@@ -118,26 +118,24 @@ class Manifest:
           UsageError: if it was written by another major version, or is damaged.
         """
         try:
-            version = str(content["layout_version"])
             # First of all: what else another version holds is unknown here.
-            _check_version(version, place)
-            manifest = cls(
-                inputs=tuple(
-                    InputEntry(tuple(entry["patterns"]), entry["options"])
+            _check_version(content["layout_version"], place)
+            # A field that is unknown is refused: it would be lost when the manifest is saved.
+            fields = {
+                **content,
+                "inputs": tuple(
+                    InputEntry(**{**entry, "patterns": tuple(entry["patterns"])})
                     for entry in content["inputs"]
                 ),
-                model=_optional(ModelIdentity, content["model"]),
-                embeddings=_optional(EmbeddingsEntry, content["embeddings"]),
-                families={
-                    name: FamilyEntry(
-                        family["revision"],
-                        {key: ScorerEntry(**entry) for key, entry in family["scorers"].items()},
-                    )
+                "model": _optional(ModelIdentity, content["model"]),
+                "embeddings": _optional(EmbeddingsEntry, content["embeddings"]),
+                "families": {
+                    name: FamilyEntry(**{**family, "scorers": _scorers(family["scorers"])})
                     for name, family in content["families"].items()
                 },
-                wide=_optional(WideEntry, content["wide"]),
-                layout_version=version,
-            )
+                "wide": _optional(WideEntry, content["wide"]),
+            }
+            manifest = cls(**fields)
             _check_names(manifest)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UsageError(
@@ -149,6 +147,10 @@ class Manifest:
 
 def _optional(kind: Any, value: Mapping[str, Any] | None) -> Any:
     return None if value is None else kind(**value)
+
+
+def _scorers(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, ScorerEntry]:
+    return {name: ScorerEntry(**entry) for name, entry in entries.items()}
 
 
 def _check_version(version: str, place: str) -> None:

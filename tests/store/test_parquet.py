@@ -6,10 +6,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from clipsieve.embed.commit import states_from_footer
 from clipsieve.schemas import footers
 from clipsieve.schemas.tables import embeddings_schema
-from clipsieve.store.parquet import nullable, read_footer, vectors, write_table
-from tests.store.folders import committer, shard_of
+from clipsieve.store.folder import OutputFolder
+from clipsieve.store.parquet import nullable, vectors, write_parquet
+from tests.store.folders import paths_of, shard_of, shard_writer
 
 FOOTER = {footers.FAMILY: "clip", footers.ROWS: "3", footers.SOURCE_URI: "/grün/'a'.parquet"}
 
@@ -17,9 +19,9 @@ FOOTER = {footers.FAMILY: "clip", footers.ROWS: "3", footers.SOURCE_URI: "/grün
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """Files of one shard, by family; row 1 has no image, row 2 no caption."""
-    writer = committer(tmp_path_factory.mktemp("out"))
+    writer = shard_writer(tmp_path_factory.mktemp("out"))
     writer.commit(shard_of("s", 5, no_image=[1], no_text=[2]))
-    return writer.paths("s")
+    return paths_of(writer, "s")
 
 
 def duck(path, what="*", more=""):
@@ -30,8 +32,8 @@ def duck(path, what="*", more=""):
 
 def test_footer_is_read_back_by_pyarrow_and_by_duckdb(tmp_path):
     path = tmp_path / "a.parquet"
-    write_table(path, pa.table({"x": [1, 2, 3]}), FOOTER)
-    assert read_footer(path) == FOOTER
+    write_parquet(path, pa.table({"x": [1, 2, 3]}), FOOTER)
+    assert OutputFolder.open(tmp_path).read_footer("a.parquet") == FOOTER
     rows = duckdb.connect().sql(
         f"SELECT decode(key), decode(value) FROM parquet_kv_metadata('{path}')"
     )
@@ -39,13 +41,14 @@ def test_footer_is_read_back_by_pyarrow_and_by_duckdb(tmp_path):
 
 
 def test_footer_of_a_missing_file_is_empty(tmp_path):
-    assert read_footer(tmp_path / "none.parquet") == {}
+    folder = OutputFolder.open(tmp_path)
+    assert folder.read_footer("none.parquet") == folder.read_footer("no/folder.parquet") == {}
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "other", "garbled", "length"])
 def test_footer_of_a_damaged_file_is_empty(tmp_path, damage):
     path = tmp_path / "a.parquet"
-    write_table(path, pa.table({"x": list(range(1000))}), FOOTER)
+    write_parquet(path, pa.table({"x": list(range(1000))}), FOOTER)
     raw = path.read_bytes()
     damaged = {
         "empty": b"",
@@ -55,14 +58,14 @@ def test_footer_of_a_damaged_file_is_empty(tmp_path, damage):
         "length": raw[:-8] + b"\xff\xff\xff\x7f" + raw[-4:],
     }
     path.write_bytes(damaged[damage])
-    assert read_footer(path) == {}
+    assert OutputFolder.open(tmp_path).read_footer("a.parquet") == {}
 
 
 def test_a_footer_that_may_not_be_read_is_not_taken_for_damage(tmp_path):
     loop = tmp_path / "loop.parquet"
     loop.symlink_to(loop)
     with pytest.raises(OSError, match="symbolic links"):
-        read_footer(loop)
+        OutputFolder.open(tmp_path).read_footer("loop.parquet")
 
 
 def test_types_of_every_family_in_duckdb(files):
@@ -132,7 +135,7 @@ def test_nan_and_infinity_become_null(tmp_path):
     values = np.array([1.5, np.nan, np.inf, -np.inf, 0.0, 1e39])
     assert nullable(values[:5]).to_pylist() == [1.5, None, None, None, 0.0]
     path = tmp_path / "a.parquet"
-    write_table(path, pa.table({"x": nullable(values[:5])}), {})
+    write_parquet(path, pa.table({"x": nullable(values[:5])}), {})
     assert duck(path, "count(*), count(x), max(x)").fetchall() == [(5, 2, 1.5)]
     # NaN is the greatest value to DuckDB: it would pass any threshold.
     assert duck(path, "count(*)", "WHERE x >= 0.5").fetchall() == [(1,)]
@@ -163,9 +166,9 @@ def test_encodings_are_those_that_are_small_and_readable(files):
 def test_row_groups_are_small_where_there_are_vectors(tmp_path):
     rows = 25_000
     column = vectors(np.ones((rows, 2)), np.ones(rows, bool))
-    write_table(tmp_path / "v.parquet", pa.table({"v": column}), {})
+    write_parquet(tmp_path / "v.parquet", pa.table({"v": column}), {})
     assert pq.read_metadata(tmp_path / "v.parquet").num_row_groups == 3
-    write_table(tmp_path / "x.parquet", pa.table({"x": np.zeros(200_000, np.float32)}), {})
+    write_parquet(tmp_path / "x.parquet", pa.table({"x": np.zeros(200_000, np.float32)}), {})
     assert pq.read_metadata(tmp_path / "x.parquet").num_row_groups == 2
 
 
@@ -177,24 +180,26 @@ def test_vectors_are_null_exactly_where_not_valid(tmp_path, valid):
     wanted = [row.tolist() if there else None for row, there in zip(unit, valid, strict=True)]
     assert column.to_pylist() == wanted
     path = tmp_path / "v.parquet"
-    write_table(path, pa.table({"v": column}), {})
+    write_parquet(path, pa.table({"v": column}), {})
     assert pq.read_table(path)["v"].to_pylist() == wanted
     assert duck(path, "v").fetchall() == [(row,) for row in wanted]
 
 
 @pytest.mark.parametrize("uids", [pa.array([3, None, 1]), pa.array(["a", None, "c"])])
 def test_uids_keep_the_type_of_the_source(tmp_path, uids):
-    writer = committer(tmp_path)
+    writer = shard_writer(tmp_path)
     writer.commit(shard_of("s", 3, uids=uids))
-    for path in writer.paths("s").values():
+    for path in paths_of(writer, "s").values():
         assert pq.read_table(path)["uid"].combine_chunks().equals(uids)
         assert duck(path, "uid").fetchall() == [(uid,) for uid in uids.to_pylist()]
 
 
 def test_a_shard_without_rows_is_readable(tmp_path):
-    writer = committer(tmp_path)
+    writer = shard_writer(tmp_path)
     writer.commit(shard_of("s", 0, uids=pa.array([], pa.string())))
-    for path in writer.paths("s").values():
+    for path in paths_of(writer, "s").values():
         assert pq.read_table(path).num_rows == 0
         assert duck(path, "count(*)").fetchall() == [(0,)]
-    assert writer.states_done(shard_of("s", 0, uids=pa.array([], pa.string())).item) == {}
+    (ledger,) = writer.done([shard_of("s", 0, uids=pa.array([], pa.string())).item])
+    assert ledger is not None
+    assert states_from_footer(ledger) == {}

@@ -1,19 +1,19 @@
 """Every way in which rows may not add up is told."""
 
+import dataclasses
+
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import pytest
 
 from clipsieve.errors import ShardError
-from clipsieve.store.parquet import read_footer, write_table
 from clipsieve.store.reconcile import reconcile
-from tests.store.folders import committer, dataset_of, shard_of
+from tests.store.folders import manifest_of, paths_of, shard_of, shard_writer
 
 
 @pytest.fixture
 def folder(tmp_path):
-    writer = committer(tmp_path)
+    writer = shard_writer(tmp_path)
     shards = [shard_of("a", 4, no_image=[2]), shard_of("b", 3)]
     for shard in shards:
         writer.commit(shard)
@@ -22,13 +22,16 @@ def folder(tmp_path):
 
 def accounts(folder, count=lambda item: item.fingerprint.rows, items=None):
     writer, planned = folder
-    layout, dataset = writer.layout, dataset_of(writer)
-    found = reconcile(layout, dataset, planned if items is None else items, count)
+    found = reconcile(
+        writer.folder, manifest_of(writer), planned if items is None else items, count
+    )
     return {account.shard: account for account in found}
 
 
-def change(path, make):
-    write_table(path, make(pq.read_table(path)), read_footer(path))
+def change(writer, family, make):
+    """Replace one file of shard `a`; its footer stays."""
+    name, folder = writer.names("a")[family], writer.folder
+    folder.write_table(name, make(folder.read_table(name)), folder.read_footer(name))
 
 
 def with_column(table, name, values):
@@ -58,7 +61,7 @@ def test_source_that_cannot_be_counted(folder):
 
 def test_shard_that_is_not_done(folder):
     writer, _ = folder
-    writer.paths("a")["samples"].unlink()
+    paths_of(writer, "a")["samples"].unlink()
     account = accounts(folder)["a"]
     assert account.problems == ("not in the ledger: this shard is not done",)
     assert account.ledger_rows is None
@@ -67,7 +70,7 @@ def test_shard_that_is_not_done(folder):
 @pytest.mark.parametrize("family", ["samples", "clip", "embeddings"])
 @pytest.mark.parametrize("damage", ["empty", "cut", "garbled", "pages"])
 def test_damaged_file(folder, family, damage):
-    path = folder[0].paths("a")[family]
+    path = paths_of(folder[0], "a")[family]
     raw = path.read_bytes()
     damaged = {
         "empty": b"",
@@ -81,46 +84,46 @@ def test_damaged_file(folder, family, damage):
 
 
 def test_missing_family(folder):
-    folder[0].paths("a")["clip"].unlink()
+    paths_of(folder[0], "a")["clip"].unlink()
     problem = "clip: FileNotFoundError: a.parquet is missing or damaged"
     assert accounts(folder)["a"].problems == (problem,)
 
 
 def test_family_with_other_uids(folder):
-    path = folder[0].paths("a")["embeddings"]
-    change(path, lambda table: table.take([1, 0, 2, 3]))
+    change(folder[0], "embeddings", lambda table: table.take([1, 0, 2, 3]))
     assert accounts(folder)["a"].problems == ("embeddings: uids differ from the ledger's",)
 
 
 def test_rows_out_of_order_or_doubled(folder):
-    path = folder[0].paths("a")["samples"]
-    change(path, lambda table: with_column(table, "row", [0, 1, 1, 3]))
+    change(folder[0], "samples", lambda table: with_column(table, "row", [0, 1, 1, 3]))
     assert accounts(folder)["a"].problems == ("rows are not 0 to 3, each once",)
 
 
 def test_rows_of_another_shard(folder):
-    path = folder[0].paths("a")["samples"]
-    change(path, lambda table: with_column(table, "shard", ["a", "b", "a", "a"]))
+    change(folder[0], "samples", lambda table: with_column(table, "shard", ["a", "b", "a", "a"]))
     assert accounts(folder)["a"].problems == ("rows name other shards: ['a', 'b']",)
 
 
 def test_unknown_state(folder):
-    path = folder[0].paths("a")["samples"]
-    change(path, lambda table: with_column(table, "status", ["ok", "ok", "strange", "ok"]))
+    change(
+        folder[0],
+        "samples",
+        lambda table: with_column(table, "status", ["ok", "ok", "strange", "ok"]),
+    )
     assert accounts(folder)["a"].problems == ("unknown states ['strange']",)
 
 
 @pytest.mark.parametrize("errors", [["why", None, "why", None], [None, None, None, None]])
 def test_error_without_failure_or_failure_without_error(folder, errors):
-    path = folder[0].paths("a")["samples"]
-    change(path, lambda table: with_column(table, "error", errors))
+    change(folder[0], "samples", lambda table: with_column(table, "error", errors))
     problem = "a row is ok and has an error, or is not ok and has none"
     assert accounts(folder)["a"].problems == (problem,)
 
 
 def test_row_without_a_state(folder):
-    path = folder[0].paths("a")["samples"]
-    change(path, lambda table: with_column(table, "status", ["ok", "ok", None, "ok"]))
+    change(
+        folder[0], "samples", lambda table: with_column(table, "status", ["ok", "ok", None, "ok"])
+    )
     assert accounts(folder)["a"].problems == ("unknown states ['None']",)
 
 
@@ -131,9 +134,24 @@ def test_ledger_of_a_source_that_is_gone(folder):
 
 
 def test_several_problems_are_all_told(folder):
-    paths = folder[0].paths("a")
-    paths["clip"].unlink()
-    change(paths["samples"], lambda table: table.filter(pc.not_equal(table["row"], 1)))
+    paths_of(folder[0], "a")["clip"].unlink()
+    change(folder[0], "samples", lambda table: table.filter(pc.not_equal(table["row"], 1)))
     problems = accounts(folder)["a"].problems
     assert len(problems) == 4
     assert problems[0] == "source has 4 rows, ledger has 3"
+
+
+def test_two_sources_with_one_output_name(folder):
+    writer, (first, _) = folder
+    other = dataclasses.replace(first, uri="/other/a.parquet")
+    found = list(reconcile(writer.folder, manifest_of(writer), [first, other], lambda item: 4))
+    assert found[0].problems == ()
+    assert found[1].problems == ("its output has the name of another source's, /in/a.parquet",)
+    assert found[1].states == {}
+
+
+def test_source_that_has_changed(folder):
+    changed = shard_of("a", 4, no_image=[2], version="2").item
+    account = accounts(folder, items=[changed, folder[1][1]])["a"]
+    problem = "source has changed since it was read: run `clipsieve run` again"
+    assert account.problems == (problem,)

@@ -64,6 +64,7 @@ def test_wide_equals_the_join(tmp_path, part_rows):
         writer.commit(shard_of(name, rows, seed=rows, uids=uids, no_image=range(0, rows, 3)))
     build, manifest = compacted(writer.folder, manifest_of(writer), part_rows)
     assert wide_rows(writer.folder, build) == naive_join(writer, "abc")
+    assert manifest.wide is not None
     assert build.rows == manifest.wide.rows == 7
     assert [shard for part in build.parts for shard in part.shards] == ["a", "b", "c"]
 

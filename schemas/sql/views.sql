@@ -32,8 +32,20 @@ CREATE OR REPLACE VIEW scores AS
 CREATE OR REPLACE VIEW runs AS
   FROM read_json('_runs/*.json', union_by_name = true);
 
+--: score_columns
+-- What each score column means, and which scorer made it.
+CREATE OR REPLACE VIEW score_columns AS
+  SELECT * FROM (VALUES
+    {rows}
+  ) AS t(column_name, family, scorer, revision, "type", doc, direction, "range", source);
+
+--: comment
+COMMENT ON COLUMN scores.{column} IS {doc};
+
 --: shards
+-- A run that is at work, or was killed, has a file for each record; one that has ended has one file.
+-- DISTINCT: a run killed while it put them together has both.
 CREATE OR REPLACE VIEW shards AS
-  FROM read_json('_runs/*.shards.jsonl', format = 'newline_delimited', columns = {
+  SELECT DISTINCT * FROM read_json([{files}], format = 'newline_delimited', columns = {
     run_id: 'VARCHAR', shard: 'VARCHAR', uri: 'VARCHAR', state: 'VARCHAR', rows: 'BIGINT',
     states: 'MAP(VARCHAR, BIGINT)', error: 'VARCHAR', seconds: 'DOUBLE', ended_at: 'DOUBLE'});

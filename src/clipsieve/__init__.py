@@ -148,7 +148,8 @@ def score(
 def connect(out: str | os.PathLike[str]) -> "duckdb.DuckDBPyConnection":
     """Open a DuckDB connection with the views of the output folder `out`.
 
-    Views: `scores`, `samples`, `embeddings`, one for each score family, `runs`, `shards`.
+    Views: `scores`, `score_columns`, `samples`, `embeddings`, one for each score family, `runs`,
+    `shards`.
 
     Raises:
       UsageError: if the folder holds no dataset.

@@ -166,7 +166,7 @@ def compact(beam_args: Sequence[str], /, **options: Any) -> int:
 def sql(out: str, query: str | None, form: str) -> int:
     """Run QUERY over the output folder OUT; reads standard input if there is no QUERY.
 
-    Views: scores, samples, embeddings, one for each score family, runs, shards.
+    Views: scores, score_columns, samples, embeddings, one for each score family, runs, shards.
     """
     from clipsieve.sql.connect import run_query
 

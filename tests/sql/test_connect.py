@@ -1,11 +1,14 @@
 """Views and macros give the numbers that numpy gives, from anywhere."""
 
+from pathlib import Path
+
 import duckdb
 import numpy as np
 import pytest
 
 from clipsieve.errors import UsageError
 from clipsieve.sql.connect import connect, run_query
+from clipsieve.store.folder import OutputFolder
 from tests.store.folders import make_folder, shard_of
 
 SHARDS = [shard_of("a", 30, seed=1, no_image=[3, 7]), shard_of("b", 20, seed=2, no_text=[0])]
@@ -13,8 +16,8 @@ SHARDS = [shard_of("a", 30, seed=1, no_image=[3, 7]), shard_of("b", 20, seed=2, 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    layout, _ = make_folder(tmp_path_factory.mktemp("it's an") / 'o"ut put', SHARDS)
-    return layout.root
+    made, _ = make_folder(tmp_path_factory.mktemp("it's an") / 'o"ut put', SHARDS)
+    return Path(made.root)
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +45,11 @@ def rows(folder, tmp_path, monkeypatch):
 def test_every_view_has_its_rows(rows):
     counts = {
         name: rows(f"SELECT count(*) FROM {name}")[0][0]
-        for name in ("scores", "samples", "embeddings", "clip", "runs", "shards")
+        for name in ("scores", "score_columns", "samples", "embeddings", "clip", "runs", "shards")
     }
-    assert counts == dict(scores=50, samples=50, embeddings=50, clip=50, runs=1, shards=2)
+    assert counts == dict(
+        scores=50, score_columns=2, samples=50, embeddings=50, clip=50, runs=1, shards=2
+    )
 
 
 def test_scores_are_those_of_numpy(rows, score):
@@ -120,9 +125,12 @@ def test_files_in_the_folder_work_in_plain_duckdb(folder, monkeypatch):
 
 
 def test_views_without_files_are_left_out(tmp_path):
-    layout, _ = make_folder(tmp_path / "out", SHARDS[:1], wide=False)
-    names = {name for (name,) in connect(layout.root).sql("SHOW TABLES").fetchall()}
-    assert names == {"samples", "embeddings", "clip", "runs", "shards"}
+    folder, _ = make_folder(tmp_path / "out", SHARDS[:1], wide=False)
+    names = {name for (name,) in connect(folder.root).sql("SHOW TABLES").fetchall()}
+    assert names == {"score_columns", "samples", "embeddings", "clip", "runs", "shards"}
+    empty = OutputFolder.open(tmp_path / "empty")
+    empty.save_manifest(folder.require_manifest())
+    assert connect(empty.root).sql("SHOW TABLES").fetchall() == []
 
 
 def test_folder_without_dataset_is_refused(tmp_path):
@@ -131,9 +139,9 @@ def test_folder_without_dataset_is_refused(tmp_path):
 
 
 def test_folder_with_a_comma_is_refused_with_the_way_out(tmp_path):
-    layout, _ = make_folder(tmp_path / "a,b", SHARDS[:1])
+    folder, _ = make_folder(tmp_path / "a,b", SHARDS[:1])
     with pytest.raises(UsageError, match=r"has a comma .* duckdb -init sql/views\.sql"):
-        connect(layout.root)
+        connect(folder.root)
 
 
 @pytest.mark.parametrize(

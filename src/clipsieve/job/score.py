@@ -11,6 +11,7 @@ from clipsieve.job.scoring import Scored, Scoring, ScoringSettings, drop_revisio
 from clipsieve.job.signals import exit_code_of, start_control, stopping_on_signals
 from clipsieve.scorers.registry import EMBEDDED, resolve_names
 from clipsieve.settings import ScoreConfig
+from clipsieve.sql.views import write_sql
 from clipsieve.stage import Engine
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.records import write_run
@@ -73,6 +74,8 @@ def score(config: ScoreConfig, engine: Engine, reporter: Reporter | None = None)
         status = "ok" if not scored.left else "stopped" if control.stopped else "failed"
         content = {"status": status, "argv": sys.argv, "scorers": list(scorers)}
         write_run(folder, control.run_id, content)
+        # Again: the view of records names files that are gathered now.
+        write_sql(folder, folder.require_manifest())
         text = f"{scored.done} shards scored, {scored.left} left"
         reporter.report("result", text, done=scored.done, left=scored.left)
     return ScoreResult(scored.done, scored.left, exit_code_of(scored.left, control))

@@ -18,8 +18,9 @@ def connect(out: str | Path) -> duckdb.DuckDBPyConnection:
     """Open an in-memory DuckDB over the output folder `out`, from any working directory.
 
     It has the views `scores` (every column of every sample), `samples`, `embeddings`, one view
-    for each score family, `density_groups` after an audit, `runs` and `shards`, and the macros of
-    `sql/macros.sql`.  The views read the files as they are now; nothing is copied.
+    for each score family, `score_columns` (what each score means), `density_groups` after an
+    audit, `runs` and `shards`, and the macros of `sql/macros.sql`.  The views read the files as
+    they are now; nothing is copied.
 
     Args:
       out: folder of an earlier `clipsieve run`.

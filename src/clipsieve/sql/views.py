@@ -1,10 +1,14 @@
 """The views of one output folder, as text that any DuckDB runs."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 
+import pyarrow as pa
+
+from clipsieve.errors import LedgerError
 from clipsieve.schemas import __name__ as SCHEMAS
+from clipsieve.scorers.columns import made_by
 from clipsieve.store import names
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.manifest import Manifest
@@ -15,6 +19,22 @@ _PUBLISHED = {
     ("ViT-B-32-quickgelu", "openai"): "clip_b32_similarity_score",
     ("ViT-L-14", "openai"): "clip_l14_similarity_score",
     ("ViT-L-14-quickgelu", "openai"): "clip_l14_similarity_score",
+}
+
+#: DuckDB's names of the types that score columns may have.
+_TYPES = {
+    pa.float32(): "FLOAT",
+    pa.float64(): "DOUBLE",
+    pa.int8(): "TINYINT",
+    pa.int16(): "SMALLINT",
+    pa.int32(): "INTEGER",
+    pa.int64(): "BIGINT",
+    pa.uint8(): "UTINYINT",
+    pa.uint16(): "USMALLINT",
+    pa.uint32(): "UINTEGER",
+    pa.uint64(): "UBIGINT",
+    pa.bool_(): "BOOLEAN",
+    pa.string(): "VARCHAR",
 }
 
 
@@ -39,11 +59,21 @@ def views_sql(folder: OutputFolder, manifest: Manifest) -> str:
         aliases = alias if "clip" in manifest.families else ""
         values = {"build": manifest.wide.build, "aliases": aliases}
         parts.append(_filled(blocks["scores"], values))
-    runs = folder.files.list_files(names.RUNS)
-    if any(name.endswith(".json") for name in runs):
+    columns = list(_score_columns(folder, manifest))
+    if columns:
+        rows = ",\n    ".join(f"({', '.join(map(_literal, row))})" for row in columns)
+        parts.append(_filled(blocks["score_columns"], {"rows": rows}))
+    commented = _wide_columns(folder, manifest)
+    for name, doc in ((str(row[0]), row[5]) for row in columns):
+        if name in commented and doc:
+            values = {"column": _identifier(name), "doc": _literal(doc)}
+            parts.append(_filled(blocks["comment"], values))
+    if any(name.endswith(".json") for name in folder.files.list_files(names.RUNS)):
         parts.append(blocks["runs"])
-    if any(name.endswith(".shards.jsonl") for name in runs):
-        parts.append(blocks["shards"])
+    records = _record_globs(folder)
+    if records:
+        values = {"files": ", ".join(map(_literal, records))}
+        parts.append(_filled(blocks["shards"], values))
     return "\n".join(part.strip() + "\n" for part in parts)
 
 
@@ -70,6 +100,69 @@ def published_name(manifest: Manifest) -> str:
     return known or f"clip_{name}_similarity_score"
 
 
+def _score_columns(folder: OutputFolder, manifest: Manifest) -> Iterator[Sequence[str | None]]:
+    """Yield the rows of `score_columns`, from the metadata of one file of each family."""
+    for family, revision in sorted(manifest.revisions().items()):
+        for field in _schema(folder, names.family_folder(family, revision)):
+            if field.name == "uid":
+                continue
+            scorer, scorer_revision = made_by(field) or (None, None)
+            metadata = {
+                key.decode(errors="replace"): value.decode(errors="replace")
+                for key, value in (field.metadata or {}).items()
+            }
+            described = [metadata.get(key) for key in ("doc", "direction", "range", "source")]
+            kind = _TYPES.get(field.type, str(field.type).upper())
+            yield field.name, family, scorer, scorer_revision, kind, *described
+
+
+def _wide_columns(folder: OutputFolder, manifest: Manifest) -> frozenset[str]:
+    """Return the columns of the view `scores`; families may be newer than its build."""
+    if manifest.wide is None:
+        return frozenset()
+    return frozenset(
+        field.name for field in _schema(folder, names.wide_folder(manifest.wide.build))
+    )
+
+
+def _schema(folder: OutputFolder, tables: str) -> Sequence[pa.Field]:
+    """Return the columns of the first table in a folder that can be read; [] if none can."""
+    for table in folder.tables(tables):
+        try:
+            return list(folder.read_schema(f"{tables}/{table}.parquet"))
+        except LedgerError:
+            continue
+    return []
+
+
+def _record_globs(folder: OutputFolder) -> list[str]:
+    """Return globs of the records of shards that match a file; DuckDB refuses others."""
+    files = folder.files
+    globs = []
+    if any(name.endswith(".shards.jsonl") for name in files.list_files(names.RUNS)):
+        globs.append(f"{names.RUNS}/*.shards.jsonl")
+    single = [name for name in files.list_folders(names.RUNS) if name.endswith(".shards")]
+    if any(
+        record.endswith(".json")
+        for run in single
+        for record in files.list_files(f"{names.RUNS}/{run}")
+    ):
+        globs.append(f"{names.RUNS}/*.shards/*.json")
+    return globs
+
+
+def _literal(text: str | None) -> str:
+    """Return `text` as a value in SQL; a NUL, which ends a statement, becomes U+FFFD."""
+    if text is None:
+        return "NULL::VARCHAR"
+    return "'" + text.replace("\0", "\ufffd").replace("'", "''") + "'"
+
+
+def _identifier(name: str) -> str:
+    """Return `name` as a name in SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
 def _blocks() -> dict[str, str]:
     """Blocks of the template by name; "" is its head."""
     text = (files(SCHEMAS) / "sql" / "views.sql").read_text(encoding="utf-8")
@@ -78,7 +171,5 @@ def _blocks() -> dict[str, str]:
 
 
 def _filled(block: str, values: Mapping[str, str]) -> str:
-    """`block` with `{name}` replaced; other braces are SQL's own."""
-    for name, value in values.items():
-        block = block.replace("{" + name + "}", value)
-    return block
+    """`block` with `{name}` replaced; other braces, those in values too, are SQL's own."""
+    return re.sub(r"\{(\w+)\}", lambda match: values.get(match[1], match[0]), block)

@@ -30,6 +30,7 @@ setup(
         "braceexpand>=0.1.7",
         "click>=8.1",
         "duckdb>=2,<3",
+        "filelock>=3.12",
         "fsspec>=2024.2",
         "img2dataset>=1.47",
         "numpy>=1.26",

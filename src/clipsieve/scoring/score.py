@@ -29,7 +29,7 @@ from clipsieve.statistics.counts import RowCounts
 from clipsieve.store import names
 from clipsieve.store.canonical import canonical_json
 from clipsieve.store.folder import OutputFolder
-from clipsieve.store.pairs import StoredPairs, split_batch
+from clipsieve.store.pairs import StoredPairs, split_batch, with_lists_of
 from clipsieve.store.parquet import Footer
 from clipsieve.store.records import SCORED, ShardRecord, add_record
 from clipsieve.versions import installed
@@ -211,14 +211,6 @@ class _ScoreWorker:
                 if Input.REFERENCE_EMBEDDINGS in scorer.needs:
                     encode = self._text_encoder().with_prompt(scorer.prompt)
                     references[scorer.prompt] = References.encode(encode, lists)
-        if Input.NEIGHBOURS in needs:
-            specs = tuple(dict.fromkeys(s for scorer in scorers for s in scorer.neighbour_lists()))
-            sets = {
-                key: identifier
-                for scorer in scorers
-                for key, identifier in self._scorers[scorer.name].spec.neighbours.items()
-            }
-            batch = read_shard_lists(self._folder, batch, specs, sets)
         prototypes = load_prototypes(
             self._folder, self._stage.basis.embeddings, prompt_sets(scorers)
         )
@@ -227,9 +219,13 @@ class _ScoreWorker:
     def _compute(self, batch: PairBatch, missing: Sequence[_Loaded]) -> dict[str, _Columns]:
         """Return the columns of scorers, by their name."""
         parts: dict[str, list[Mapping[str, np.ndarray]]] = {m.scorer.name: [] for m in missing}
+        lists = {m.scorer.name: self._lists(batch, m) for m in missing if m.spec.neighbours}
         for part in split_batch(batch):
             for each in missing:
-                scores = each.scorer.score(part, self._load(each))
+                own = part
+                if each.scorer.name in lists:
+                    own = with_lists_of(part, lists[each.scorer.name])
+                scores = each.scorer.score(own, self._load(each))
                 parts[each.scorer.name].append(scores)
         columns: dict[str, _Columns] = {}
         for each in missing:
@@ -242,6 +238,11 @@ class _ScoreWorker:
                 each.scorer, each.spec.revision, scores, len(batch)
             )
         return columns
+
+    def _lists(self, batch: PairBatch, each: _Loaded) -> PairBatch:
+        """Return the pairs with a scorer's own lists: others may have theirs of other shards."""
+        specs = each.scorer.neighbour_lists()
+        return read_shard_lists(self._folder, batch, specs, each.spec.neighbours)
 
     def _load(self, each: _Loaded) -> Any:
         if not each.is_loaded:

@@ -57,8 +57,11 @@ class FileSystem(Protocol):
         """Return the Parquet metadata at the end of an object."""
         ...
 
-    def writing(self, name: str) -> AbstractContextManager[Path]:
-        """Give a local path whose content becomes the object when the block ends well."""
+    def writing(self, name: str, durable: bool = True) -> AbstractContextManager[Path]:
+        """Give a local path whose content becomes the object when the block ends well.
+
+        Without `durable` a power failure may leave an empty object; a killed process may not.
+        """
         ...
 
     def copy(self, source: str, target: str) -> None:
@@ -143,7 +146,7 @@ class LocalFiles:
         return pq.read_metadata(self.path(name))
 
     @contextmanager
-    def writing(self, name: str) -> Iterator[Path]:
+    def writing(self, name: str, durable: bool = True) -> Iterator[Path]:
         """Give a temporary path that becomes `name` when the block ends without an exception.
 
         On an exception the temporary file is removed and `name` stays as it was.  Of two writers of
@@ -154,12 +157,14 @@ class LocalFiles:
         temporary = path.with_name(temporary_name(path.name))
         try:
             yield temporary
-            with open(temporary, "rb+") as file:
-                os.fsync(file.fileno())
+            if durable:
+                with open(temporary, "rb+") as file:
+                    os.fsync(file.fileno())
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-        _sync_folder(path.parent)
+        if durable:
+            _sync_folder(path.parent)
 
     def copy(self, source: str, target: str) -> None:
         """Give a file a second name; copies where the file system has no hard links."""

@@ -202,7 +202,7 @@ class OutputFolder:
         """Replace a file by `value` as readable JSON; NaN and infinity are refused."""
         self.write_text(name, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
 
-    def write_text(self, name: str, text: str) -> None:
-        """Replace a file by `text`, as UTF-8."""
-        with self.files.writing(name) as path:
+    def write_text(self, name: str, text: str, durable: bool = True) -> None:
+        """Replace a file by `text`, as UTF-8; see `FileSystem.writing`."""
+        with self.files.writing(name, durable) as path:
             path.write_text(text, encoding="utf-8")

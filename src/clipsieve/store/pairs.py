@@ -110,6 +110,17 @@ def split_batch(batch: PairBatch, rows: int = BATCH_ROWS) -> Iterator[PairBatch]
         )
 
 
+def with_lists_of(part: PairBatch, whole: PairBatch) -> PairBatch:
+    """Return a batch with the neighbour lists that its rows have in `whole`, its whole shard."""
+    first = part.start - whole.start
+    rows = slice(first, first + len(part))
+    return replace(
+        part,
+        neighbours=_parts(whole.neighbours, rows),
+        caption_neighbours=_parts(whole.caption_neighbours, rows),
+    )
+
+
 def _part(references: References, part: slice) -> References:
     offsets = references.offsets[part.start : part.stop + 1]
     owned = references.embedded.part(slice(int(offsets[0]), int(offsets[-1])))
@@ -117,9 +128,6 @@ def _part(references: References, part: slice) -> References:
 
 
 def _parts(lists: Mapping[Any, Any], part: slice) -> dict[Any, Any]:
-    return {spec: replace_rows(each, part) for spec, each in lists.items()}
-
-
-def replace_rows(lists: Any, part: slice) -> Any:
-    """Return some consecutive rows of neighbour lists."""
-    return type(lists)(lists.distances[part], lists.indices[part])
+    return {
+        spec: type(each)(each.distances[part], each.indices[part]) for spec, each in lists.items()
+    }

@@ -62,9 +62,12 @@ def new_run_id() -> str:
 
 
 def add_record(folder: OutputFolder, record: ShardRecord) -> None:
-    """Write a record as an object of its own; any number of processes may do so at once."""
+    """Write a record as an object of its own; any number of processes may do so at once.
+
+    It is not forced to disk: what is done is decided by the shard's files, which are.
+    """
     name = f"{_record_folder(record.run_id)}/{uuid4().hex}.json"
-    folder.write_text(name, record.to_json() + "\n")
+    folder.write_text(name, record.to_json() + "\n", durable=False)
 
 
 def read_records(folder: OutputFolder, run_id: str | None = None) -> list[ShardRecord]:

@@ -44,8 +44,11 @@ COMMENT ON COLUMN scores.{column} IS {doc};
 
 --: shards
 -- A run that is at work, or was killed, has a file for each record; one that has ended has one file.
--- DISTINCT: a run killed while it put them together has both.
+-- DISTINCT: a run killed while it put them together has both.  Records are not forced to disk, so a
+-- power failure may leave one that is no JSON.
 CREATE OR REPLACE VIEW shards AS
-  SELECT DISTINCT * FROM read_json([{files}], format = 'newline_delimited', columns = {
-    run_id: 'VARCHAR', shard: 'VARCHAR', uri: 'VARCHAR', state: 'VARCHAR', rows: 'BIGINT',
-    states: 'MAP(VARCHAR, BIGINT)', error: 'VARCHAR', seconds: 'DOUBLE', ended_at: 'DOUBLE'});
+  SELECT DISTINCT * FROM read_json([{files}], format = 'newline_delimited', ignore_errors = true,
+    columns = {run_id: 'VARCHAR', shard: 'VARCHAR', uri: 'VARCHAR', state: 'VARCHAR',
+      rows: 'BIGINT', states: 'MAP(VARCHAR, BIGINT)', error: 'VARCHAR', seconds: 'DOUBLE',
+      ended_at: 'DOUBLE'})
+  WHERE run_id IS NOT NULL;

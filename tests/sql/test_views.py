@@ -15,7 +15,15 @@ from clipsieve.sql.connect import connect
 from clipsieve.sql.views import views_sql
 from clipsieve.store import names
 from clipsieve.store.manifest import FamilyEntry, ScorerEntry
-from clipsieve.store.records import DONE, FAILED, SCORED, ShardRecord, add_record, gather_records
+from clipsieve.store.records import (
+    DONE,
+    FAILED,
+    SCORED,
+    ShardRecord,
+    add_record,
+    gather_records,
+    read_records,
+)
 from tests.store.folders import RUN_ID, compacted, make_folder, path_of, shard_of
 
 REVISION = "b1" * 4
@@ -227,6 +235,15 @@ def test_a_record_that_is_still_beside_its_gathered_line_is_one_row(made):
     gather_records(folder, RUN_ID)
     add_record(folder, record)
     assert shard_states(folder) == [*ENDED, (RUN_ID, "c", DONE, {"ok": 1})]
+
+
+@pytest.mark.parametrize("content", [b"", bytes(200), b'{"run_id": "r2", "shard'])
+def test_a_record_that_a_power_failure_tore_is_left_out(made, content):
+    folder, _ = made
+    add_record(folder, ShardRecord("r2", "c", "/in/c", DONE))
+    (path_of(folder, "_runs") / "r2.shards" / "torn.json").write_bytes(content)
+    assert shard_states(folder) == [*ENDED, ("r2", "c", DONE, {})]
+    assert [record.shard for record in read_records(folder)] == ["c", "a", "b"]
 
 
 def test_files_in_the_folder_follow_the_records_to_where_they_are_gathered(made, monkeypatch):

@@ -35,6 +35,22 @@ def test_an_exception_keeps_the_old_file_and_leaves_nothing(tmp_path, files):
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_write_is_forced_to_disk_unless_told_otherwise(tmp_path, files, monkeypatch, durable):
+    forced: list[int] = []
+    monkeypatch.setattr(os, "fsync", forced.append)
+    (tmp_path / "x").write_text("old")
+    with pytest.raises(RuntimeError), files.writing("x", durable) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert (tmp_path / "x").read_text() == "old"
+    with files.writing("x", durable) as temporary:
+        temporary.write_text("new")
+        assert (tmp_path / "x").read_text() == "old"
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("x", "new")]
+    assert len(forced) == (2 if durable else 0)  # the file, and its name in the folder
+
+
 def test_an_interrupted_first_write_leaves_nothing(tmp_path, files):
     with pytest.raises(KeyboardInterrupt), files.writing("x"):
         raise KeyboardInterrupt

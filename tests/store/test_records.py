@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from clipsieve.store.files import LocalFiles
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.records import (
     DONE,
@@ -49,6 +50,12 @@ def test_records_of_a_run_are_read_back(folder):
 
 def test_no_history_has_no_records(folder):
     assert read_records(folder) == []
+
+
+def test_records_of_one_time_are_always_in_the_same_order(folder):
+    for number in (5, 1, 9, 3, 7, 0, 8, 2, 6, 4):
+        add_record(folder, ShardRecord("r1", f"s{number}", "/in", DONE))
+    assert [record.shard for record in read_records(folder)] == [f"s{n}" for n in range(10)]
 
 
 def test_gathering_keeps_the_records_in_one_file(tmp_path, folder):
@@ -126,6 +133,49 @@ def test_two_processes_that_write_at_once_lose_nothing(tmp_path, folder):
     assert {record.shard for record in read_records(folder, "r1")} == expected
     gather_records(folder, "r1")
     assert {record.shard for record in read_records(folder, "r1")} == expected
+
+
+class EndingFiles(LocalFiles):
+    """Files of a run that ends, and is gathered, just before the operation of a given number."""
+
+    def __init__(self, root, operations):
+        super().__init__(root)
+        self.operations = operations
+
+    def count(self):
+        self.operations -= 1
+        if self.operations == 0:
+            gather_records(OutputFolder.open(self.root), "r1")
+
+    def list_files(self, folder):
+        self.count()
+        return super().list_files(folder)
+
+    def list_folders(self, folder):
+        self.count()
+        return super().list_folders(folder)
+
+    def exists(self, name):
+        self.count()
+        return super().exists(name)
+
+    def read(self, name):
+        self.count()
+        return super().read(name)
+
+
+@pytest.mark.parametrize("run_id", [None, "r1"])
+@pytest.mark.parametrize("operations", range(1, 8))
+def test_a_run_that_ends_while_its_records_are_read_loses_none(
+    tmp_path, folder, operations, run_id
+):
+    records = [ShardRecord("r1", name, "/in", DONE, ended_at=n) for n, name in enumerate("ab")]
+    for record in records:
+        add_record(folder, record)
+    files = EndingFiles(tmp_path, operations)
+    assert read_records(OutputFolder(files), run_id) == records
+    if operations < 5:
+        assert files.operations <= 0
 
 
 @pytest.mark.parametrize("cut", [1, 2, 30])

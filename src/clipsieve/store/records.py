@@ -8,6 +8,7 @@ files do.
 import json
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 from uuid import uuid4
@@ -74,7 +75,8 @@ def read_records(folder: OutputFolder, run_id: str | None = None) -> list[ShardR
     """Return the records of one run, or of all, by the time they ended."""
     runs = _runs(folder) if run_id is None else [run_id]
     lines = {line for run in runs for line in _lines(folder, run)}
-    return sorted(map(ShardRecord.from_json, lines), key=lambda record: record.ended_at)
+    records = map(ShardRecord.from_json, sorted(lines))  # equal times: always the same order
+    return sorted(records, key=lambda record: record.ended_at)
 
 
 def gather_records(folder: OutputFolder, run_id: str) -> None:
@@ -98,21 +100,23 @@ def _record_folder(run_id: str) -> str:
 
 def _runs(folder: OutputFolder) -> Iterable[str]:
     """Ids of all runs that left a record."""
+    # In this order no run that is gathered meanwhile is missed.
+    single = [n.removesuffix(".shards") for n in folder.files.list_folders(names.RUNS)]
     files = folder.files.list_files(names.RUNS)
     gathered = [name.removesuffix(_GATHERED) for name in files if name.endswith(_GATHERED)]
-    single = [n.removesuffix(".shards") for n in folder.files.list_folders(names.RUNS)]
     return dict.fromkeys([*gathered, *single])
 
 
 def _lines(folder: OutputFolder, run_id: str) -> list[bytes]:
-    """Lines of the records of a run, gathered and single ones; a line cut short is left out."""
-    parts: list[bytes] = []
-    name = f"{names.RUNS}/{run_id}{_GATHERED}"
-    if folder.files.exists(name):
-        parts.append(folder.files.read(name))
+    """Lines of the records of a run, single and gathered ones; a line cut short is left out."""
     single = _record_folder(run_id)
     files = [n for n in folder.files.list_files(single) if n.endswith(".json")]
-    parts += [folder.files.read(f"{single}/{n}") for n in files]
+    # The gathered ones last: there is every record that was removed meanwhile.
+    objects = [*(f"{single}/{n}" for n in files), f"{names.RUNS}/{run_id}{_GATHERED}"]
+    parts: list[bytes] = []
+    for name in objects:
+        with suppress(FileNotFoundError):
+            parts.append(folder.files.read(name))
     return [
         line.strip()
         for part in parts

@@ -40,7 +40,10 @@ def connect(out: str | Path) -> duckdb.DuckDBPyConnection:
     # As a parameter-free statement: SET takes no parameters.
     root = folder.root.replace("'", "''")
     connection.execute(f"SET file_search_path = '{root}'")
-    connection.execute(views_sql(folder, manifest))
+    try:
+        connection.execute(views_sql(folder, manifest))
+    except duckdb.IOException:  # a run has ended since, and has put its records together
+        connection.execute(views_sql(folder, folder.require_manifest()))
     connection.execute(macros_sql())
     return connection
 

@@ -139,8 +139,7 @@ def _record_globs(folder: OutputFolder) -> list[str]:
     """Return globs of the records of shards that match a file; DuckDB refuses others."""
     files = folder.files
     globs = []
-    if any(name.endswith(".shards.jsonl") for name in files.list_files(names.RUNS)):
-        globs.append(f"{names.RUNS}/*.shards.jsonl")
+    # Before the gathered ones: a run that ends meanwhile has one kind or the other.
     single = [name for name in files.list_folders(names.RUNS) if name.endswith(".shards")]
     if any(
         record.endswith(".json")
@@ -148,6 +147,8 @@ def _record_globs(folder: OutputFolder) -> list[str]:
         for record in files.list_files(f"{names.RUNS}/{run}")
     ):
         globs.append(f"{names.RUNS}/*.shards/*.json")
+    if any(name.endswith(".shards.jsonl") for name in files.list_files(names.RUNS)):
+        globs.append(f"{names.RUNS}/*.shards.jsonl")
     return globs
 
 

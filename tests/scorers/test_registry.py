@@ -7,7 +7,6 @@ import pytest
 from clipsieve.errors import UsageError
 from clipsieve.scorers.clipscore import ClipScore
 from clipsieve.scorers.registry import make_scorer, make_scorers, resolve_names, scorer_names
-from tests.scorers.plugins import install  # noqa: F401
 
 PLUGIN = """
 import numpy as np
@@ -24,7 +23,7 @@ class Constant(Scorer):
 
 
 @pytest.fixture
-def install_constant(install):  # noqa: F811
+def install_constant(install):
     """Install a package with one scorer; by default its own name and family are right."""
 
     def put(registered, name=None, family=None, column="constant"):
@@ -143,7 +142,7 @@ def test_two_scorers_that_add_one_column_are_refused(install_constant, column):
     assert len(make_scorers(["one"]) + make_scorers(["two"])) == 2
 
 
-def test_what_is_no_scorer_is_refused(install):  # noqa: F811
-    install({"number": "builtins:int"})
-    with pytest.raises(UsageError, match=r"scorer 'number' is a int; let its class inherit from"):
-        make_scorers(["number"])
+def test_what_is_no_scorer_is_refused(install):
+    install({"decoder": "json:JSONDecoder"})
+    with pytest.raises(UsageError, match=r"scorer 'decoder' is a JSONDecoder; let its class"):
+        make_scorers(["decoder"])

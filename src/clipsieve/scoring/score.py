@@ -21,7 +21,13 @@ from clipsieve.formats.columns import reference_captions
 from clipsieve.neighbours.stored import read_shard_lists
 from clipsieve.schemas import footers
 from clipsieve.scorers.base import Embedded, Input, PairBatch, References, Scorer
-from clipsieve.scorers.columns import made_by, score_columns, scorers_footer, scores_table
+from clipsieve.scorers.columns import (
+    check_scores,
+    made_by,
+    score_columns,
+    scorers_footer,
+    scores_table,
+)
 from clipsieve.scoring.learn import Basis, ScorerSpec, read_known, scorer_context
 from clipsieve.scoring.prompts import load_prototypes, prompt_sets
 from clipsieve.stage import Element, Report, Worker
@@ -230,13 +236,13 @@ class _ScoreWorker:
         for part in split_batch(batch):
             for each in missing:
                 scores = each.scorer.score(part, self._load(each))
+                check_scores(each.scorer, scores, len(part))
                 parts[each.scorer.name].append(scores)
         columns: dict[str, _Columns] = {}
         for each in missing:
             scores = {
                 name: np.concatenate([part[name] for part in parts[each.scorer.name]])
                 for name in each.scorer.columns.names
-                if all(name in part for part in parts[each.scorer.name])
             }
             columns[each.scorer.name] = score_columns(
                 each.scorer, each.spec.revision, scores, len(batch)

@@ -64,7 +64,7 @@ def same(one, other):
 @pytest.mark.parametrize("seed", [0, 5])
 def test_any_split_and_order_gives_the_rows_that_hash_lowest(size, seed):
     sample = HashSample(size, seed, texts=True)
-    results = []
+    results: list = []
     for rows in (1, 7, 1000):  # batches of at most that many rows
         parts = [part for batch in BATCHES for part in split_batch(batch, rows)]
         observed = [sample.observe(part, CONTEXT) for part in parts]

@@ -35,7 +35,7 @@ from clipsieve.statistics.counts import RowCounts
 from clipsieve.store import names
 from clipsieve.store.canonical import canonical_json
 from clipsieve.store.folder import OutputFolder
-from clipsieve.store.pairs import StoredPairs, split_batch
+from clipsieve.store.pairs import StoredPairs, split_batch, with_lists
 from clipsieve.store.parquet import Footer
 from clipsieve.store.records import SCORED, ShardRecord, add_record
 from clipsieve.versions import installed
@@ -165,11 +165,16 @@ class _ScoreWorker:
         control = self._stage.control
         ledger = self._folder.read_footer(names.samples(shard))
         with control.timing("read"):
-            work = [self._family_work(shard, family, ledger) for family in self._stage.families]
+            work = [
+                self._family_work(shard, family, ledger)
+                for family in self._stage.families
+                if not self._is_written(shard, family, ledger)
+            ]
             missing = [each for family in work for each in family.missing]
             batch = self._read(shard, [each.scorer for each in missing]) if missing else None
+            lists = self._read_lists(batch, missing) if batch is not None else {}
         with control.timing("encode"):
-            columns = self._compute(batch, missing) if batch is not None else {}
+            columns = self._compute(batch, lists, missing) if batch is not None else {}
         with control.timing("write"):
             for family in work:
                 self._write(shard, family, columns, ledger)
@@ -183,6 +188,11 @@ class _ScoreWorker:
             seconds=round(ended - start, 3),
             ended_at=ended,
         )
+
+    def _is_written(self, shard: str, family: FamilySpec, ledger: Footer) -> bool:
+        """Whether a shard, which lacks another family, has this one."""
+        name = names.scores(family.name, family.revision, shard)
+        return follows_ledger(self._folder.read_footer(name), ledger)
 
     def _family_work(self, shard: str, family: FamilySpec, ledger: Footer) -> _FamilyWork:
         """Return what can be carried over from the family's file before, and what cannot."""
@@ -217,25 +227,37 @@ class _ScoreWorker:
                 if Input.REFERENCE_EMBEDDINGS in scorer.needs:
                     encode = self._text_encoder().with_prompt(scorer.prompt)
                     references[scorer.prompt] = References.encode(encode, lists)
-        if Input.NEIGHBOURS in needs:
-            specs = tuple(dict.fromkeys(s for scorer in scorers for s in scorer.neighbour_lists()))
-            sets = {
-                key: identifier
-                for scorer in scorers
-                for key, identifier in self._scorers[scorer.name].spec.neighbours.items()
-            }
-            batch = read_shard_lists(self._folder, batch, specs, sets)
         prototypes = load_prototypes(
             self._folder, self._stage.basis.embeddings, prompt_sets(scorers)
         )
         return replace(batch, texts=texts, references=references, prototypes=prototypes)
 
-    def _compute(self, batch: PairBatch, missing: Sequence[_Loaded]) -> dict[str, _Columns]:
+    def _read_lists(self, batch: PairBatch, missing: Sequence[_Loaded]) -> dict[str, PairBatch]:
+        """Return the pairs of a shard with the neighbour lists of each scorer that reads some.
+
+        Two scorers that ask for equal lists have different ones if they learnt of different shards.
+        """
+        read: dict[tuple[tuple[str, str], ...], PairBatch] = {}
+        batches: dict[str, PairBatch] = {}
+        for each in missing:
+            sets = each.spec.neighbours
+            if Input.NEIGHBOURS in each.scorer.needs:
+                key = tuple(sorted(sets.items()))
+                if key not in read:
+                    specs = each.scorer.neighbour_lists()
+                    read[key] = read_shard_lists(self._folder, batch, specs, sets)
+                batches[each.scorer.name] = read[key]
+        return batches
+
+    def _compute(
+        self, batch: PairBatch, lists: Mapping[str, PairBatch], missing: Sequence[_Loaded]
+    ) -> dict[str, _Columns]:
         """Return the columns of scorers, by their name."""
         parts: dict[str, list[Mapping[str, np.ndarray]]] = {m.scorer.name: [] for m in missing}
         for part in split_batch(batch):
             for each in missing:
-                scores = each.scorer.score(part, self._load(each))
+                pairs = with_lists(part, lists.get(each.scorer.name, batch))
+                scores = each.scorer.score(pairs, self._load(each))
                 check_scores(each.scorer, scores, len(part))
                 parts[each.scorer.name].append(scores)
         columns: dict[str, _Columns] = {}

@@ -110,6 +110,20 @@ def split_batch(batch: PairBatch, rows: int = BATCH_ROWS) -> Iterator[PairBatch]
         )
 
 
+def with_lists(part: PairBatch, whole: PairBatch) -> PairBatch:
+    """Return a part of a batch with its rows of the neighbour lists of `whole`.
+
+    What is computed once for all who ask is shared with `part`.
+    """
+    first = part.start - whole.start
+    rows = slice(first, first + len(part))
+    return replace(
+        part,
+        neighbours=_parts(whole.neighbours, rows),
+        caption_neighbours=_parts(whole.caption_neighbours, rows),
+    )
+
+
 def _part(references: References, part: slice) -> References:
     offsets = references.offsets[part.start : part.stop + 1]
     owned = references.embedded.part(slice(int(offsets[0]), int(offsets[-1])))

@@ -10,7 +10,7 @@ import pytest
 from clipsieve.neighbours.lists import NeighbourLists
 from clipsieve.scorers.base import Embedded, NeighbourSpec, PairBatch, PromptSet, References
 from clipsieve.scorers.clipscore import RefClipScore
-from clipsieve.store.pairs import split_batch
+from clipsieve.store.pairs import split_batch, with_lists
 
 ROWS, DIM = 23, 5
 
@@ -242,3 +242,21 @@ def test_templates_are_filled_for_every_name():
     assert prompts.names == ("cat", "{}")
     assert prompts.texts == (("a cat", "cat and cat"), ("a {}", "{} and {}"))
     assert PromptSet.from_templates(["dog"]).texts == (("a photo of a dog.",),)
+
+
+@pytest.mark.parametrize("rows", [1, 4, 23])
+def test_lists_of_another_batch_are_given_to_a_piece_which_keeps_its_cosines(rows):
+    whole, other = whole_batch(), whole_batch()
+    spec = NeighbourSpec(k=4)
+    distances = np.arange(ROWS * 4, dtype=np.float32).reshape(ROWS, 4)
+    lists = NeighbourLists(distances, np.ones((ROWS, 4), np.int64))
+    other = dataclasses.replace(other, neighbours={spec: lists}, caption_neighbours={spec: lists})
+    for part in split_batch(whole, rows):
+        cosines = part.image_cosines(PROMPTS)
+        given = with_lists(part, other)
+        at = slice(part.start - 100, part.start - 100 + len(part))
+        for side in (given.neighbours, given.caption_neighbours):
+            assert side.keys() == {spec}
+            assert np.array_equal(side[spec].distances, distances[at])
+        assert given.image_cosines(PROMPTS) is cosines
+        assert part.neighbours.keys() == whole.neighbours.keys()

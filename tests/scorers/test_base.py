@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from clipsieve.errors import UsageError
 from clipsieve.neighbours.lists import NeighbourLists
 from clipsieve.scorers.base import Embedded, NeighbourSpec, PairBatch, PromptSet, References
 from clipsieve.scorers.clipscore import RefClipScore
@@ -260,3 +261,11 @@ def test_lists_of_another_batch_are_given_to_a_piece_which_keeps_its_cosines(row
             assert np.array_equal(side[spec].distances, distances[at])
         assert given.image_cosines(PROMPTS) is cosines
         assert part.neighbours.keys() == whole.neighbours.keys()
+
+
+@pytest.mark.parametrize(
+    ("names", "texts"), [((), ()), (("a", "b"), (("x",),)), (("a",), ((),)), (("a",), (("x",), ()))]
+)
+def test_a_class_without_name_or_text_is_refused(names, texts):
+    with pytest.raises(UsageError, match=rf"prompt set of {len(names)} names has \[.*\] texts"):
+        PromptSet(names, texts)

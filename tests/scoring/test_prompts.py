@@ -55,7 +55,8 @@ def test_prototypes_equal_a_naive_mean(normalize):
     lengths = np.array([1, 10, 0.1, 3, 5, 0.2])[:, None]
     vectors = (np.random.default_rng(0).normal(size=(6, 7)) * lengths).astype(np.float32)
     made = prototypes(prompts, vectors)
-    assert (made.shape, made.dtype) == ((3, 7), np.float64)
+    assert made.shape == (3, 7)
+    assert made.dtype == np.float64
     assert np.allclose(made, naive_prototypes(prompts, vectors), atol=1e-12)
     assert np.allclose(np.linalg.norm(made, axis=1), 1, atol=1e-12)
     other = prototypes(dataclasses.replace(prompts, normalize_texts=not normalize), vectors)

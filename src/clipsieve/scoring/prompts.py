@@ -14,7 +14,6 @@ from clipsieve.store import names
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.manifest import EmbeddingsEntry
 
-
 #: A mean this short against the vectors it is of is what rounding to float32 left of zero.
 _ROUNDING = 1e-6
 

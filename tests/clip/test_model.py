@@ -11,6 +11,7 @@ import sys
 from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import pytest
@@ -298,7 +299,8 @@ def identity_of_the_module(name):
     folder = TINY_FOLDER if name == "tiny" else Path(name.removeprefix("local-dir:"))
     weights = (folder / "open_clip_model.safetensors").read_bytes()
     with torch.inference_mode():
-        texts = model.module.encode_text(model.tokenize(["a cat"]))
+        module: Any = model.module
+        texts = module.encode_text(model.tokenize(["a cat"]))
     config = open_clip.get_model_preprocess_cfg(model.module)
     return model.identity, {
         "dim": texts.shape[1],

@@ -34,14 +34,16 @@ from safetensors.torch import save_file
 from clipsieve.clip.decode import DecodedImage, decode_image
 from clipsieve.clip.encode import Encoder, is_small, one_core
 from clipsieve.clip.model import causal_text_tower, encode_cut_text, end_positions
+from clipsieve.clip.open import open_model
 from clipsieve.clip.preprocess import normalize
+from clipsieve.control import Control
 from clipsieve.demo.shards import write_benchmark_shards
-from clipsieve.embed.job import open_model
-from clipsieve.pipelines.plan import make_plan
-from clipsieve.pipelines.run import run
+from clipsieve.job.plan import make_plan
+from clipsieve.job.reporter import Reporter
+from clipsieve.job.run import run
+from clipsieve.pipelines.engine import make_engine
 from clipsieve.settings import RunConfig
-from clipsieve.show import Teller
-from clipsieve.store.layout import Layout
+from clipsieve.store.folder import OutputFolder
 
 
 @dataclass(frozen=True)
@@ -177,15 +179,19 @@ def pipeline(setting: Setting) -> None:
     """(b): the whole job into a new folder."""
     out = setting.folder / "out"
     shutil.rmtree(out, ignore_errors=True)
-    run(_config(setting, out), _Silent())
+    config = _config(setting, out)
+    run(config, make_engine(config), _Silent())
 
 
 def direct(setting: Setting) -> None:
     """(d): the same work called as a function."""
     out = setting.folder / "out"
     shutil.rmtree(out, ignore_errors=True)
-    plan = make_plan(_config(setting, out), Layout.at(out), None, _Silent())
-    for _record in plan.job.open().embed(plan.todo):
+    config, control = _config(setting, out), Control(out=str(out))
+    folder = OutputFolder.open(out)
+    plan = make_plan(config, folder, None, make_engine(config), _Silent(), control)
+    assert plan.stage is not None
+    for _report in plan.stage.open().work([item.to_json() for item in plan.todo]):
         pass
 
 
@@ -219,10 +225,10 @@ def usual_loop(setting: Setting) -> Callable[[], None]:
     return loop
 
 
-class _Silent(Teller):
+class _Silent(Reporter):
     """Says nothing."""
 
-    def tell(self, event: str, text: str, **fields: Any) -> None:
+    def report(self, event: str, text: str, **fields: Any) -> None:
         """Nothing."""
 
 

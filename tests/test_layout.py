@@ -37,6 +37,20 @@ OWNERS = {
     "img2dataset": ("clipsieve.pipelines.ingest",),
     "faiss": (),
 }
+#: Rooms of the library, and the rooms above them, which they must not import.
+ABOVE = {
+    "formats": ("store", "embed", "neighbours", "scorers", "scoring", "audit", "sql", "job"),
+    "statistics": ("embed", "scoring", "audit", "sql", "job", "formats"),
+    "scorers": ("embed", "scoring", "audit", "sql", "job", "formats"),
+    "clip": ("embed", "neighbours", "scorers", "scoring", "audit", "sql", "job", "formats"),
+    "store": ("embed", "neighbours", "scoring", "audit", "sql", "job"),
+    "embed": ("neighbours", "scoring", "audit", "sql", "job"),
+    "neighbours": ("embed", "scoring", "audit", "sql", "job", "formats"),
+    "scoring": ("embed", "audit", "sql", "job"),
+    "audit": ("embed", "neighbours", "scoring", "sql", "job", "clip"),
+    "sql": ("embed", "neighbours", "scoring", "audit", "job", "formats"),
+    "job": (),
+}
 #: For type checkers only.
 TYPES_ONLY = {("clipsieve", "duckdb")}
 SHORT_NAMES = ("schemas", "transforms", "pipelines", "src")
@@ -46,6 +60,12 @@ def package_of(module: str) -> str:
     return next(
         (name for name in RANKS if name != "clipsieve" and within(module, name)), "clipsieve"
     )
+
+
+def room_of(module: str) -> str:
+    """Room of the library that a module is in; "" outside of it."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and package_of(module) == "clipsieve" else ""
 
 
 def within(module: str, package: str) -> bool:
@@ -81,6 +101,9 @@ def violations(module: str, source: str) -> list[str]:
             door = module in DOORS and (inside or types)
             if RANKS[package_of(name)] > RANKS[package_of(module)] and not door:
                 wrong.append(f"{module} imports {name}, which is above it")
+            above = ABOVE.get(room_of(module), ())
+            if room_of(name) in above and not types:
+                wrong.append(f"{module} imports {name}, a room above its own")
         elif top in OWNERS and not any(within(module, owner) for owner in OWNERS[top]):
             if not (types and (module, top) in TYPES_ONLY):
                 wrong.append(f"{module} imports {top}, which is not its to import")
@@ -102,7 +125,7 @@ def modules() -> dict[str, str]:
 
 def test_every_module_imports_only_what_it_may():
     found = modules()
-    assert {"clipsieve.cli", "clipsieve.schemas.tables", "clipsieve.pipelines.run"} <= set(found)
+    assert {"clipsieve.cli", "clipsieve.schemas.tables", "clipsieve.pipelines.engine"} <= set(found)
     assert [line for name, source in found.items() for line in violations(name, source)] == []
 
 
@@ -127,6 +150,8 @@ def test_every_module_imports_only_what_it_may():
         ("clipsieve", "import duckdb"),
         ("clipsieve.formats.webdataset", "from PIL import Image"),
         ("clipsieve.pipelines.run", "import img2dataset"),
+        ("clipsieve.store.folder", "from clipsieve.job.run import run"),
+        ("clipsieve.scorers.density", "from clipsieve.scoring.learn import learn"),
     ],
 )
 def test_a_planted_violation_is_found(module, source):
@@ -141,6 +166,7 @@ def test_a_planted_violation_is_found(module, source):
         ("clipsieve.store.lock", "from clipsieve.schemas import footers"),
         ("clipsieve.pipelines.run", "from clipsieve.transforms.score import ScoreShards"),
         ("clipsieve.sql.connect", "import duckdb"),
+        ("clipsieve.job.run", "from clipsieve.scoring.learn import learn"),
         ("clipsieve.pipelines.ingest", "import img2dataset"),
     ],
 )

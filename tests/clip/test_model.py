@@ -2,25 +2,33 @@
 
 import hashlib
 import json
+import math
 import os
 import pickle
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict, replace
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import open_clip
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from clipsieve.clip.identity import ModelIdentity
 from clipsieve.clip.model import (
     TINY_FOLDER,
-    ModelIdentity,
     _activation,
     causal_text_tower,
     fetch_command,
+    identify,
     load_model,
+    logit_scale,
 )
+from clipsieve.clip.preprocess import Preprocess
 from clipsieve.errors import UsageError, WeightsMissing
 from tests.clip.models import CUT, WHOLE, config_of, load, write_model
 
@@ -63,19 +71,19 @@ def test_a_copied_folder_means_the_same_wherever_it_is(tmp_path):
     first, second = (
         load_model(f"local-dir:{copy}", None, CPU, "float32").identity for copy in copies
     )
-    assert first.meaning() == second.meaning()
+    assert first.content() == second.content()
     assert (first.slug, second.slug) == ("model", "b")
     tiny = load_model("tiny", None, CPU, "float32").identity
     assert first.weights_sha256 == tiny.weights_sha256
 
 
 def test_other_weights_and_other_formats_mean_something_else(tmp_path):
-    meanings = []
+    contents = []
     for seed, dtype in ((0, "float32"), (1, "float32"), (1, "bfloat16")):
         name = write_model(tmp_path / str(seed), "clip", seed)
-        meanings.append(load_model(name, None, CPU, dtype).identity.meaning())
-    assert all(a != b for a, b in pairwise(meanings))
-    assert meanings[0]["weights_sha256"] != meanings[1]["weights_sha256"]
+        contents.append(load_model(name, None, CPU, dtype).identity.content())
+    assert all(a != b for a, b in pairwise(contents))
+    assert contents[0]["weights_sha256"] != contents[1]["weights_sha256"]
 
 
 def test_replaced_weights_have_another_hash(tmp_path):
@@ -268,3 +276,116 @@ def test_fetch_command_without_a_hub_is_python():
     without = [t for t in tags if not open_clip.get_pretrained_cfg("RN50", t).get("hf_hub")]
     for tag in without:
         assert fetch_command("RN50", tag).startswith('python -c "import open_clip')
+
+
+@pytest.fixture
+def no_module(monkeypatch):
+    """Make open_clip refuse to build or load a model; a test that loads one fails."""
+
+    def refuse(*_args, **_kwargs):
+        raise AssertionError("a module was created")
+
+    def forbid():
+        for name in ("create_model", "load_checkpoint"):
+            monkeypatch.setattr(open_clip, name, refuse)
+        monkeypatch.setattr(torch.nn.Module, "__init__", refuse)
+
+    return forbid
+
+
+def identity_of_the_module(name):
+    """What the loaded module itself, its tokenizer and its weights file say of a model."""
+    model = load_model(name, None, CPU, "float32")
+    folder = TINY_FOLDER if name == "tiny" else Path(name.removeprefix("local-dir:"))
+    weights = (folder / "open_clip_model.safetensors").read_bytes()
+    with torch.inference_mode():
+        module: Any = model.module
+        texts = module.encode_text(model.tokenize(["a cat"]))
+    config = open_clip.get_model_preprocess_cfg(model.module)
+    return model.identity, {
+        "dim": texts.shape[1],
+        "context_length": model.tokenize(["a cat"]).shape[1],
+        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+        "quick_gelu": any(type(m).__name__ == "QuickGELU" for m in model.module.modules()),
+        "preprocess": Preprocess.from_config(config).to_json(),
+        "model": name,
+        "pretrained": None,
+        "dtype": "float32",
+    }
+
+
+@pytest.mark.parametrize("config", ["tiny", *CUT, *WHOLE])
+def test_a_model_is_identified_without_being_created(tmp_path, no_module, config):
+    name = "tiny" if config == "tiny" else write_model(tmp_path, config)
+    loaded, seen = identity_of_the_module(name)
+    no_module()
+    identity, notes = identify(name, None, "float32")
+    assert identity == loaded
+    assert asdict(identity) == seen
+    assert notes == ()
+    assert identify(name, None, "bfloat16")[0] == replace(loaded, dtype="bfloat16")
+    assert identify(name, None, "auto")[0].dtype == "auto"
+
+
+@pytest.mark.parametrize(
+    ("changes", "vision"),
+    [
+        ({"mean": [0.1, 0.2, 0.3], "interpolation": "bilinear"}, {}),
+        ({"resize_mode": "squash", "fill_color": 3}, {"image_size": 48}),
+        ({}, {"image_size": [32, 48]}),
+    ],
+)
+def test_preprocessing_is_identified_from_the_config(tmp_path, no_module, changes, vision):
+    name = write_model(tmp_path, "clip")
+    path = tmp_path / "open_clip_config.json"
+    config = json.loads(path.read_text())
+    config["preprocess_cfg"].update(changes)
+    config["model_cfg"]["vision_cfg"].update(vision)
+    path.write_text(json.dumps(config))
+    module = open_clip.create_model(name, load_weights=False)
+    expected = Preprocess.from_config(open_clip.get_model_preprocess_cfg(module)).to_json()
+    no_module()
+    assert identify(name, None, "float32")[0].preprocess == expected
+
+
+@pytest.mark.parametrize(
+    ("model", "tag"), [("ViT-B-32", "openai"), ("ViT-B-32", "datacomp_xl_s13b_b90k")]
+)
+def test_preprocessing_of_a_tag_is_that_of_open_clip(tmp_path, monkeypatch, model, tag):
+    weights = tmp_path / "weights.bin"
+    weights.write_bytes(b"not read")
+    monkeypatch.setattr(open_clip, "download_pretrained", lambda _tag: str(weights))
+    identity, notes = identify(model, tag, "float32")
+    config = open_clip.get_pretrained_cfg(model, tag)
+    assert identity.preprocess["mean"] == list(config["mean"])
+    assert identity.preprocess["std"] == list(config["std"])
+    assert identity.preprocess["interpolation"] == config["interpolation"]
+    assert list(identity.preprocess["size"]) == [224, 224]
+    assert (identity.dim, identity.context_length) == (512, 77)
+    assert identity.quick_gelu is (tag == "openai")
+    assert bool(notes) is (tag == "openai")
+    assert identity.weights_sha256 == hashlib.sha256(b"not read").hexdigest()
+
+
+def test_a_config_that_the_module_does_not_follow_is_refused(tmp_path, monkeypatch):
+    name = write_model(tmp_path, "clip")
+    other = open_clip.get_model_preprocess_cfg(load_model(name, None, CPU, "float32").module)
+    other = {**other, "mean": (0.25, 0.25, 0.25)}
+    monkeypatch.setattr(open_clip, "get_model_preprocess_cfg", lambda _module: other)
+    with pytest.raises(UsageError, match="mend preprocess_cfg and image_size in the config"):
+        load_model(name, None, CPU, "float32")
+
+
+def test_the_factor_of_cosines_is_that_of_the_weights(tmp_path):
+    stored = load_file(TINY_FOLDER / "open_clip_model.safetensors")["logit_scale"]
+    tiny = load_model("tiny", None, CPU, "float32")
+    assert logit_scale(tiny) == pytest.approx(math.exp(stored.item()), rel=1e-6)
+    assert logit_scale(tiny) != pytest.approx(1 / 0.07, rel=1e-3)  # what it was trained from
+    name = write_model(tmp_path, "clip")
+    random = load_model(name, None, CPU, "float32")
+    assert logit_scale(random) == pytest.approx(1 / 0.07, rel=1e-5)
+
+
+def test_a_model_without_a_factor_has_one():
+    bare = replace(load_model("tiny", None, CPU, "float32"), module=torch.nn.Identity())
+    assert logit_scale(bare) == 1.0

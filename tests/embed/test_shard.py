@@ -13,16 +13,17 @@ import torch
 from clipsieve.clip.decode import DecodedImage
 from clipsieve.clip.encode import Encoder
 from clipsieve.clip.model import load_model
+from clipsieve.control import Control
 from clipsieve.embed import prepare
-from clipsieve.embed.commit import samples_table, scores_table
+from clipsieve.embed.commit import embeddings_table, samples_table
 from clipsieve.embed.prepare import Begin, Chunk, End, Preparer
-from clipsieve.embed.shard import Prompts, ShardBuilder
+from clipsieve.embed.shard import ShardBuilder
 from clipsieve.errors import ShardError
 from clipsieve.formats.base import InputFormat, RowBatch, SourceConfig, SourceFingerprint, WorkItem
 from clipsieve.formats.uid import row_uid
-from clipsieve.progress import METER
 from clipsieve.schemas.states import RowFailure, RowState
-from clipsieve.scorers.registry import scorers_named
+from clipsieve.scorers.columns import score_columns, scores_table
+from clipsieve.scorers.registry import make_scorer
 
 SOURCE = SourceConfig(
     InputFormat.PARQUET,
@@ -78,22 +79,30 @@ def rows(images, captions, start=0, **more):
     return RowBatch(start, images, captions, carried, **more)
 
 
-def preparer(read, pool, model, prompts=("",), chunk_rows=3, free=None):
-    free = free or threading.Event()
+def preparer(read, pool, model, chunk_rows=3, control=None):
+    free = threading.Event()
     free.set()
-    return Preparer(read, decode, model.tokenize, prompts, pool, free, chunk_rows)
+    return Preparer(
+        read, decode, model.tokenize, pool, free, chunk_rows, control or Control("embed")
+    )
 
 
-def embed(encoder, batches, source=SOURCE, scorers=("clip",)):
+def embed(encoder, batches, source=SOURCE):
     """One finished shard of `batches`."""
-    prompts = Prompts.of(scorers_named(scorers))
-    builder = ShardBuilder(item("s"), source, encoder, prompts)
+    builder = ShardBuilder(item("s"), source, encoder, Control("embed"))
     with ThreadPoolExecutor(2) as pool:
-        work = preparer(lambda _: iter(batches), pool, encoder.model, prompts.captions)
+        work = preparer(lambda _: iter(batches), pool, encoder.model)
         for event in work.events([item("s")]):
             if isinstance(event, Chunk):
                 builder.add(event)
     return builder.finish()
+
+
+def clip_scores(shard):
+    """The table of the scores that come with the embeddings."""
+    scorer, pairs = make_scorer("clip", {}), shard.pairs
+    columns = score_columns(scorer, "rev", scorer.score(pairs, {}), len(pairs))
+    return scores_table(pairs.uid, columns)
 
 
 def test_equal_images_and_captions_are_encoded_once(model):
@@ -144,8 +153,7 @@ def test_state_of_a_row(model, image, caption, said, state, error):
     assert shard.pairs.image.valid.tolist() == [True, usable]
     assert shard.heights.tolist() == [60, 60 if usable else 0]
     assert shard.counts() == ({"ok": 2} if state is RowState.OK else {"ok": 1, str(state): 1})
-    (scorer,) = scorers_named(["clip"])
-    scores = scores_table(shard.pairs.uid, scorer, scorer.score(shard.pairs, {}))
+    scores = clip_scores(shard)
     assert scores["clip_score"].is_valid().to_pylist() == [True, state is RowState.OK]
 
 
@@ -154,14 +162,13 @@ def test_text_of_a_row_without_image_is_still_encoded(model):
     assert shard.pairs.texts[""].valid.tolist() == [True]
 
 
-@pytest.mark.parametrize("scorers", [("clip",), ("clip", "clip_depicts")])
-def test_shard_without_rows(model, scorers):
-    shard = embed(Encoder(model), [], scorers=scorers)
+def test_shard_without_rows(model):
+    shard = embed(Encoder(model), [])
     assert (len(shard.pairs), shard.counts()) == (0, {})
     assert samples_table(shard).num_rows == 0
-    for scorer in scorers_named(scorers):
-        table = scores_table(shard.pairs.uid, scorer, scorer.score(shard.pairs, {}))
-        assert table.num_rows == 0
+    pairs = shard.pairs
+    assert embeddings_table(pairs.uid, pairs.image, pairs.texts[""]).num_rows == 0
+    assert clip_scores(shard).num_rows == 0
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 0.0])
@@ -216,17 +223,17 @@ def test_shard_that_cannot_be_read_ends_and_the_next_goes_on(model):
 
 
 def test_rows_of_a_failed_shard_are_taken_out_of_the_meter(model):
-    METER.reset()
-    builder = ShardBuilder(item("s"), SOURCE, Encoder(model), Prompts.of([]))
+    control = Control("meter")
+    builder = ShardBuilder(item("s"), SOURCE, Encoder(model), control)
     with ThreadPoolExecutor(1) as pool:
         batches = [rows([b"a", b"bad", None], ["x"] * 3)]
         for event in preparer(lambda _: iter(batches), pool, model).events([item("s")]):
             if isinstance(event, Chunk):
                 builder.add(event)
-    now = METER.snapshot()
+    now = control.snapshot()
     assert (now.rows, now.failed_rows) == (3, 2)
     builder.withdraw()
-    now = METER.snapshot()
+    now = control.snapshot()
     assert (now.rows, now.failed_rows) == (0, 0)
 
 
@@ -273,7 +280,7 @@ def test_the_reader_runs_only_so_far_ahead(model):
 
 
 def test_pixels_are_not_kept_after_encoding(model):
-    builder = ShardBuilder(item("s"), SOURCE, Encoder(model, 2), Prompts.of([]))
+    builder = ShardBuilder(item("s"), SOURCE, Encoder(model, 2), Control("embed"))
     images = [bytes([number]) for number in range(1, 10)]
     with ThreadPoolExecutor(1) as pool:
         work = preparer(lambda _: iter([rows(images, ["x"] * 9)]), pool, model)

@@ -12,7 +12,9 @@ from clipsieve.scorers.clipscore import (
     ClipScore,
     RefClipScore,
     clip_score,
+    clip_score_scorer,
     cosine,
+    depicts_scorer,
     ref_clip_score,
     reference_similarity,
 )
@@ -52,7 +54,7 @@ def batch(oracle):
 
 
 def test_clip_score_is_that_of_the_authors(oracle, batch):
-    score = ClipScore().score(batch, {})["clip_score"]
+    score = clip_score_scorer().score(batch, {})["clip_score"]
     assert np.abs(score - oracle["expected"]).max() <= 1e-6
 
 
@@ -195,7 +197,7 @@ def test_references_are_encoded_once_and_blank_ones_are_missing():
         asked.extend(texts)
         return np.array([[len(text), 1.0] for text in texts], np.float32).reshape(-1, 2)
 
-    references = References.encoded(encode, [["a cat", None], [], ["", "a cat", " \n", "cats"]])
+    references = References.encode(encode, [["a cat", None], [], ["", "a cat", " \n", "cats"]])
     assert sorted(asked) == ["a cat", "cats"]
     assert references.offsets.tolist() == [0, 2, 2, 6]
     assert references.embedded.valid.tolist() == [True, False, False, True, False, True]
@@ -203,7 +205,7 @@ def test_references_are_encoded_once_and_blank_ones_are_missing():
 
 
 def test_only_blank_references_are_none():
-    references = References.encoded(lambda texts: np.empty((0, 2), np.float32), [[""], [None]])
+    references = References.encode(lambda texts: np.empty((0, 2), np.float32), [[""], [None]])
     assert np.isnan(reference_similarity(whole([[1, 0], [1, 0]]), references)).all()
 
 
@@ -230,7 +232,7 @@ def test_prompted_family_reads_its_own_texts_and_names_its_own_columns():
     }
 
 
-@pytest.mark.parametrize("scorer", [ClipScore(), RefClipScore()])
+@pytest.mark.parametrize("scorer", [clip_score_scorer(), depicts_scorer(), RefClipScore()])
 def test_every_column_says_what_it_is(scorer):
     for field in scorer.columns:
         assert field.type == pa.float32()

@@ -1,87 +1,148 @@
 """Scorers are found by name, here and in other installed packages."""
 
-import sys
 from textwrap import dedent
 
 import pytest
 
 from clipsieve.errors import UsageError
 from clipsieve.scorers.clipscore import ClipScore
-from clipsieve.scorers.registry import scorer_names, scorers_named
+from clipsieve.scorers.registry import make_scorer, make_scorers, resolve_names, scorer_names
 
 PLUGIN = """
+import numpy as np
 import pyarrow as pa
-from clipsieve.scorers.base import Scorer
+from clipsieve import Scorer
 
 class Constant(Scorer):
-    family = "{family}"
-    needs = frozenset()
-    prompt = ""
-    columns = pa.schema([pa.field("constant", pa.float32())])
-    version = 1
+    name, family = "{name}", "{family}"
+    columns = pa.schema([pa.field("{column}", pa.float32())])
 
-    def score(self, batch, fitted):
-        return {{"constant": [1.0] * len(batch)}}
+    def score(self, batch, loaded):
+        return {{"{column}": np.ones(len(batch))}}
 """
 
 
 @pytest.fixture
-def install(tmp_path, monkeypatch):
-    """Put a package with one scorer on the path, as pip would."""
+def install_constant(install):
+    """Install a package with one scorer; by default its own name and family are right."""
 
-    def put(name, family):
-        module = f"plugin_{abs(hash((name, family)))}"
-        (tmp_path / f"{module}.py").write_text(dedent(PLUGIN.format(family=family)))
-        info = tmp_path / f"{module}-1.0.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
-        entry = f"[clipsieve.scorers]\n{name} = {module}:Constant\n"
-        (info / "entry_points.txt").write_text(entry)
-        monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    def put(registered, name=None, family=None, column="constant"):
+        name = registered if name is None else name
+        family = name.partition(".")[0] if family is None else family
+        module = f"plugin_{abs(hash((registered, name, family, column)))}"
+        source = dedent(PLUGIN.format(name=name, family=family, column=column))
+        install({registered: f"{module}:Constant"}, {module: source})
 
     return put
 
 
 def test_shipped_scorers_come_in_the_order_asked_for():
-    assert [s.family for s in scorers_named(["clip_ref", "clip"])] == ["clip_ref", "clip"]
-    assert isinstance(scorers_named(["clip"])[0], ClipScore)
+    assert [s.family for s in make_scorers(["clip_ref", "clip"])] == ["clip_ref", "clip"]
+    assert isinstance(make_scorers(["clip"])[0], ClipScore)
     assert {"clip", "clip_depicts", "clip_ref"} <= set(scorer_names())
 
 
+@pytest.mark.parametrize("name", scorer_names())
+def test_every_shipped_scorer_has_the_name_and_family_it_is_registered_by(name):
+    scorer = make_scorer(name, {})
+    assert (scorer.name, scorer.family) == (name, name.split(".")[0])
+
+
 def test_no_names_give_no_scorers():
-    assert scorers_named([]) == ()
+    assert make_scorers([]) == ()
 
 
-def test_unknown_scorer_is_refused_with_the_choices():
-    with pytest.raises(UsageError, match=r"scorer 'clop' is not known; choose from \['clip'"):
-        scorers_named(["clip", "clop"])
+def test_unknown_scorer_is_refused_with_close_names_and_the_choices():
+    message = r"scorer 'clop' is not known \(close names: clip\); choose from \['clip', 'clip_dep"
+    with pytest.raises(UsageError, match=message):
+        make_scorers(["clip", "clop"])
+    with pytest.raises(UsageError, match=r"'density\.loff' .* \(close names: density\.lof"):
+        resolve_names(["density.loff"])
+    with pytest.raises(UsageError, match=r"'zzzzzz' is not known \(close names: none\)"):
+        resolve_names(["zzzzzz"])
+
+
+def test_an_unknown_scorer_is_refused_also_where_it_is_made_alone():
+    with pytest.raises(UsageError, match="scorer 'clop' is not known"):
+        make_scorer("clop", {})
 
 
 def test_scorer_named_twice_is_refused():
     with pytest.raises(UsageError, match="scorer 'clip' is named more than once; name it once"):
-        scorers_named(["clip", "clip"])
+        make_scorers(["clip", "clip"])
 
 
-def test_scorer_of_another_package_is_found(install):
-    install("constant", "constant")
+def test_scorer_of_another_package_is_found(install_constant):
+    install_constant("constant")
     assert "constant" in scorer_names()
-    (scorer,) = scorers_named(["constant"])
+    (scorer,) = make_scorers(["constant"])
     assert scorer.columns.names == ["constant"]
 
 
-def test_scorer_that_writes_another_family_is_refused(install):
-    install("one", "other")
-    with pytest.raises(UsageError, match="scorer 'one' writes family 'other'; register it by that"):
-        scorers_named(["one"])
+def test_names_may_have_a_dot_between_family_and_method(install_constant):
+    install_constant("ood.mahalanobis_2")
+    (scorer,) = make_scorers(["ood.mahalanobis_2"])
+    assert (scorer.name, scorer.family) == ("ood.mahalanobis_2", "ood")
 
 
-@pytest.mark.parametrize("name", ["my-scorer", "scores", "samples", "Clip2", "a/../../b", "1st"])
-def test_name_that_no_folder_and_view_can_have_is_refused(install, name):
-    install(name, name)
+def test_a_family_stands_for_its_scorers_unless_a_scorer_has_its_name(install_constant):
+    install_constant("ood.b", column="b")
+    install_constant("ood.a", column="a")
+    install_constant("oodles", column="c")
+    assert resolve_names(["clip", "ood"]) == ("clip", "ood.a", "ood.b")
+    assert [scorer.name for scorer in make_scorers(["ood"])] == ["ood.a", "ood.b"]
+    assert resolve_names(["density"]) == ("density",)
+    assert resolve_names(["ood.b"]) == ("ood.b",)
+    with pytest.raises(UsageError, match="scorer 'ood' is named more than once"):
+        resolve_names(["ood.b", "ood"])
+
+
+@pytest.mark.parametrize(
+    ("registered", "name", "family"),
+    [("one", "one", "other"), ("one", "two", "one"), ("one.a", "one.a", "one.a")],
+)
+def test_scorer_with_another_name_or_family_is_refused(install_constant, registered, name, family):
+    install_constant(registered, name, family)
+    message = rf"scorer '{registered}' has name '{name}' and family '{family}'; its name must be"
+    with pytest.raises(UsageError, match=message):
+        make_scorers([registered])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("my-scorer", "scores", "samples", "Clip2", "a/../../b", "1st"),
+        *("scores.mine", "a.b.c", "a.", ".a", "a.1", "pictures_groups", "pictures_groups.a"),
+    ],
+)
+def test_name_that_no_folder_and_view_can_have_is_refused(install_constant, name):
+    install_constant(name)
     with pytest.raises(UsageError, match="cannot name a folder and a view"):
-        scorers_named([name])
+        make_scorers([name])
 
 
-def test_a_plugin_does_not_replace_a_shipped_scorer(install):
-    install("clip", "clip")
-    assert isinstance(scorers_named(["clip"])[0], ClipScore)
+def test_a_plugin_does_not_replace_a_shipped_scorer(install_constant):
+    install_constant("clip")
+    assert isinstance(make_scorers(["clip"])[0], ClipScore)
+
+
+def test_a_plugin_cannot_add_to_the_family_of_the_embeddings(install_constant):
+    install_constant("clip.mine")
+    message = "scorer 'clip.mine': family 'clip' is written with the embeddings; use another"
+    with pytest.raises(UsageError, match=message):
+        make_scorers(["clip.mine"])
+
+
+@pytest.mark.parametrize("column", ["twice", "TWICE"])
+def test_two_scorers_that_add_one_column_are_refused(install_constant, column):
+    install_constant("one", column="twice")
+    install_constant("two", column=column)
+    with pytest.raises(UsageError, match=f"scorers one and two both add column '{column}'"):
+        make_scorers(["one", "two"])
+    assert len(make_scorers(["one"]) + make_scorers(["two"])) == 2
+
+
+def test_what_is_no_scorer_is_refused(install):
+    install({"decoder": "json:JSONDecoder"})
+    with pytest.raises(UsageError, match=r"scorer 'decoder' is a JSONDecoder; let its class"):
+        make_scorers(["decoder"])

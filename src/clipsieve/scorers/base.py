@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 import numpy as np
 import pyarrow as pa
 
+from clipsieve.errors import UsageError
 from clipsieve.store.canonical import short_hash
 
 if TYPE_CHECKING:
@@ -147,6 +148,15 @@ class PromptSet:
     names: tuple[str, ...]
     texts: tuple[tuple[str, ...], ...]
     normalize_texts: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse a class without a text, and names that are not one a class."""
+        counts = [len(texts) for texts in self.texts]
+        if not counts or min(counts) < 1 or len(counts) != len(self.names):
+            raise UsageError(
+                f"prompt set of {len(self.names)} names has {counts} texts; give one class at "
+                "least, and each class a name and one text at least"
+            )
 
     @classmethod
     def from_templates(

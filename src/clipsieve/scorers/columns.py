@@ -63,28 +63,48 @@ def scorers_footer(scorers: Sequence[Scorer], revisions: Mapping[str, str]) -> s
     )
 
 
+def check_scores(scorer: Scorer, scores: Mapping[str, np.ndarray], rows: int) -> None:
+    """Refuse scores that are not one value a row for each column of the scorer.
+
+    Raises:
+      ValueError: if a column is missing or has another shape; the message names the scorer.
+    """
+    for name in scorer.columns.names:
+        shape = np.shape(scores[name]) if scores.get(name) is not None else None
+        if shape == (rows,):
+            continue
+        if shape is None:
+            has = "no values"
+        else:
+            has = f"{shape[0]} values" if len(shape) == 1 else f"values of shape {shape}"
+        raise ValueError(f"scorer {scorer.name} gave {has} of column {name!r} for {rows} rows")
+
+
 def score_columns(
     scorer: Scorer, revision: str, scores: Mapping[str, np.ndarray], rows: int
 ) -> list[tuple[pa.Field, pa.Array]]:
     """Return a scorer's columns with their metadata; NULL where a score is undefined.
 
     Raises:
-      ValueError: if a column is missing or has another length; the message names the scorer.
+      ValueError: if a column is missing, has another shape, or holds what its type cannot; the
+        message names the scorer.
     """
+    check_scores(scorer, scores, rows)
     columns = []
     for field in scorer.columns:
-        values = scores.get(field.name)
-        if values is None or len(values) != rows:
-            has = "no values" if values is None else f"{len(values)} values"
-            raise ValueError(
-                f"scorer {scorer.name} gave {has} of column {field.name!r} for {rows} rows"
-            )
         metadata = {
             **(field.metadata or {}),
             SCORER: scorer.name.encode(),
             REVISION: revision.encode(),
         }
-        columns.append((field.with_metadata(metadata), _stored(values, field.type)))
+        try:
+            stored = _stored(scores[field.name], field.type)
+        except pa.ArrowException as error:
+            raise ValueError(
+                f"scorer {scorer.name} gave values of column {field.name!r} that are no "
+                f"{field.type}: {error}"
+            ) from error
+        columns.append((field.with_metadata(metadata), stored))
     return columns
 
 

@@ -51,10 +51,7 @@ def resolve_names(names: Iterable[str]) -> tuple[str, ...]:
     for name in names:
         members = [name] if name in known else [n for n in known if n.startswith(f"{name}.")]
         if not members:
-            close = ", ".join(get_close_matches(name, known, n=3)) or "none"
-            raise UsageError(
-                f"scorer {name!r} is not known (close names: {close}); choose from {known}"
-            )
+            raise _unknown(name)
         if set(members) & set(resolved):
             raise UsageError(f"scorer {name!r} is named more than once; name it once")
         resolved += members
@@ -96,8 +93,10 @@ def make_scorer(name: str, options: Mapping[str, Any]) -> Scorer:
     if name in _SHIPPED:
         module, attribute = _SHIPPED[name].split(":")
         factory = getattr(import_module(f"clipsieve.scorers.{module}"), attribute)
-    else:
+    elif name in plugins:
         factory = plugins[name].load()
+    else:
+        raise _unknown(name)
     family = name.partition(".")[0]
     if not _NAME.fullmatch(name) or family in _VIEWS or family.endswith("_groups"):
         raise UsageError(
@@ -122,6 +121,12 @@ def make_scorer(name: str, options: Mapping[str, Any]) -> Scorer:
             f"scorer {name!r}: family {EMBEDDED!r} is written with the embeddings; use another"
         )
     return scorer
+
+
+def _unknown(name: str) -> UsageError:
+    known = scorer_names()
+    close = ", ".join(get_close_matches(name, known, n=3)) or "none"
+    return UsageError(f"scorer {name!r} is not known (close names: {close}); choose from {known}")
 
 
 def _check_options(name: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> None:

@@ -14,6 +14,9 @@ from clipsieve.store import names
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.manifest import EmbeddingsEntry
 
+#: A mean this short against the vectors it is of is what rounding to float32 left of zero.
+_ROUNDING = 1e-6
+
 
 @dataclass(frozen=True, slots=True)
 class PromptStage:
@@ -111,14 +114,19 @@ def prototypes(prompts: PromptSet, vectors: np.ndarray) -> np.ndarray:
     Raises:
       ClipsieveError: if a class has a vector that is not finite, or vectors whose mean is zero.
     """
-    wide = vectors.astype(np.float64)
+    finite = np.isfinite(vectors).all(axis=1)
+    wide = np.where(finite[:, None], vectors, 0).astype(np.float64)
+    lengths = np.linalg.norm(wide, axis=1, keepdims=True)
     if prompts.normalize_texts:
-        norms = np.linalg.norm(wide, axis=1, keepdims=True)
-        wide = np.divide(wide, norms, out=np.zeros_like(wide), where=norms > 0)
-    ends = np.cumsum([len(texts) for texts in prompts.texts])
-    means = np.stack([part.mean(axis=0) for part in np.split(wide, ends[:-1])])
+        wide = np.divide(wide, lengths, out=np.zeros_like(wide), where=lengths > 0)
+        lengths = np.ones_like(lengths)
+    starts = np.cumsum([0, *(len(texts) for texts in prompts.texts)])[:-1]
+    counts = np.array([[len(texts)] for texts in prompts.texts])
+    means = np.add.reduceat(wide, starts) / counts
     norms = np.linalg.norm(means, axis=1, keepdims=True)
-    wrong = np.flatnonzero(~((norms > 0) & np.isfinite(norms)))
+    rounding = _ROUNDING * np.add.reduceat(lengths, starts) / counts
+    defined = np.logical_and.reduceat(finite, starts) & (norms > rounding)[:, 0]
+    wrong = np.flatnonzero(~defined)
     if len(wrong):
         name = prompts.names[wrong[0]]
         raise ClipsieveError(

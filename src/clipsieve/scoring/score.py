@@ -21,7 +21,13 @@ from clipsieve.formats.columns import reference_captions
 from clipsieve.neighbours.stored import read_shard_lists
 from clipsieve.schemas import footers
 from clipsieve.scorers.base import Embedded, Input, PairBatch, References, Scorer
-from clipsieve.scorers.columns import made_by, score_columns, scorers_footer, scores_table
+from clipsieve.scorers.columns import (
+    check_scores,
+    made_by,
+    score_columns,
+    scorers_footer,
+    scores_table,
+)
 from clipsieve.scoring.learn import Basis, ScorerSpec, read_known, scorer_context
 from clipsieve.scoring.prompts import load_prototypes, prompt_sets
 from clipsieve.stage import Element, Report, Worker
@@ -29,7 +35,7 @@ from clipsieve.statistics.counts import RowCounts
 from clipsieve.store import names
 from clipsieve.store.canonical import canonical_json
 from clipsieve.store.folder import OutputFolder
-from clipsieve.store.pairs import StoredPairs, split_batch, with_lists_of
+from clipsieve.store.pairs import StoredPairs, split_batch, with_lists
 from clipsieve.store.parquet import Footer
 from clipsieve.store.records import SCORED, ShardRecord, add_record
 from clipsieve.versions import installed
@@ -159,11 +165,16 @@ class _ScoreWorker:
         control = self._stage.control
         ledger = self._folder.read_footer(names.samples(shard))
         with control.timing("read"):
-            work = [self._family_work(shard, family, ledger) for family in self._stage.families]
+            work = [
+                self._family_work(shard, family, ledger)
+                for family in self._stage.families
+                if not self._is_written(shard, family, ledger)
+            ]
             missing = [each for family in work for each in family.missing]
             batch = self._read(shard, [each.scorer for each in missing]) if missing else None
+            lists = self._read_lists(batch, missing) if batch is not None else {}
         with control.timing("encode"):
-            columns = self._compute(batch, missing) if batch is not None else {}
+            columns = self._compute(batch, lists, missing) if batch is not None else {}
         with control.timing("write"):
             for family in work:
                 self._write(shard, family, columns, ledger)
@@ -177,6 +188,11 @@ class _ScoreWorker:
             seconds=round(ended - start, 3),
             ended_at=ended,
         )
+
+    def _is_written(self, shard: str, family: FamilySpec, ledger: Footer) -> bool:
+        """Whether a shard, which lacks another family, has this one."""
+        name = names.scores(family.name, family.revision, shard)
+        return follows_ledger(self._folder.read_footer(name), ledger)
 
     def _family_work(self, shard: str, family: FamilySpec, ledger: Footer) -> _FamilyWork:
         """Return what can be carried over from the family's file before, and what cannot."""
@@ -216,33 +232,44 @@ class _ScoreWorker:
         )
         return replace(batch, texts=texts, references=references, prototypes=prototypes)
 
-    def _compute(self, batch: PairBatch, missing: Sequence[_Loaded]) -> dict[str, _Columns]:
+    def _read_lists(self, batch: PairBatch, missing: Sequence[_Loaded]) -> dict[str, PairBatch]:
+        """Return the pairs of a shard with the neighbour lists of each scorer that reads some.
+
+        Two scorers that ask for equal lists have different ones if they learnt of different shards.
+        """
+        read: dict[tuple[tuple[str, str], ...], PairBatch] = {}
+        batches: dict[str, PairBatch] = {}
+        for each in missing:
+            sets = each.spec.neighbours
+            if Input.NEIGHBOURS in each.scorer.needs:
+                key = tuple(sorted(sets.items()))
+                if key not in read:
+                    specs = each.scorer.neighbour_lists()
+                    read[key] = read_shard_lists(self._folder, batch, specs, sets)
+                batches[each.scorer.name] = read[key]
+        return batches
+
+    def _compute(
+        self, batch: PairBatch, lists: Mapping[str, PairBatch], missing: Sequence[_Loaded]
+    ) -> dict[str, _Columns]:
         """Return the columns of scorers, by their name."""
         parts: dict[str, list[Mapping[str, np.ndarray]]] = {m.scorer.name: [] for m in missing}
-        lists = {m.scorer.name: self._lists(batch, m) for m in missing if m.spec.neighbours}
         for part in split_batch(batch):
             for each in missing:
-                own = part
-                if each.scorer.name in lists:
-                    own = with_lists_of(part, lists[each.scorer.name])
-                scores = each.scorer.score(own, self._load(each))
+                pairs = with_lists(part, lists.get(each.scorer.name, batch))
+                scores = each.scorer.score(pairs, self._load(each))
+                check_scores(each.scorer, scores, len(part))
                 parts[each.scorer.name].append(scores)
         columns: dict[str, _Columns] = {}
         for each in missing:
             scores = {
                 name: np.concatenate([part[name] for part in parts[each.scorer.name]])
                 for name in each.scorer.columns.names
-                if all(name in part for part in parts[each.scorer.name])
             }
             columns[each.scorer.name] = score_columns(
                 each.scorer, each.spec.revision, scores, len(batch)
             )
         return columns
-
-    def _lists(self, batch: PairBatch, each: _Loaded) -> PairBatch:
-        """Return the pairs with a scorer's own lists: others may have theirs of other shards."""
-        specs = each.scorer.neighbour_lists()
-        return read_shard_lists(self._folder, batch, specs, each.spec.neighbours)
 
     def _load(self, each: _Loaded) -> Any:
         if not each.is_loaded:

@@ -110,8 +110,11 @@ def split_batch(batch: PairBatch, rows: int = BATCH_ROWS) -> Iterator[PairBatch]
         )
 
 
-def with_lists_of(part: PairBatch, whole: PairBatch) -> PairBatch:
-    """Return a batch with the neighbour lists that its rows have in `whole`, its whole shard."""
+def with_lists(part: PairBatch, whole: PairBatch) -> PairBatch:
+    """Return a part of a batch with its rows of the neighbour lists of `whole`.
+
+    What is computed once for all who ask is shared with `part`.
+    """
     first = part.start - whole.start
     rows = slice(first, first + len(part))
     return replace(

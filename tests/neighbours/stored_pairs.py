@@ -1,33 +1,10 @@
-"""Stored folders of made-up embeddings, and the vectors they hold as one would naively see them."""
+"""Vectors of stored rows as one would naively see them, searched by a loop."""
 
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 
 from clipsieve.neighbours.lists import NeighbourLists
-from clipsieve.stored import StoredPairs
-from tests.store.folders import DIM, make_folder, shard_of
-
-#: Shards with rows that lack an image, a caption, or both; rows with equal vectors and equal uids.
-SHARDS = {"a": 30, "b": 1, "c": 45, "d": 24}
-
-
-def make_pairs(root, shards=None):
-    """A folder of `shards` (rows by name); its layout and dataset, and what reads its pairs."""
-    made = [
-        shard_of(
-            name,
-            rows,
-            seed=7 if name in "cd" else number,  # so that "d" repeats vectors of "c"
-            uids=pa.array([f"{name}-{row // 2}" for row in range(rows)]),
-            no_image=[row for row in (1, 5) if row < rows],
-            no_text=[row for row in (0, 5) if row < rows],
-        )
-        for number, (name, rows) in enumerate((shards or SHARDS).items())
-    ]
-    layout, dataset = make_folder(root, made)
-    return layout, dataset, StoredPairs(layout, dataset.embeddings, DIM)
 
 
 @dataclass

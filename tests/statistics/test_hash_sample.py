@@ -6,11 +6,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from clipsieve.scorers.base import Embedded, PairBatch
-from clipsieve.statistics.sample import Sample, row_hashes
-from clipsieve.transforms.merge import MergeStatistics
+from clipsieve.scorers.base import Context, Embedded, Input, PairBatch
+from clipsieve.statistics.hash_sample import HashSample, SampleState, row_hashes
+from clipsieve.store.pairs import split_batch
+from clipsieve.transforms.merge import Merge
 from tests.transforms.combining import combined_every_way
 
+CONTEXT = Context(dim=3, rows=120, logit_scale=1.0)
 FIELDS = ("seen", "hashes", "shards", "rows", "images", "texts")
 
 
@@ -50,6 +52,10 @@ def naive(batches, size, seed):
     return sorted(rows)[:size]
 
 
+def observe(sample, pairs):
+    return sample.observe(pairs, CONTEXT)
+
+
 def same(one, other):
     return all(np.array_equal(getattr(one, f), getattr(other, f)) for f in FIELDS)
 
@@ -57,9 +63,13 @@ def same(one, other):
 @pytest.mark.parametrize("size", [1, 7, 40, 1000])
 @pytest.mark.parametrize("seed", [0, 5])
 def test_any_split_and_order_gives_the_rows_that_hash_lowest(size, seed):
-    zero = Sample(size, seed, with_texts=True)
-    results = list(combined_every_way(MergeStatistics(zero), [zero.of(b) for b in BATCHES]))
-    assert len(results) == 12
+    sample = HashSample(size, seed, texts=True)
+    results: list = []
+    for rows in (1, 7, 1000):  # batches of at most that many rows
+        parts = [part for batch in BATCHES for part in split_batch(batch, rows)]
+        observed = [sample.observe(part, CONTEXT) for part in parts]
+        results += combined_every_way(Merge(SampleState(size)), observed)
+    assert len(results) == 36
     expected = naive(BATCHES, size, seed)
     sources = {b.shard: b for b in BATCHES}
     for result in results:
@@ -74,41 +84,40 @@ def test_any_split_and_order_gives_the_rows_that_hash_lowest(size, seed):
 
 
 def test_rows_with_one_uid_are_taken_in_their_order():
-    twins = Sample(4).of(batch("eeeee", 9, uids=["twin"] * 9))
+    twins = observe(HashSample(4), batch("eeeee", 9, uids=["twin"] * 9))
     assert twins.rows.tolist() == [0, 1, 2, 3]
 
 
 def test_a_bound_changes_nothing_but_what_the_parts_hold():
     rows = 5000
     big = batch("big", rows)
-    free, bound = Sample(20, 3).of(big), Sample.bounded(20, 3, False, rows)
-    assert bound.bound < 2**64 // 20
-    assert same(bound.of(big), free)
-    wide = Sample(rows, 3, bound=bound.bound).of(big)
+    free, bounded = HashSample(20, 3), HashSample.bounded(20, 3, False, rows)
+    assert bounded.bound < 2**64 // 20
+    assert same(observe(bounded, big), observe(free, big))
+    wide = observe(HashSample(rows, 3, bound=bounded.bound), big)
     assert 20 < len(wide.hashes) < 150
 
 
 def test_a_bound_that_was_too_low_is_noticed():
-    held = Sample(20, bound=2**64 // 1000).of(batch("big", 500))
-    assert held.is_short
-    assert not Sample(20).of(batch("big", 500)).is_short
-    assert not Sample(20).of(batch("few", 10)).is_short
+    assert observe(HashSample(20, bound=2**64 // 1000), batch("big", 500)).is_short
+    assert not observe(HashSample(20), batch("big", 500)).is_short
+    assert not observe(HashSample(20), batch("few", 10)).is_short
 
 
 @pytest.mark.parametrize("rows", [0, 3, 50])
 def test_few_or_unknown_rows_have_no_bound(rows):
-    assert Sample.bounded(20, 0, True, rows).bound == 2**64 - 1
+    assert HashSample.bounded(20, 0, True, rows).bound == 2**64 - 1
 
 
 def test_another_seed_gives_another_sample():
     big = batch("big", 500)
-    first, second = (set(Sample(50, seed).of(big).rows.tolist()) for seed in (0, 1))
+    first, second = (set(observe(HashSample(50, seed), big).rows.tolist()) for seed in (0, 1))
     assert len(first & second) < 15
 
 
 def test_samples_are_nested():
     big = batch("big", 500)
-    small, large = (set(Sample(size).of(big).rows.tolist()) for size in (20, 200))
+    small, large = (set(observe(HashSample(size), big).rows.tolist()) for size in (20, 200))
     assert small < large
 
 
@@ -125,5 +134,22 @@ def test_hashes_are_even_and_depend_on_type_only_through_the_text():
 
 def test_captions_are_kept_only_if_wanted():
     one = batch("a", 40)
-    assert Sample(5).of(one).texts.shape == (5, 0)
-    assert Sample(5, with_texts=True).of(one).texts.shape == (5, 3)
+    assert observe(HashSample(5), one).texts.shape == (5, 0)
+    assert HashSample(5).needs == {Input.IMAGE_EMBEDDING}
+    assert observe(HashSample(5, texts=True), one).texts.shape == (5, 3)
+    assert HashSample(5, texts=True).needs == {Input.IMAGE_EMBEDDING, Input.TEXT_EMBEDDING}
+
+
+def test_equal_samples_are_one_statistic():
+    assert len({HashSample(5, 1), HashSample(5, 1), HashSample(5, 2), HashSample(5, 1, True)}) == 3
+
+
+def test_rows_of_a_part_have_their_position_in_the_shard():
+    whole = batch("a", 40)
+    (_, part, *_) = split_batch(whole, 15)
+    assert set(observe(HashSample(1000), part).rows.tolist()) == set(range(15, 30))
+
+
+def test_the_rows_with_the_lowest_hashes_are_in_order():
+    state = observe(HashSample(40), batch("big", 500))
+    assert (np.diff(state.hashes.astype(object)) >= 0).all()

@@ -1,0 +1,5 @@
+"""Fixtures that several tests share."""
+
+from tests.scorers.plugins import install
+
+__all__ = ["install"]

@@ -7,6 +7,7 @@ from typing import Any
 
 from clipsieve.control import Control
 from clipsieve.errors import UsageError
+from clipsieve.job.plan import require_references
 from clipsieve.job.reporter import Reporter
 from clipsieve.neighbours.stored import NeighbourSet, NeighbourStage
 from clipsieve.schemas import footers
@@ -81,6 +82,7 @@ class Scoring:
         self._members = read_members(folder)
         if not self._members:
             raise UsageError(f"{folder.root} holds no shard yet; run `clipsieve run` first")
+        require_references(settings.scorers, settings.options, self._references_col())
         self._scorers = make_scorers(settings.scorers, settings.options)
         self._basis = Basis(manifest.model, manifest.embeddings, self._logit_scale())
 

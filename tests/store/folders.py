@@ -1,27 +1,36 @@
 """Output folders written with the library itself, from made-up embeddings."""
 
 import dataclasses
-from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from clipsieve.embed.commit import Committer, Revisions
+from clipsieve.clip.identity import ModelIdentity
+from clipsieve.embed.commit import Revisions, ShardWriter, embedded_family, embeddings_entry
 from clipsieve.embed.shard import EmbeddedShard
 from clipsieve.formats.base import InputFormat, SourceFingerprint, WorkItem
 from clipsieve.schemas import footers
 from clipsieve.schemas.states import RowState
 from clipsieve.scorers.base import Embedded, PairBatch
-from clipsieve.scorers.registry import scorers_named
+from clipsieve.scorers.registry import EMBEDDED
 from clipsieve.sql.views import write_sql
-from clipsieve.store import dataset as datasets
-from clipsieve.store.compact import plan_build, write_part
-from clipsieve.store.dataset import Dataset
-from clipsieve.store.layout import Layout
-from clipsieve.store.runs import DONE, ShardRecord, append_record, write_manifest
+from clipsieve.store.compact import Build, plan_build, write_part
+from clipsieve.store.folder import OutputFolder
+from clipsieve.store.manifest import Manifest, WideEntry
+from clipsieve.store.records import DONE, ShardRecord, add_record, write_run
 
 DIM = 8
-MODEL = {"model": "tiny", "pretrained": None, "dim": DIM, "dtype": "float32"}
+MODEL = ModelIdentity(
+    model="tiny",
+    pretrained=None,
+    weights_sha256="0" * 64,
+    quick_gelu=False,
+    dim=DIM,
+    context_length=16,
+    preprocess={"size": 32},
+    dtype="float32",
+)
 RUN_ID = "20260101T000000Z-abcdef"
 
 
@@ -64,53 +73,58 @@ def shard_of(name, rows, seed=0, uids=None, carried=None, no_image=(), no_text=(
     )
 
 
-def committer(root, scorers: Sequence[str] = ("clip",)):
-    chosen = scorers_named(scorers)
-    return Committer(
-        layout=Layout.at(root),
-        slug="tiny",
-        revisions=Revisions.of(MODEL, {}, chosen),
-        scorers=chosen,
+def shard_writer(root):
+    return ShardWriter(
+        folder=OutputFolder.open(root),
+        model=MODEL,
+        revisions=Revisions.from_settings(MODEL, {}),
         provenance={footers.LAYOUT: footers.LAYOUT_VERSION, footers.RUN_ID: RUN_ID},
     )
 
 
-def dataset_of(writer):
-    return Dataset(
-        model=MODEL,
-        embeddings={"model": writer.slug, "rev": writer.revisions.embeddings},
-        families=dict(writer.revisions.families),
-    )
+def path_of(folder, name):
+    """Path of a file of a folder, by its name there."""
+    return Path(folder.files.url(name))
 
 
-def compacted(layout, dataset, part_rows=1_000_000):
-    build = plan_build(layout, dataset.families, part_rows)
+def paths_of(writer, shard):
+    """Path of every file of a shard, by family."""
+    return {family: path_of(writer.folder, name) for family, name in writer.names(shard).items()}
+
+
+def manifest_of(writer):
+    """The manifest after a run of `writer`, before compaction."""
+    entry = embeddings_entry(writer.model)
+    families = {EMBEDDED: embedded_family(entry.revision)}
+    return Manifest(model=writer.model, embeddings=entry, families=families)
+
+
+def compacted(folder, manifest, part_rows=1_000_000) -> tuple[Build, Manifest]:
+    build = plan_build(folder, manifest.revisions(), part_rows)
     for part in build.parts:
-        write_part(layout, build, part)
-    return build, dataclasses.replace(dataset, wide={"build": build.id, "rows": build.rows})
+        write_part(folder, build, part)
+    return build, dataclasses.replace(manifest, wide=WideEntry(build.id, build.rows))
 
 
-def make_folder(root, shards, wide=True):
-    """A finished output folder with `shards`; its layout and dataset."""
-    writer = committer(root)
-    layout, dataset = writer.layout, dataset_of(writer)
+def make_folder(root, shards, wide=True) -> tuple[OutputFolder, Manifest]:
+    """A finished output folder with `shards`, and its manifest."""
+    writer = shard_writer(root)
+    folder, manifest = writer.folder, manifest_of(writer)
     for shard in shards:
         writer.commit(shard)
-        append_record(
-            layout,
-            ShardRecord(
-                RUN_ID,
-                shard.item.shard,
-                shard.item.uri,
-                DONE,
-                len(shard.pairs),
-                shard.counts(),
-                ended_at=1.0,
-            ),
+        record = ShardRecord(
+            RUN_ID,
+            shard.item.shard,
+            shard.item.uri,
+            DONE,
+            len(shard.pairs),
+            shard.counts(),
+            ended_at=1.0,
         )
+        add_record(folder, record)
     if wide:
-        _, dataset = compacted(layout, dataset)
-    datasets.save(layout, dataset)
-    write_manifest(layout, RUN_ID, {"status": "ok"})
-    write_sql(layout, dataset)
-    return layout, dataset
+        _, manifest = compacted(folder, manifest)
+    folder.save_manifest(manifest)
+    write_run(folder, RUN_ID, {"status": "ok"})
+    write_sql(folder, manifest)
+    return folder, manifest

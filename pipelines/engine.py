@@ -1,8 +1,11 @@
 """Beam as the engine that runs stages: on a named runner, or in worker processes here."""
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
+from clipsieve.control import LOOK_SECONDS, stop_marker
 from clipsieve.errors import LedgerError
 from clipsieve.job.workers import run_in_workers
 from clipsieve.pipelines.runners import LOCAL, require_runner, run_pipeline
@@ -48,7 +51,8 @@ class BeamEngine:
             texts = [element.text for element in elements]
             size = max(1, len(texts)) if self.is_local else GROUP_ELEMENTS
             groups = [texts[first : first + size] for first in range(0, len(texts), size)]
-            total = run_groups(stage, groups, self.runner, self.beam_args)
+            with nullcontext() if self.is_local else _announced_stop(stage):
+                total = run_groups(stage, groups, self.runner, self.beam_args)
         _check_complete(stage, elements, total, self.runner)
         return total
 
@@ -75,6 +79,32 @@ def run_groups(
         return Report()
     finally:
         folder.files.delete(report)
+
+
+@contextmanager
+def _announced_stop(stage: Stage) -> Iterator[None]:
+    """Within the block, put the stop marker into the output folder once the run is stopped.
+
+    Workers on other machines look for it between shards.
+    """
+    folder, marker = OutputFolder.open(stage.out), stop_marker(stage.run_id)
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(LOOK_SECONDS):
+            if stage.control.stopped:
+                folder.write_text(marker, f"{stage.control.reason}\n")
+                return
+
+    folder.files.delete(marker)
+    watcher = threading.Thread(target=watch, name="clipsieve-stop", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
+        folder.files.delete(marker)
 
 
 def _check_complete(stage: Stage, elements: Sequence[Element], total: Report, runner: str) -> None:

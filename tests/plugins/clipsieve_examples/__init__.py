@@ -1,0 +1,1 @@
+"""Three scorers as another package would add them, each one file."""

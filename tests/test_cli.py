@@ -13,15 +13,15 @@ from click.testing import CliRunner
 import clipsieve
 from clipsieve import cli, connect
 from clipsieve.definitions import definitions_of
-from clipsieve.pipelines.score import ScoreResult
+from clipsieve.job.score import ScoreResult
 from clipsieve.settings import RunConfig, ScoreConfig
 from tests.store.folders import make_folder, shard_of
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    layout, _ = make_folder(tmp_path_factory.mktemp("cli") / "it's out", [shard_of("a", 4)])
-    return str(layout.root)
+    made, _ = make_folder(tmp_path_factory.mktemp("cli") / "it's out", [shard_of("a", 4)])
+    return made.root
 
 
 def code_of(*words):

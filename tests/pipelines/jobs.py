@@ -14,10 +14,11 @@ import pytest
 
 from clipsieve.cli import main
 from clipsieve.demo.shards import write_shards
-from clipsieve.pipelines.run import RunResult, run
+from clipsieve.job.run import RunResult, run
+from clipsieve.pipelines.engine import make_engine
 from clipsieve.settings import RunConfig
-from clipsieve.store import dataset as datasets
-from clipsieve.store.layout import Layout
+from clipsieve.store.folder import OutputFolder
+from clipsieve.store.manifest import Manifest
 
 #: What every job here has in common; a format is named so that no time goes into measuring.
 SETTINGS: Mapping[str, Any] = {"model": "tiny", "device": "cpu", "dtype": "float32", "threads": 2}
@@ -28,7 +29,8 @@ STARTING_SECONDS = 120.0
 def run_job(shards: Path, out: Path, **settings: Any) -> RunResult:
     """Run the whole job in this process over `shards/*.parquet`."""
     given = {"inputs": (f"{shards}/*.parquet",), **SETTINGS, **settings}
-    return run(RunConfig(out=str(out), **given))
+    config = RunConfig(out=str(out), **given)
+    return run(config, make_engine(config))
 
 
 def run_command(shards: Path, out: Path, *options: str) -> list[str]:
@@ -80,10 +82,18 @@ def leftovers(out: Path) -> list[str]:
     return sorted(str(p.relative_to(out)) for p in files if not p.name.endswith(known))
 
 
+def manifest_of(out: Path) -> Manifest:
+    """What `dataset.json` of an output folder says."""
+    return OutputFolder.open(out).require_manifest()
+
+
 def read(out: Path, family: str) -> pa.Table:
     """All rows of `samples`, `embeddings`, or the active build of `wide`, in name order."""
-    build = datasets.require(Layout.at(out)).wide.get("build")
-    top = f"wide/build={build}" if family == "wide" else family
+    top = family
+    if family == "wide":
+        entry = manifest_of(out).wide
+        assert entry is not None
+        top = f"wide/build={entry.build}"
     files = sorted((out / top).rglob("*.parquet"), key=lambda p: p.name)
     read = [pq.read_table(f, partitioning=None) for f in files]
     return pa.concat_tables(read, promote_options="default")

@@ -14,8 +14,7 @@ import pytest
 
 from clipsieve.demo.shards import write_shards
 from clipsieve.errors import Locked
-from clipsieve.store.layout import Layout
-from clipsieve.store.lock import exclusive
+from clipsieve.store.folder import OutputFolder
 from tests.pipelines.jobs import (
     SETTINGS,
     exit_code,
@@ -87,7 +86,7 @@ def test_sigterm_finishes_the_shard_in_hand_while_others_are_locked_out(tmp_path
 
 def test_a_lock_outlives_no_holder_and_is_free_after_a_refusal(done):
     source, out = done
-    with exclusive(Layout.at(out)):
+    with OutputFolder.open(out).lock():
         assert exit_code(run_command(source, out)) == 75
         assert exit_code(["score", str(out), "--scorers", "clip_depicts"]) == 75
         assert exit_code(["compact", str(out)]) == 75

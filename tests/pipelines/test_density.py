@@ -12,17 +12,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from clipsieve.errors import LedgerError
-from clipsieve.pipelines.score import score
+import clipsieve
+from clipsieve.errors import LedgerError, UsageError
 from clipsieve.schemas.states import RowState
-from clipsieve.scorers.base import Embedded
-from clipsieve.statistics.sample import row_hashes
-from clipsieve.store import dataset as datasets
-from clipsieve.store.layout import Layout
-from clipsieve.stored import StoredPairs
-from tests.pipelines.jobs import COMMAND, leftovers, start, tables, wait_for
+from clipsieve.scorers.base import Embedded, Input
+from clipsieve.statistics.hash_sample import row_hashes
+from clipsieve.store.folder import OutputFolder
+from clipsieve.store.members import ok_rows, read_members
+from clipsieve.store.pairs import StoredPairs
+from tests.pipelines.jobs import COMMAND, leftovers, manifest_of, start, tables, wait_for
 from tests.scorers.published import published_scores
-from tests.store.folders import DIM, committer, make_folder, shard_of
+from tests.store.folders import DIM, make_folder, shard_of, shard_writer
 
 NAMES = {"kdist": "k_distance", "slof": "slof", "dao": "dao", "lid": "lid_mle"}
 OPTIONS = {"k": 5, "lid_k": 9, "seed": 2}
@@ -53,23 +53,29 @@ def states_of(pairs):
 
 def add_shard(root, name, rows):
     """One more shard in the ledger, as a run would leave it before its score stage."""
-    committer(root).commit(made_shard(name, rows, ord(name)))
+    shard_writer(root).commit(made_shard(name, rows, ord(name)))
+
+
+def fit_of(root):
+    """What the density scorer of a folder has learnt, and of which rows, as ids."""
+    entry = manifest_of(root).scorers()["density"]
+    return entry.learned, entry.neighbours
 
 
 def run_score(root, reference, refit=False, **options):
     given = {"density": {**OPTIONS, "reference": reference, **options}}
-    return score(str(root), ["density"], device="cpu", options=given, refit=refit)
+    return clipsieve.score(root, ["density"], device="cpu", scorer_options=given, refit=refit)
 
 
 def pairs_of(root):
-    dataset = datasets.require(Layout.at(root))
-    return StoredPairs(Layout.at(root), dataset.embeddings, DIM)
+    return StoredPairs(OutputFolder.open(root), manifest_of(root).embeddings, DIM)
 
 
 def everything(root):
     """uids, images and captions of all rows, in shard order, and which of them are there."""
     pairs = pairs_of(root)
-    batches = [pairs.read(shard) for shard in pairs.shards()]
+    both = {Input.IMAGE_EMBEDDING, Input.TEXT_EMBEDDING}
+    batches = [pairs.read(shard, both) for shard in pairs.folder.shards()]
     image = [np.concatenate([getattr(b.image, f) for b in batches]) for f in ("vectors", "valid")]
     text = [
         np.concatenate([getattr(b.texts[""], f) for b in batches]) for f in ("vectors", "valid")
@@ -79,7 +85,7 @@ def everything(root):
 
 def scores_of(root):
     """Columns of the density family over all shards, NaN for NULL."""
-    rev = datasets.require(Layout.at(root)).families["density"]
+    rev = manifest_of(root).families["density"].revision
     files = sorted((root / "scores" / "density" / f"rev={rev}").glob("*.parquet"))
     table = pa.concat_tables([pq.read_table(f, partitioning=None) for f in files])
     return table["uid"], {
@@ -169,7 +175,7 @@ def test_scores_in_batches_are_those_of_each_batch_in_memory(tmp_path):
     root = folder_of(tmp_path / "out")
     run_score(root, "batch40")
     uids, images, valid, _, _ = everything(root)
-    scored = sum(member.scored for member in pairs_of(root).members())
+    scored = ok_rows(read_members(OutputFolder.open(root)))
     count = round(scored / 40)
     assert count > 1
     deal = np.array([int(h) * count >> 64 for h in row_hashes(uids, OPTIONS["seed"])])
@@ -212,11 +218,11 @@ def test_how_rows_are_split_over_shards_changes_no_score(tmp_path, reference):
 def test_new_shards_are_scored_against_the_recorded_reference_until_told_to_refit(tmp_path):
     root = folder_of(tmp_path / "out")
     run_score(root, "30,all")
-    before, fits = tables(root), datasets.require(Layout.at(root)).fits
+    before, fitted = tables(root), fit_of(root)
     chosen = np.append(lowest(root, 30), np.zeros(50, bool))
     add_shard(root, "e", 50)
     assert run_score(root, "30,all").done == 1
-    assert datasets.require(Layout.at(root)).fits == fits
+    assert fit_of(root) == fitted
     after = tables(root)
     held = {name for name in before if not name.startswith("wide")}
     assert all(after[name] == before[name] for name in held)
@@ -225,7 +231,7 @@ def test_new_shards_are_scored_against_the_recorded_reference_until_told_to_refi
     assert_columns(root, in_memory(root, inside), "_all")
 
     assert run_score(root, "30,all", refit=True).done == 5
-    assert datasets.require(Layout.at(root)).fits != fits
+    assert fit_of(root) != fitted
     assert_columns(root, in_memory(root, lowest(root, 30)))
     assert run_score(root, "30,all").done == 0
     assert run_score(root, "30,all", refit=True).done == 0  # nothing new to fit to
@@ -234,16 +240,17 @@ def test_new_shards_are_scored_against_the_recorded_reference_until_told_to_refi
 def test_options_stay_until_others_are_given(tmp_path):
     root = folder_of(tmp_path / "out")
     run_score(root, "30")
-    assert score(str(root), ["density"], device="cpu").done == 0
-    assert score(str(root), ["density"], device="cpu", options={"density": {"k": 3}}).done == 4
-    options = datasets.require(Layout.at(root)).options["density"]
+    assert clipsieve.score(root, ["density"], device="cpu").done == 0
+    other = {"density": {"k": 3}}
+    assert clipsieve.score(root, ["density"], device="cpu", scorer_options=other).done == 4
+    options = manifest_of(root).scorers()["density"].options
     assert options == {**OPTIONS, "reference": "30", "k": 3}
 
 
 def test_a_shard_that_changed_makes_a_reference_of_all_rows_be_fitted_again(tmp_path, capsys):
     root = folder_of(tmp_path / "out")
     run_score(root, "all")
-    committer(root).commit(shard_of("b", 30, seed=1000, version="2"))
+    shard_writer(root).commit(shard_of("b", 30, seed=1000, version="2"))
     capsys.readouterr()
     assert run_score(root, "all").done == 4
     assert "density: fitted again to 131 rows of 4 shards" in capsys.readouterr().err
@@ -281,28 +288,31 @@ def test_every_row_with_an_image_is_scored_whatever_the_shard(tmp_path, referenc
     assert len(values) == sum(len(shard.pairs) for shard in shards)
 
 
-def test_a_folder_of_an_older_version_gains_density(tmp_path):
+def test_a_folder_of_an_older_layout_is_refused_and_left_as_it_is(tmp_path):
     root = folder_of(tmp_path / "out")
     content = json.loads((root / "dataset.json").read_text())
-    del content["options"], content["fits"]
-    (root / "dataset.json").write_text(json.dumps(content))
-    assert run_score(root, "30").done == 4
+    old = json.dumps({**content, "layout_version": "1", "options": {}, "fits": {}})
+    (root / "dataset.json").write_text(old)
+    before = tables(root)
+    with pytest.raises(UsageError, match="layout version 1, of an earlier clipsieve; .* run again"):
+        run_score(root, "30")
+    assert tables(root) == before and (root / "dataset.json").read_text() == old
 
 
 def test_a_damaged_fit_is_named_with_its_cure(tmp_path):
     root = folder_of(tmp_path / "out")
     run_score(root, "30")
-    (fit,) = root.glob("fits/density/*/fitted.npz")
+    (fit,) = root.glob("fits/density/*.npz")
     fit.write_bytes(fit.read_bytes()[:200])
     add_shard(root, "e", 50)
-    with pytest.raises(LedgerError, match=r"fitted\.npz is missing or damaged .* --refit"):
+    with pytest.raises(LedgerError, match=r"\.npz is missing or damaged .* --refit"):
         run_score(root, "30")
     assert run_score(root, "30", refit=True).done == 5
 
 
 KILLED_AT = {
-    "the first lists": "fits/density/*/all/a.parquet",
-    "the fit": "fits/density/*/fitted.npz",
+    "the first lists": "neighbours/*/image/a.parquet",
+    "the fit": "fits/density/*.npz",
     "the first scores": "scores/density/*/a.parquet",
     "the wide table": "wide/*/part-*",
 }
@@ -341,7 +351,7 @@ def test_sigterm_during_the_fit_leaves_work_that_the_next_call_does(tmp_path):
     root = folder_of(tmp_path / "out", {chr(ord("a") + n): 300 for n in range(12)})
     words = ["score", str(root), "--scorers", "density", "--device", "cpu"]
     with start(words) as process:
-        wait_for(lambda: any(root.glob("fits/density/*/fit.json")), "the fit")
+        wait_for(lambda: any(root.glob("fits/density/*.json")), "the fit")
         os.kill(process.pid, signal.SIGTERM)
         code = process.wait()
     assert code in (0, 143)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from clipsieve.demo.shards import write_shards
-from clipsieve.store.layout import Layout
-from clipsieve.store.runs import DONE, read_records
+from clipsieve.store.folder import OutputFolder
+from clipsieve.store.records import DONE, read_records
 from tests.pipelines.jobs import (
     exit_code,
     identities,
@@ -65,7 +65,7 @@ def test_a_job_killed_again_and_again_ends_with_the_bytes_of_an_undisturbed_one(
     assert tables(killed) == tables(calm)
     assert (killed / "dataset.json").read_bytes() == (calm / "dataset.json").read_bytes()
     assert leftovers(killed) == []
-    records = [r for r in read_records(Layout.at(killed)) if r.state == DONE]
+    records = [r for r in read_records(OutputFolder.open(killed)) if r.state == DONE]
     encoded = [r.shard for r in records if r.seconds > 0]
     assert len(encoded) == len(set(encoded)), "a shard was encoded twice after its record"
     manifest = json.loads((killed / "_runs" / "fixed.json").read_text())

@@ -6,6 +6,7 @@ import pytest
 
 from clipsieve import connect
 from clipsieve.errors import UsageError
+from clipsieve.store.folder import OutputFolder
 from tests.pipelines.jobs import exit_code, run_command, run_job, write_one
 
 TEMPORARY = f"x.tmp-{'0' * 32}"
@@ -41,8 +42,10 @@ def test_an_empty_output_folder_name_is_refused(tmp_path, monkeypatch):
     mine.parent.mkdir()
     mine.write_text("mine")
     write_one(tmp_path / "source", "a", 20, seed=1)
-    with pytest.raises(UsageError, match="output folder '' is empty"):
+    with pytest.raises(UsageError, match="out is empty, which would mean the current folder"):
         run_job(tmp_path / "source", "")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="output folder '' is empty"):
+        OutputFolder.open("")
     assert mine.read_text() == "mine"
 
 
@@ -52,12 +55,15 @@ def test_shards_and_runs_may_be_named_like_temporary_files(tmp_path, workers):
     write_one(source, "a", 20, seed=1)
     write_one(source, "b.tmp-1", 30, seed=2)
     write_one(source, f"c.tmp-{'0' * 32}", 10, seed=3)
-    run_job(source, out, workers=workers, run_id="monday.tmp-b")
+    with pytest.raises(UsageError, match="run_id 'monday.tmp-b' becomes a file name; use .* no '"):
+        run_job(source, out, workers=workers, run_id="monday.tmp-b")
+    assert not out.exists()
+    run_job(source, out, workers=workers, run_id="monday.tmp_b")
     exit_code(["score", str(out), "--scorers", "density", "--refit"])
     rows = connect(str(out)).sql("SELECT shard, count(*) FROM scores GROUP BY 1 ORDER BY 1")
     expected = [("a", 20), ("b.tmp-1", 30), (f"c.tmp-{'0' * 32}", 10)]
     assert rows.fetchall() == expected
-    assert (out / "_runs" / "monday.tmp-b.json").exists()
+    assert (out / "_runs" / "monday.tmp_b.json").exists()
     assert exit_code(["reconcile", str(out)]) == 0
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from clipsieve.control import Control
 from clipsieve.errors import UsageError
+from clipsieve.job.plan import require_references
 from clipsieve.job.reporter import Reporter
 from clipsieve.neighbours.stored import NeighbourSet, NeighbourStage
 from clipsieve.schemas import footers
@@ -22,6 +23,7 @@ from clipsieve.store.canonical import short_hash
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.manifest import FamilyEntry, Manifest, ScorerEntry
 from clipsieve.store.members import members_key, ok_rows, read_members
+from clipsieve.store.records import FAILED, read_records
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,7 @@ class Scoring:
         self._members = read_members(folder)
         if not self._members:
             raise UsageError(f"{folder.root} holds no shard yet; run `clipsieve run` first")
+        require_references(settings.scorers, settings.options, self._references_col())
         self._scorers = make_scorers(settings.scorers, settings.options)
         self._basis = Basis(manifest.model, manifest.embeddings, self._logit_scale())
 
@@ -100,7 +103,7 @@ class Scoring:
             rows=ok_rows(self._members),
         )
         elements = stage.elements()
-        self._run(stage, elements)
+        self._report_failed(self._run(stage, elements))
         left = len(stage.elements()) if elements else 0
         done = len(elements) - left
         if left:
@@ -275,6 +278,12 @@ class Scoring:
         return dataclasses.replace(self._manifest, families={**self._manifest.families, **written})
 
     # The folder
+
+    def _report_failed(self, report: Report) -> None:
+        """Report why shards were not scored."""
+        for record in read_records(self._folder, self._settings.run_id) if report.failed else ():
+            if record.state == FAILED and record.shard in report.failed:
+                self._reporter.report("failed", f"failed: {record.error}", shard=record.shard)
 
     def _logit_scale(self) -> float:
         """Return the model's logit scale, as the embeddings of the first shard say."""

@@ -103,7 +103,12 @@ class ScoreStage:
             pairs = zip(written, ledgers, strict=True)
             done &= [follows_ledger(footer, ledger) for footer, ledger in pairs]
         return [
-            Element(shard, shard, int(ledger.get(footers.ROWS, 0)) or 1)
+            Element(
+                shard,
+                shard,
+                int(ledger.get(footers.ROWS, 0)) or 1,
+                ledger.get(footers.SOURCE_URI, ""),
+            )
             for shard, ledger, is_done in zip(shards, ledgers, done, strict=True)
             if not is_done
         ]

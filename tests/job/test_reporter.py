@@ -2,13 +2,13 @@
 
 import json
 
-from clipsieve import show
-from clipsieve.progress import Snapshot
-from clipsieve.show import Teller, progress_line
+from clipsieve.control import Snapshot
+from clipsieve.job import reporter
+from clipsieve.job.reporter import Reporter, progress_line
 
 
 def test_json_lines_have_event_run_and_fields(capsys):
-    Teller("json", "r1").tell("plan", "2 shards\nto do", todo=2, names=["a"])
+    Reporter("json", "r1").report("plan", "2 shards\nto do", todo=2, names=["a"])
     line = capsys.readouterr()
     assert line.out == ""
     value = json.loads(line.err)
@@ -19,19 +19,19 @@ def test_json_lines_have_event_run_and_fields(capsys):
 
 def test_text_is_printed_as_it_is(capsys):
     text = "[red]model[/red] of " + "/long/path" * 30
-    Teller("text").tell("model", text)
+    Reporter("text").report("model", text)
     assert capsys.readouterr().err == text + "\n"
 
 
 def test_progress_is_a_json_line_now_and_then(capsys, monkeypatch):
-    monkeypatch.setattr(show, "LINE_SECONDS", 0.01)
+    monkeypatch.setattr(reporter, "LINE_SECONDS", 0.01)
     taken = []
 
     def snapshot():
         taken.append(1)
         return Snapshot(rows=5, failed_rows=1, seconds={"read": 1.0})
 
-    with Teller("json").watching(snapshot, 10):
+    with Reporter("json").watching(snapshot, 10):
         while len(taken) < 2:
             pass
     first = json.loads(capsys.readouterr().err.splitlines()[0])

@@ -50,7 +50,8 @@ class DistanceMoments(UnitMoments):
     def observe(self, batch, context):
         values = distances(batch, np.frombuffer(self.mean), np.frombuffer(self.precision))
         values = values[np.isfinite(values)]
-        return Moments(len(values), values.mean() if len(values) else 0.0, np.zeros(()))
+        mean = np.asarray(values.mean() if len(values) else 0.0)
+        return Moments(len(values), mean, np.zeros(()))
 
 
 def distances(batch, mean, precision):

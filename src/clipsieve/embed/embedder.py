@@ -55,9 +55,9 @@ class Embedder:
         preprocess, limits = self.encoder.model.preprocess, self.limits
         written_by = self.run_id if self.reprocess else None
         left: list[WorkItem] = []
-        given = list(items)
+        planned = list(items)
         # A runner may hand out an item again after a worker's death.
-        for item, ledger in zip(given, self.writer.done(given, written_by), strict=True):
+        for item, ledger in zip(planned, self.writer.done(planned, written_by), strict=True):
             if ledger is not None:
                 yield self._recorded(self._done(item, states_from_footer(ledger)))
             else:

@@ -92,10 +92,10 @@ class DatasetSearch:
         if self.spec.texts:
             captions = np.where(joined.numbers < 0, -1, joined.numbers + self.rows)
             own = np.stack([joined.numbers, captions], axis=1)
-        found = self._search(joined.vectors, own, joined.batches)
+        lists = self._search(joined.vectors, own, joined.batches)
         ends = np.cumsum([len(query.numbers) for query in queries])
-        distances = np.split(found.distances, ends[:-1])
-        indices = np.split(found.indices, ends[:-1])
+        distances = np.split(lists.distances, ends[:-1])
+        indices = np.split(lists.indices, ends[:-1])
         return [
             fill_missing(NeighbourLists(d, i), batch.image.valid)
             for d, i, batch in zip(distances, indices, shards, strict=True)

@@ -103,8 +103,8 @@ def k_distance(distances: np.ndarray, k: int = DEFAULT_K) -> np.ndarray:
     >>> k_distance(np.array([[1.0, 2.0, 4.0], [3.0, np.inf, np.inf]]), 2).tolist()
     [2.0, 3.0]
     """
-    kept, found = _first(distances, k)
-    return np.where(found.any(axis=1), np.where(found, kept, -np.inf).max(axis=1), np.nan)
+    kept, present = _first(distances, k)
+    return np.where(present.any(axis=1), np.where(present, kept, -np.inf).max(axis=1), np.nan)
 
 
 def lid_mle(distances: np.ndarray, k: int = DEFAULT_LID_K) -> np.ndarray:
@@ -126,13 +126,13 @@ def lid_mle(distances: np.ndarray, k: int = DEFAULT_LID_K) -> np.ndarray:
     >>> lid_mle(np.exp([[1.0, 2.0, 4.0]]), 3).round(9).tolist()
     [0.6]
     """
-    kept, found = _first(distances, k)
+    kept, present = _first(distances, k)
     far = k_distance(distances, k)
     # Zero distances give LID 0 below; a 1 in their place keeps the logarithm quiet.
-    positive = found & (kept != 0)
+    positive = present & (kept != 0)
     share = np.ones_like(kept)
     np.divide(kept, far[:, None], out=share, where=positive)
-    return _dimension(found.sum(axis=1), -np.log(share).sum(axis=1), far, found, positive)
+    return _dimension(present.sum(axis=1), -np.log(share).sum(axis=1), far, present, positive)
 
 
 def lid_mom(distances: np.ndarray, k: int = DEFAULT_LID_K) -> np.ndarray:
@@ -154,10 +154,10 @@ def lid_mom(distances: np.ndarray, k: int = DEFAULT_LID_K) -> np.ndarray:
     >>> lid_mom(np.array([[1.0, 2.0, 3.0]]), 3).tolist()
     [2.0]
     """
-    kept, found = _first(distances, k)
+    kept, present = _first(distances, k)
     far = k_distance(distances, k)
-    mean = _mean(kept, found)
-    return _dimension(mean, far - mean, far, found, found & (far != 0)[:, None])
+    mean = _mean(kept, present)
+    return _dimension(mean, far - mean, far, present, present & (far != 0)[:, None])
 
 
 def slof(
@@ -179,8 +179,8 @@ def slof(
     Raises:
       UsageError: if k is below 1 or above C, or the lists do not fit the reference.
     """
-    found, near = _neighbours(distances, indices, reference.k_distance, k)
-    return _mean(_ratio(k_distance(distances, k)[:, None], near), found)
+    present, near = _neighbours(distances, indices, reference.k_distance, k)
+    return _mean(_ratio(k_distance(distances, k)[:, None], near), present)
 
 
 def dao(
@@ -203,7 +203,7 @@ def dao(
     Raises:
       UsageError: if k is below 1 or above C, or the lists do not fit the reference.
     """
-    found, near = _neighbours(distances, indices, reference.k_distance, k)
+    present, near = _neighbours(distances, indices, reference.k_distance, k)
     _, lid = _neighbours(distances, indices, reference.lid, k)
     ratio = _ratio(k_distance(distances, k)[:, None], near)
     logarithm = np.zeros_like(ratio)
@@ -211,7 +211,7 @@ def dao(
     # The exponent is bounded before the power is taken, which would overflow.
     power = np.exp(np.minimum(lid * logarithm, np.log(RATIO_MAX)))
     power[(ratio == 0) & (lid > 0)] = 0.0
-    score: np.ndarray = np.minimum(_mean(np.where(near == 0, ratio, power), found), RATIO_MAX)
+    score: np.ndarray = np.minimum(_mean(np.where(near == 0, ratio, power), present), RATIO_MAX)
     return score
 
 
@@ -238,9 +238,9 @@ def lof(
     """
     if reference.reachability is None:
         raise UsageError("LOF needs the reachability of the reference; use reference_density")
-    found, near = _neighbours(distances, indices, reference.reachability, k)
+    present, near = _neighbours(distances, indices, reference.reachability, k)
     own = _reachability(distances, indices, reference.k_distance, k)
-    return _mean(_ratio(own[:, None], near), found)
+    return _mean(_ratio(own[:, None], near), present)
 
 
 def _first(distances: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -253,18 +253,18 @@ def _first(distances: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
             f"{distances.shape}; search for {k} neighbours"
         )
     kept = distances[:, :k].astype(np.float64)
-    found = kept != np.inf
-    kept[~found] = 0.0
-    return kept, found
+    present = kept != np.inf
+    kept[~present] = 0.0
+    return kept, present
 
 
 def _neighbours(
     distances: np.ndarray, indices: np.ndarray, values: np.ndarray, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Which of the first k neighbours of each row exist, and their `values`, NaN where not."""
-    _, found = _first(distances, k)
+    _, present = _first(distances, k)
     _check_indices(distances, indices, len(values))
-    return found, np.append(values, np.nan)[indices[:, :k]]
+    return present, np.append(values, np.nan)[indices[:, :k]]
 
 
 def _check_indices(distances: np.ndarray, indices: np.ndarray, rows: int) -> None:
@@ -285,9 +285,9 @@ def _reachability(
     distances: np.ndarray, indices: np.ndarray, reference_k_distance: np.ndarray, k: int
 ) -> np.ndarray:
     """Mean over neighbours o of `max(d_o(k), distance to o)`."""
-    found, near = _neighbours(distances, indices, reference_k_distance, k)
+    present, near = _neighbours(distances, indices, reference_k_distance, k)
     kept, _ = _first(distances, k)
-    return _mean(np.maximum(near, kept), found)
+    return _mean(np.maximum(near, kept), present)
 
 
 def _ratio(far: np.ndarray, near: np.ndarray) -> np.ndarray:
@@ -301,11 +301,11 @@ def _ratio(far: np.ndarray, near: np.ndarray) -> np.ndarray:
     return ratio
 
 
-def _mean(terms: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """Mean of the `found` terms of each row; NaN where there are none."""
-    count = found.sum(axis=1)
+def _mean(terms: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """Mean of the `present` terms of each row; NaN where there are none."""
+    count = present.sum(axis=1)
     mean = np.full(len(terms), np.nan)
-    np.divide(np.where(found, terms, 0.0).sum(axis=1), count, out=mean, where=count > 0)
+    np.divide(np.where(present, terms, 0.0).sum(axis=1), count, out=mean, where=count > 0)
     return mean
 
 
@@ -313,11 +313,11 @@ def _dimension(
     above: np.ndarray,
     below: np.ndarray,
     far: np.ndarray,
-    found: np.ndarray,
+    present: np.ndarray,
     positive: np.ndarray,
 ) -> np.ndarray:
-    """`above / below` in [0, LID_MAX]; 0 where a found distance is not positive, NaN with `far`."""
+    """`above / below` in [0, LID_MAX]; 0 where a present distance is not positive, NaN with `far`."""
     lid = np.full(len(far), LID_MAX)
     np.divide(above, below, out=lid, where=below > above / LID_MAX)
-    lid[(found & ~positive).any(axis=1)] = 0.0
+    lid[(present & ~positive).any(axis=1)] = 0.0
     return np.where(np.isnan(far), np.nan, lid)

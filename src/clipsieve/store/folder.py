@@ -119,13 +119,13 @@ class OutputFolder:
                 raise
             return {}
 
-    def read_footers(self, wanted: Iterable[str]) -> list[Footer]:
+    def read_footers(self, tables: Iterable[str]) -> list[Footer]:
         """Return `read_footer` of every name, in order; read concurrently."""
-        names_wanted = list(wanted)
-        if len(names_wanted) < 2:
-            return [self.read_footer(name) for name in names_wanted]
+        listed = list(tables)
+        if len(listed) < 2:
+            return [self.read_footer(name) for name in listed]
         with ThreadPoolExecutor(READERS, "clipsieve-footers") as pool:
-            return list(pool.map(self.read_footer, names_wanted))
+            return list(pool.map(self.read_footer, listed))
 
     @contextmanager
     def open_table(self, name: str) -> Iterator[pq.ParquetFile]:

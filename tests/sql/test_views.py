@@ -84,7 +84,7 @@ def test_score_columns_say_what_the_scorer_says(made):
             "family": "clip",
             "scorer": "clip",
             "revision": manifest.scorers()["clip"].revision,
-            "type": "FLOAT",
+            "type": "float",
             **{key: field.metadata[key.encode()].decode() for key in ("doc", "direction")},
             **{key: field.metadata[key.encode()].decode() for key in ("range", "source")},
         }
@@ -114,7 +114,7 @@ def test_texts_of_a_scorer_are_values_whatever_is_in_them(made):
         "family": "mine",
         "scorer": "mine'--",
         "revision": "{files}",
-        "type": "FLOAT",
+        "type": "float",
         "doc": HOSTILE.replace("\0", "\ufffd"),
         "direction": "'",
         "range": "''",
@@ -127,7 +127,7 @@ def test_columns_that_no_scorer_describes_have_null(made):
     folder, manifest = made
     add_family(folder, manifest, [pa.field("bare", pa.float32())])
     *_, row = column_rows(folder)
-    given = {"column_name": "bare", "family": "mine", "type": "FLOAT"}
+    given = {"column_name": "bare", "family": "mine", "type": "float"}
     assert row == dict.fromkeys(row) | given
 
 
@@ -139,15 +139,11 @@ def test_a_text_that_is_not_utf8_is_shown_with_replacements(made):
     assert column_rows(folder)[-1]["doc"] == "a\ufffd"
 
 
-def test_types_are_those_of_the_view(made):
+def test_types_are_named_as_arrow_names_them(made):
     folder, manifest = made
     add_family(folder, manifest, [pa.field(f"c{n}", type) for n, type in enumerate(TYPES)])
-    seen = connect(folder.root).sql("SELECT column_name, column_type FROM (DESCRIBE mine)")
-    told = {
-        row["column_name"]: row["type"] for row in column_rows(folder) if row["family"] == "mine"
-    }
-    assert told == dict(seen.fetchall()[1:])
-    assert len(told) == len(TYPES)
+    types = [row["type"] for row in column_rows(folder) if row["family"] == "mine"]
+    assert types == list(map(str, TYPES))
 
 
 def test_comments_of_scores_are_the_docs(made):

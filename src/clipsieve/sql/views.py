@@ -21,22 +21,6 @@ _PUBLISHED = {
     ("ViT-L-14-quickgelu", "openai"): "clip_l14_similarity_score",
 }
 
-#: DuckDB's names of the types that score columns may have.
-_TYPES = {
-    pa.float32(): "FLOAT",
-    pa.float64(): "DOUBLE",
-    pa.int8(): "TINYINT",
-    pa.int16(): "SMALLINT",
-    pa.int32(): "INTEGER",
-    pa.int64(): "BIGINT",
-    pa.uint8(): "UTINYINT",
-    pa.uint16(): "USMALLINT",
-    pa.uint32(): "UINTEGER",
-    pa.uint64(): "UBIGINT",
-    pa.bool_(): "BOOLEAN",
-    pa.string(): "VARCHAR",
-}
-
 
 def views_sql(folder: OutputFolder, manifest: Manifest) -> str:
     """Return the text of `sql/views.sql` for the active revisions, without views of no files."""
@@ -112,8 +96,7 @@ def _score_columns(folder: OutputFolder, manifest: Manifest) -> Iterator[Sequenc
                 for key, value in (field.metadata or {}).items()
             }
             described = [metadata.get(key) for key in ("doc", "direction", "range", "source")]
-            kind = _TYPES.get(field.type, str(field.type).upper())
-            yield field.name, family, scorer, scorer_revision, kind, *described
+            yield field.name, family, scorer, scorer_revision, str(field.type), *described
 
 
 def _wide_columns(folder: OutputFolder, manifest: Manifest) -> frozenset[str]:

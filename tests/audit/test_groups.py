@@ -10,7 +10,7 @@ import pytest
 
 from clipsieve.audit.captions import normalised
 from clipsieve.audit.groups import Why, find_groups
-from clipsieve.audit.selection import Cut
+from clipsieve.audit.selection import Threshold
 from clipsieve.audit.suspects import Suspects
 
 
@@ -23,14 +23,14 @@ def suspects_of(rows, scored=100, below=None):
     """Suspects from (score, uid, caption, vector); `below` counts captions of other rows."""
     rows = sorted(rows, key=lambda row: (-row[0], row[1]))
     scores = np.array([row[0] for row in rows], np.float32)
-    cut = Cut(scored, np.sort(scores))
+    threshold = Threshold(scored, np.sort(scores))
     normal = [normalised(row[2]) for row in rows]
     counts = Counter(form for form in normal if form is not None)
     caption_rows = {
         form: count + (below or {}).get(form, 0) for form, count in counts.items() if count > 1
     }
     return Suspects(
-        cut=cut,
+        threshold=threshold,
         scores=scores,
         uids=[row[1] for row in rows],
         uid_type=pa.string(),
@@ -174,7 +174,7 @@ def test_groups_equal_a_naive_search(seed):
 
 def naive_groups(suspects, near):
     """First uid -> members, rows and evidence of every group with any; rule by rule."""
-    size, tail = len(suspects), suspects.cut.tail
+    size, tail = len(suspects), suspects.threshold.tail
     counts = Counter(suspects.normal)
     share = max(0.25, min(1, 2 * tail))
     binding = {
@@ -201,7 +201,8 @@ def naive_groups(suspects, near):
         captions = {suspects.normal[n] for n in members} & binding
         rows = len(members) + sum(suspects.caption_rows[c] - counts[c] for c in captions)
         tails = [
-            ((suspects.scores >= suspects.scores[n]).sum()) / suspects.cut.scored for n in members
+            ((suspects.scores >= suspects.scores[n]).sum()) / suspects.threshold.scored
+            for n in members
         ]
         surprise = -sum(map(math.log, tails)) - rows * tail * (1 - math.log(tail))
         if len(members) > 1 and surprise > 0:

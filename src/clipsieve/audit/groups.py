@@ -88,9 +88,9 @@ def find_groups(suspects: Suspects, near_cosine: float = NEAR_COSINE) -> list[Gr
         for members in np.split(order, starts[1:])
         if len(members) > 1
     ]
-    found = [group for group in groups if group.evidence > 0]
+    supported = [group for group in groups if group.evidence > 0]
     # Groups stand in the order of their most suspicious row, and sorting keeps it among equals.
-    return sorted(found, key=lambda group: (-group.evidence, -group.size))
+    return sorted(supported, key=lambda group: (-group.evidence, -group.size))
 
 
 def _binding_captions(suspects: Suspects) -> dict[str, int]:
@@ -99,7 +99,7 @@ def _binding_captions(suspects: Suspects) -> dict[str, int]:
     return {
         caption: rows
         for caption, rows in suspects.caption_rows.items()
-        if binds(suspicious[caption], rows, suspects.cut.tail)
+        if binds(suspicious[caption], rows, suspects.threshold.tail)
     }
 
 
@@ -130,13 +130,15 @@ def _group(
     by_image = n_images < len(members)
     examples = _distinct(suspects.uids, members)
     return Group(
-        evidence=evidence(suspects.cut.tails(suspects.scores[members]), rows, suspects.cut.tail),
+        evidence=evidence(
+            suspects.threshold.tails(suspects.scores[members]), rows, suspects.threshold.tail
+        ),
         size=len(members),
         rows=rows,
-        share=rows / suspects.cut.scored,
+        share=rows / suspects.threshold.scored,
         score_mean=float(scores.mean()),
         score_max=float(scores.max()),
-        caption=_spokesman(suspects, members, captions),
+        caption=_representative_caption(suspects, members, captions),
         n_captions=len(captions),
         n_images=n_images,
         similarity=_similarity(suspects.images[members]),
@@ -146,7 +148,9 @@ def _group(
     )
 
 
-def _spokesman(suspects: Suspects, members: np.ndarray, captions: Counter[str]) -> str | None:
+def _representative_caption(
+    suspects: Suspects, members: np.ndarray, captions: Counter[str]
+) -> str | None:
     """The most frequent caption; among equals, that of the most suspicious row."""
     if not captions:
         return None

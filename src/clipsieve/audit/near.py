@@ -27,7 +27,7 @@ def near_duplicates(unit: np.ndarray, threshold: float, block_rows: int = BLOCK_
     Returns:
       N numbers in their sets.
     """
-    found = Components(len(unit))
+    sets = Components(len(unit))
     for top in range(0, len(unit), block_rows):
         rows = unit[top : top + block_rows]
         for left in range(top, len(unit), block_rows):
@@ -36,11 +36,11 @@ def near_duplicates(unit: np.ndarray, threshold: float, block_rows: int = BLOCK_
             for start in range(0, len(one), _PAIRS):
                 pair = one[start : start + _PAIRS] + top, other[start : start + _PAIRS] + left
                 # Most pairs of a picture with many copies are joined by others before.
-                apart = found.apart(*pair)
+                apart = sets.apart(*pair)
                 first, second = pair[0][apart], pair[1][apart]
                 near = _cosine(unit, first, second) >= threshold
-                found.join(first[near], second[near])
-    return found
+                sets.join(first[near], second[near])
+    return sets
 
 
 def _cosine(unit: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -15,10 +15,10 @@ AT_LEAST_SHARE = 0.1
 AT_MOST_ROWS = 200_000
 
 
-def rows_wanted(scored: int, fraction: float, at_most: int = AT_MOST_ROWS) -> int:
+def rows_to_select(scored: int, fraction: float, at_most: int = AT_MOST_ROWS) -> int:
     """Rows to select out of `scored`.
 
-    >>> rows_wanted(3_000_000, 0.01), rows_wanted(100_000, 0.01), rows_wanted(2_000, 0.01)
+    >>> rows_to_select(3_000_000, 0.01), rows_to_select(100_000, 0.01), rows_to_select(2_000, 0.01)
     (30000, 2000, 200)
 
     Raises:
@@ -31,7 +31,7 @@ def rows_wanted(scored: int, fraction: float, at_most: int = AT_MOST_ROWS) -> in
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class Threshold:
     """A line through the scores of a dataset.
 
     Attributes:
@@ -63,7 +63,7 @@ class Cut:
         return np.asarray((len(self.values) - below) / self.scored)
 
 
-class Highest:
+class TopFraction:
     """Keeps the highest scores of a stream and draws the line; bounded by `at_most`."""
 
     def __init__(self, at_most: int = AT_MOST_ROWS) -> None:
@@ -81,16 +81,16 @@ class Highest:
         surplus = len(kept) - (self._at_most + 1)
         self._kept = np.partition(kept, surplus)[surplus:] if surplus > 0 else kept
 
-    def cut(self, fraction: float) -> Cut:
-        """The line above which the top `fraction` lies, see `rows_wanted`.
+    def threshold(self, fraction: float) -> Threshold:
+        """The line above which the top `fraction` lies, see `rows_to_select`.
 
         Rows that tie at the line are all above it.  If that would be more than `at_most` rows,
         they are all below it: with too many rows of one score there may be none left.
         """
         kept = np.sort(self._kept)
-        wanted = rows_wanted(self._scored, fraction, self._at_most)
-        if not wanted:
-            return Cut(self._scored, kept)
-        line = kept[-wanted]
+        selected = rows_to_select(self._scored, fraction, self._at_most)
+        if not selected:
+            return Threshold(self._scored, kept)
+        line = kept[-selected]
         above = kept[kept >= line]
-        return Cut(self._scored, above if len(above) <= self._at_most else kept[kept > line])
+        return Threshold(self._scored, above if len(above) <= self._at_most else kept[kept > line])

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from clipsieve.audit.captions import normalised
-from clipsieve.audit.selection import Cut, Highest
+from clipsieve.audit.selection import Threshold, TopFraction
 from clipsieve.audit.shards import AuditedShards
 
 _NO_IMAGES = np.zeros((0, 0), np.float32)
@@ -22,7 +22,7 @@ class Suspects:
     The order, and so everything made of it, does not depend on how rows are split over shards.
 
     Attributes:
-      cut: the line above which they lie.
+      threshold: the line above which they lie.
       scores: (M,) float32.
       uids: M uids, in the type of the source.
       uid_type: that type; string if the shards' types differ.
@@ -34,7 +34,7 @@ class Suspects:
         least two of the M rows share.
     """
 
-    cut: Cut
+    threshold: Threshold
     scores: np.ndarray
     uids: Sequence[Any]
     uid_type: pa.DataType
@@ -60,16 +60,16 @@ def find_suspects(shards: AuditedShards, fraction: float) -> Suspects:
       UsageError: if the fraction is not in (0, 1].
     """
     names = shards.shards()
-    highest = Highest()
+    top = TopFraction()
     for name in names:
-        highest.add(shards.scores(name))
-    cut = highest.cut(fraction)
-    found = list(_parts(shards, names, cut))
-    uid_type = _common_type([part.identities.schema.field("uid").type for part in found])
-    uids = [uid for part in found for uid in part.identities["uid"].cast(uid_type).to_pylist()]
-    urls = [url for part in found for url in part.identities["url"].to_pylist()]
-    captions = [text for part in found for text in part.identities["caption"].to_pylist()]
-    values = np.concatenate([np.zeros(0, np.float32), *(part.scores for part in found)])
+        top.add(shards.scores(name))
+    threshold = top.threshold(fraction)
+    parts = list(_parts(shards, names, threshold))
+    uid_type = _common_type([part.identities.schema.field("uid").type for part in parts])
+    uids = [uid for part in parts for uid in part.identities["uid"].cast(uid_type).to_pylist()]
+    urls = [url for part in parts for url in part.identities["url"].to_pylist()]
+    captions = [text for part in parts for text in part.identities["caption"].to_pylist()]
+    values = np.concatenate([np.zeros(0, np.float32), *(part.scores for part in parts)])
     descending = (-values).tolist()
     order = sorted(
         range(len(values)),
@@ -77,14 +77,14 @@ def find_suspects(shards: AuditedShards, fraction: float) -> Suspects:
     )
     normal = [normalised(captions[n]) for n in order]
     return Suspects(
-        cut=cut,
+        threshold=threshold,
         scores=values[order],
         uids=[uids[n] for n in order],
         uid_type=uid_type,
         captions=[captions[n] for n in order],
         normal=normal,
         urls=[urls[n] for n in order],
-        images=np.concatenate([part.images for part in found])[order] if found else _NO_IMAGES,
+        images=np.concatenate([part.images for part in parts])[order] if parts else _NO_IMAGES,
         caption_rows=_caption_rows(shards, names, normal),
     )
 
@@ -98,11 +98,11 @@ class _Part:
     images: np.ndarray
 
 
-def _parts(shards: AuditedShards, names: Sequence[str], cut: Cut) -> Iterator[_Part]:
+def _parts(shards: AuditedShards, names: Sequence[str], threshold: Threshold) -> Iterator[_Part]:
     """The shards with suspicious rows."""
     for name in names:
         scores = shards.scores(name)
-        rows = np.flatnonzero(cut.selects(scores))
+        rows = np.flatnonzero(threshold.selects(scores))
         if len(rows):
             yield _Part(scores[rows], shards.identities(name, rows), shards.images(name, rows))
 

@@ -44,15 +44,15 @@ def write_groups(
     The footer says how it was made: column, fraction, thresholds, rows seen and selected, and the
     wide `build` that held the rows.
     """
-    cut = suspects.cut
+    threshold = suspects.threshold
     parameters = {
         "version": AUDIT_VERSION,
         "column": shards.column,
         "fraction": fraction,
         "near_cosine": near_cosine,
-        "scored_rows": cut.scored,
+        "scored_rows": threshold.scored,
         "suspicious_rows": len(suspects),
-        "line": float(np.float32(cut.values[0])) if len(cut.values) else None,
+        "line": float(np.float32(threshold.values[0])) if len(threshold.values) else None,
         "embeddings": {"model": shards.embeddings.model, "rev": shards.embeddings.revision},
     }
     footer = {

@@ -106,9 +106,9 @@ def audit_folder(
     write_sql(folder, manifest)
     return AuditResult(
         groups=tuple(groups),
-        scored=suspects.cut.scored,
+        scored=suspects.threshold.scored,
         suspicious=len(suspects),
-        line=float(suspects.cut.values[0]) if len(suspects) else None,
+        line=float(suspects.threshold.values[0]) if len(suspects) else None,
         column=column,
         path=folder.files.url(names.groups(FAMILY, revision)),
     )

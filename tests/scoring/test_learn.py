@@ -1,12 +1,14 @@
 """Scorers learn of the whole dataset, pass after pass, and what they learnt is kept."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from clipsieve.control import Control
 from clipsieve.errors import ClipsieveError
 from clipsieve.scoring.learn import LearnStage, ScorerSpec, Sums, read_known
 from clipsieve.stage import Report
+from clipsieve.statistics.hash_sample import row_hashes
 from clipsieve.store.members import ok_rows
 from clipsieve.store.pairs import split_batch
 from clipsieve.transforms.merge import Merge
@@ -298,3 +300,18 @@ def test_a_damaged_fit_is_learnt_again_with_refit(folder, calls):
     score_folder(folder, ["toy.two_passes"], refit=True)
     again = folder.read_arrays(name)
     assert all(np.array_equal(before[key], again[key]) for key in before)
+
+
+def test_a_sample_that_came_out_short_is_drawn_in_a_second_pass(tmp_path):
+    # Rows with one uid have one hash: above the bound all of them are left out at first.
+    rows = 400
+    uid = max((f"twin-{n}" for n in range(50)), key=lambda u: int(row_hashes(pa.array([u]), 0)[0]))
+    folder = make_folder(tmp_path / "twins", [make_shard("a", rows, uids=[uid] * rows)])
+    options = {"density": {"reference": "20", "k": 3, "lid_k": 5}}
+    engine = InProcess()
+    score_folder(folder, ["density"], options, engine)
+    assert engine.ran == [("learn", 1), ("learn", 1), ("score", 1)]
+    known = folder.read_arrays(f"fits/density/{learned_id(folder, 'density')}.npz")
+    assert known["20.rows"].tolist() == list(range(20))
+    assert "20.short" not in known
+    assert read_scores(folder, "density", "a")["density_kdist"].null_count == 0

@@ -1,13 +1,20 @@
 """Family files: unchanged columns are carried over, the others computed, all named by scorer."""
 
+import dataclasses
+
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
-from clipsieve.scorers.base import Context
+from clipsieve.clip.encode import Encoder
+from clipsieve.clip.model import identify, load_model
+from clipsieve.scorers.base import Context, Input
+from clipsieve.scorers.clipscore import PAPER_PROMPT
 from clipsieve.scorers.columns import made_by
 from clipsieve.scorers.density import k_distance
 from clipsieve.scorers.registry import make_scorer
+from clipsieve.store.manifest import InputEntry
 from clipsieve.store.pairs import split_batch
 from tests.scoring.folders import (
     DIM,
@@ -340,3 +347,71 @@ def test_folders_of_the_same_shards_get_the_same_files(tmp_path, folder, calls):
         assert family_files(folder, family) == family_files(twin, family)
         for name in family_files(folder, family):
             assert folder.read_table(name).equals(twin.read_table(name), check_metadata=True)
+
+
+# Texts that are encoded where scores are computed
+
+
+REFERENCES = [["a small cat", "a cat"], None, [], ["", "a dog"], ["a red dot"]]
+
+
+@pytest.fixture
+def tiny_folder(tmp_path):
+    """An output folder of the tiny model with reference captions, and made-up embeddings."""
+    identity, _ = identify("tiny", None, "float32")
+    carried = pa.table({"refs": pa.array(REFERENCES)})
+    shards = [
+        make_shard("a", 5, no_text=[1], no_image=[3], carried=carried, dim=128),
+        make_shard("b", 2, seed=1, dim=128, carried=carried.slice(3)),
+    ]
+    folder = make_folder(tmp_path / "tiny", shards, identity)
+    manifest = folder.require_manifest()
+    entry = InputEntry(("/in/*.parquet",), {"references_col": "refs"})
+    folder.save_manifest(manifest.with_input(entry))
+    return folder
+
+
+def naive_cosine(one, other):
+    one, other = one.astype(np.float64), other.astype(np.float64)
+    return float(one @ other / np.sqrt(one @ one) / np.sqrt(other @ other))
+
+
+def test_captions_and_references_are_encoded_with_the_prompt_of_the_scorer(tiny_folder):
+    score_folder(tiny_folder, ["clip_depicts", "clip_ref"])
+    encoder = Encoder(load_model("tiny", None, torch.device("cpu"), "float32"))
+
+    def encode(text):
+        return encoder.encode_texts([PAPER_PROMPT + text])[0]
+
+    for shard, references in (("a", REFERENCES), ("b", REFERENCES[3:])):
+        batch = pairs_of(tiny_folder).read(shard, (Input.CAPTION,))
+        depicts = read_scores(tiny_folder, "clip_depicts", shard).to_pydict()
+        ref = read_scores(tiny_folder, "clip_ref", shard).to_pydict()
+        for row, caption in enumerate(batch.captions):
+            text = None if caption is None else encode(caption)
+            own = [encode(each) for each in references[row] or [] if each]
+            similarity, highest, ref_score = None, None, None
+            if text is not None and batch.image.valid[row]:
+                similarity = naive_cosine(batch.image.vectors[row], text)
+            if text is not None and own:
+                highest = max(naive_cosine(text, each) for each in own)
+            if similarity is not None and highest is not None:
+                score, positive = 2.5 * max(similarity, 0), max(highest, 0)
+                total = score + positive
+                ref_score = 2 * score * positive / total if total else 0.0
+            clip = None if similarity is None else 2.5 * max(similarity, 0)
+            for stored, expected in (
+                (depicts["clip_similarity_depicts"][row], similarity),
+                (depicts["clip_score_depicts"][row], clip),
+                (ref["clip_reference_similarity"][row], highest),
+                (ref["ref_clip_score"][row], ref_score),
+            ):
+                assert stored == (None if expected is None else pytest.approx(expected, abs=1e-5))
+
+
+def test_without_a_column_of_references_there_are_none(tiny_folder):
+    manifest = tiny_folder.require_manifest()
+    tiny_folder.save_manifest(dataclasses.replace(manifest, inputs=()))
+    score_folder(tiny_folder, ["clip_ref"])
+    for shard, rows in (("a", 5), ("b", 2)):
+        assert read_scores(tiny_folder, "clip_ref", shard)["ref_clip_score"].null_count == rows

@@ -71,7 +71,7 @@ def test_a_copied_folder_means_the_same_wherever_it_is(tmp_path):
     first, second = (
         load_model(f"local-dir:{copy}", None, CPU, "float32").identity for copy in copies
     )
-    assert first.content() == second.content()
+    assert first.identity_key() == second.identity_key()
     assert (first.slug, second.slug) == ("model", "b")
     tiny = load_model("tiny", None, CPU, "float32").identity
     assert first.weights_sha256 == tiny.weights_sha256
@@ -81,7 +81,7 @@ def test_other_weights_and_other_formats_mean_something_else(tmp_path):
     contents = []
     for seed, dtype in ((0, "float32"), (1, "float32"), (1, "bfloat16")):
         name = write_model(tmp_path / str(seed), "clip", seed)
-        contents.append(load_model(name, None, CPU, dtype).identity.content())
+        contents.append(load_model(name, None, CPU, dtype).identity.identity_key())
     assert all(a != b for a, b in pairwise(contents))
     assert contents[0]["weights_sha256"] != contents[1]["weights_sha256"]
 

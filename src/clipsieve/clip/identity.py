@@ -40,7 +40,7 @@ class ModelIdentity:
         name = self.model if self.model.startswith("hf-hub:") else name
         return slug(f"{name}-{Path(self.pretrained).stem}" if self.pretrained else name)
 
-    def content(self) -> dict[str, Any]:
+    def identity_key(self) -> dict[str, Any]:
         """Return the identity without the place of local files; revisions are hashes of it."""
         value = asdict(self)
         if self.model.startswith("local-dir:"):

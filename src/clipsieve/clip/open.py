@@ -41,7 +41,7 @@ def open_same_model(identity: ModelIdentity, device: str) -> ClipModel:
       UsageError: if what has its name on this machine has other weights or preprocessing.
     """
     model = open_model(identity.model, identity.pretrained, device, identity.dtype)
-    if model.identity.content() != identity.content():
+    if model.identity.identity_key() != identity.identity_key():
         raise UsageError(
             f"model {identity.model!r} on this machine has weights "
             f"{model.identity.weights_sha256[:12]} and preprocessing {model.identity.preprocess}, "

@@ -69,7 +69,7 @@ class Revisions:
 
 def embeddings_revision(model: ModelIdentity) -> str:
     """Return the revision of the embeddings of a model."""
-    return short_hash({"encoder": ENCODER_VERSION, **model.content()})
+    return short_hash({"encoder": ENCODER_VERSION, **model.identity_key()})
 
 
 def embeddings_entry(model: ModelIdentity) -> EmbeddingsEntry:

@@ -81,7 +81,7 @@ class EmbedStage:
         """Return the writer of this run's files; device and scale are recorded in them."""
         provenance = {
             footers.LAYOUT: footers.LAYOUT_VERSION,
-            footers.MODEL: canonical_json(self.model.content()),
+            footers.MODEL: canonical_json(self.model.identity_key()),
             footers.VERSIONS: canonical_json(versions.installed()) if device else "",
             footers.DEVICE: device,
             footers.RUN_ID: self.run_id,

@@ -150,7 +150,7 @@ def dry_run_report(plan: Plan) -> dict[str, Any]:
         "done": len(plan.done),
         "rows_to_do": plan.total_rows,
         "bytes_to_do": sum(max(item.fingerprint.size, 0) for item in plan.todo),
-        "model": stage.model.content() if stage else {"model": plan.config.model},
+        "model": stage.model.identity_key() if stage else {"model": plan.config.model},
         "device": plan.device,
         "embeddings_rev": _revision(stage),
         "scorers": [EMBEDDED, *plan.scorers],

@@ -263,7 +263,7 @@ def _write_run(
         "process": os.getpid(),
         "config": plan.config.to_json(),
         "versions": versions.installed(),
-        "model": plan.stage.model.content(),
+        "model": plan.stage.model.identity_key(),
         "stage_seconds": {stage: round(spent, 3) for stage, spent in seconds.items()},
         "result": result.to_json(),
     }

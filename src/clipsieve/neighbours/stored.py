@@ -31,7 +31,7 @@ from clipsieve.store import names
 from clipsieve.store.canonical import short_hash
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.manifest import EmbeddingsEntry
-from clipsieve.store.members import Member, ledger_key, members_key, ok_rows
+from clipsieve.store.members import ShardRange, ledger_key, members_key, ok_rows
 from clipsieve.store.pairs import StoredPairs
 
 #: Rows whose vectors are in memory at once, and rows whose lists are found together.
@@ -63,7 +63,7 @@ class DatasetSearch:
 
     pairs: StoredPairs
     spec: NeighbourSpec
-    members: Sequence[Member]
+    members: Sequence[ShardRange]
     device: str
     block_rows: int = BLOCK_ROWS
 
@@ -183,10 +183,12 @@ class NeighbourSet:
 
     id: str
     spec: NeighbourSpec
-    members: tuple[Member, ...]
+    members: tuple[ShardRange, ...]
 
     @classmethod
-    def new(cls, spec: NeighbourSpec, members: Sequence[Member], embeddings: str) -> "NeighbourSet":
+    def new(
+        cls, spec: NeighbourSpec, members: Sequence[ShardRange], embeddings: str
+    ) -> "NeighbourSet":
         """Return the set of lists among `members`; `embeddings` is the revision of the vectors."""
         identifier = short_hash([spec.key, embeddings, members_key(members)])
         return cls(identifier, spec, tuple(members))
@@ -198,7 +200,7 @@ class NeighbourSet:
             content = folder.read_json(names.neighbours_description(identifier))
         except (FileNotFoundError, json.JSONDecodeError):
             return None
-        members = tuple(map(Member.from_json, content["members"]))
+        members = tuple(map(ShardRange.from_json, content["members"]))
         return cls(identifier, NeighbourSpec(**content["spec"]), members)
 
     def save(self, folder: OutputFolder) -> None:
@@ -235,7 +237,7 @@ class NeighbourStage:
     dim: int
     name = "neighbours"
 
-    def elements(self, members: Sequence[Member]) -> list[Element]:
+    def elements(self, members: Sequence[ShardRange]) -> list[Element]:
         """Return groups of those shards that lack lists of their present rows."""
         folder = OutputFolder.open(self.out)
         missing = missing_lists(folder, self.sets, members)
@@ -295,7 +297,7 @@ def vector_inputs(spec: NeighbourSpec) -> frozenset[Input]:
 
 
 def missing_lists(
-    folder: OutputFolder, sets: Iterable[str], members: Sequence[Member]
+    folder: OutputFolder, sets: Iterable[str], members: Sequence[ShardRange]
 ) -> list[str]:
     """Return the shards that lack lists of their present rows in one of the sets, in order."""
     missing: set[str] = set()
@@ -356,7 +358,7 @@ def grouped(shards: Iterable[tuple[str, int]], rows: int = QUERY_ROWS) -> list[l
     return groups
 
 
-def _first(members: Mapping[str, Member], batch: PairBatch) -> int | None:
+def _first(members: Mapping[str, ShardRange], batch: PairBatch) -> int | None:
     member = members.get(batch.shard)
     return None if member is None else member.first
 

@@ -316,7 +316,7 @@ def _dimension(
     present: np.ndarray,
     positive: np.ndarray,
 ) -> np.ndarray:
-    """`above / below` in [0, LID_MAX]; 0 where a present distance is not positive, NaN with `far`."""
+    """`above / below` in [0, LID_MAX]; 0 where a distance is not positive, NaN with `far`."""
     lid = np.full(len(far), LID_MAX)
     np.divide(above, below, out=lid, where=below > above / LID_MAX)
     lid[(present & ~positive).any(axis=1)] = 0.0

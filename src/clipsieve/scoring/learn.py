@@ -22,7 +22,7 @@ from clipsieve.stage import Element, Report, Worker
 from clipsieve.store import names
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.manifest import EmbeddingsEntry
-from clipsieve.store.members import Member
+from clipsieve.store.members import ShardRange
 from clipsieve.store.pairs import StoredPairs, split_batch
 
 #: A scorer that asks for more passes than this will never end.
@@ -216,7 +216,7 @@ def learn(
     run: Callable[[LearnStage, Sequence[Element]], Report],
     folder: OutputFolder,
     stage: LearnStage,
-    members: Sequence[Member],
+    members: Sequence[ShardRange],
 ) -> bool:
     """Let the scorers of `stage` learn of the members, pass after pass.
 

@@ -22,7 +22,7 @@ LEDGER_KEYS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class ShardRange:
     """One shard of a dataset, and where its rows stand when all shards' rows are numbered.
 
     Attributes:
@@ -40,25 +40,25 @@ class Member:
     key: str
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "Member":
+    def from_json(cls, value: Mapping[str, Any]) -> "ShardRange":
         """Return the member that `asdict` gave."""
         return cls(**value)
 
 
-def read_members(folder: OutputFolder) -> tuple[Member, ...]:
+def read_members(folder: OutputFolder) -> tuple[ShardRange, ...]:
     """Return all shards in the ledger in name order, their rows numbered through.
 
     Raises:
       LedgerError: if a ledger file is damaged.
     """
     shards = folder.shards()
-    members: list[Member] = []
+    members: list[ShardRange] = []
     first = 0
     for shard, footer in zip(shards, folder.read_footers(map(names.samples, shards)), strict=True):
         require_footer(folder, names.samples(shard), footer)
         rows = int(footer[footers.ROWS])
         ok = json.loads(footer[footers.STATES]).get(RowState.OK, 0)
-        members.append(Member(shard, first, rows, ok, ledger_key(footer)))
+        members.append(ShardRange(shard, first, rows, ok, ledger_key(footer)))
         first += rows
     return tuple(members)
 
@@ -75,11 +75,11 @@ def require_footer(folder: OutputFolder, name: str, footer: Footer) -> None:
             pass  # raises with the reason
 
 
-def members_key(members: Sequence[Member]) -> str:
+def members_key(members: Sequence[ShardRange]) -> str:
     """Return the hash of a set of shards and their content."""
     return short_hash([asdict(member) for member in members])
 
 
-def ok_rows(members: Sequence[Member]) -> int:
+def ok_rows(members: Sequence[ShardRange]) -> int:
     """Return the rows in state `ok` of all members."""
     return sum(member.ok for member in members)

@@ -11,11 +11,13 @@ import pyarrow as pa
 from clipsieve.schemas import footers
 from clipsieve.scorers.base import Embedded
 from clipsieve.sql.views import write_sql
-from clipsieve.store import dataset as datasets
-from clipsieve.store.parquet import nullable, read_footer, write_table
+from clipsieve.store import names
+from clipsieve.store.folder import OutputFolder
+from clipsieve.store.manifest import FamilyEntry, ScorerEntry
+from clipsieve.store.parquet import nullable
 from tests.store.folders import DIM, make_folder, shard_of
 
-REVISION = "by-hand"
+REVISION = "b1" * 4
 COLUMN = "density_kdist"
 
 
@@ -44,29 +46,31 @@ def direction(number: int, turn: float = 0.0) -> list[float]:
     return vector
 
 
-def write_folder(root, shards: Mapping[str, Sequence[Row]], urls: bool = True):
-    """A finished folder with these shards and a density family; its layout."""
-    layout, dataset = make_folder(root, [_shard(name, shards[name], urls) for name in shards])
-    families = {**dataset.families, "density": REVISION}
+def write_folder(root, shards: Mapping[str, Sequence[Row]], urls: bool = True) -> OutputFolder:
+    """A finished folder with these shards and a density family."""
+    folder, manifest = make_folder(root, [_shard(name, shards[name], urls) for name in shards])
     for name, rows in shards.items():
-        write_scores(layout, name, {COLUMN: [row.score for row in rows]})
-    dataset = dataclasses.replace(dataset, families=families)
-    datasets.save(layout, dataset)
-    write_sql(layout, dataset)
-    return layout
+        write_scores(folder, name, {COLUMN: [row.score for row in rows]})
+    family = FamilyEntry(REVISION, {"density": ScorerEntry(REVISION)})
+    manifest = dataclasses.replace(manifest, families={**manifest.families, "density": family})
+    folder.save_manifest(manifest)
+    write_sql(folder, manifest)
+    return folder
 
 
-def write_scores(layout, shard: str, columns: Mapping[str, Sequence[float | None]]) -> None:
+def write_scores(
+    folder: OutputFolder, shard: str, columns: Mapping[str, Sequence[float | None]]
+) -> None:
     """Write the density scores of one shard as the score stage would."""
-    ledger = read_footer(layout.samples(shard))
-    uids = pa.parquet.read_table(layout.samples(shard), partitioning=None)["uid"]
+    ledger = folder.read_footer(names.samples(shard))
+    uids = folder.read_table(names.samples(shard), ["uid"])["uid"]
     values = {
         name: nullable(np.array([np.nan if v is None else v for v in column], np.float32))
         for name, column in columns.items()
     }
     footer = {**ledger, footers.FAMILY: "density", footers.REVISION: REVISION}
-    write_table(
-        layout.scores("density", REVISION, shard), pa.table({"uid": uids, **values}), footer
+    folder.write_table(
+        names.scores("density", REVISION, shard), pa.table({"uid": uids, **values}), footer
     )
 
 

@@ -105,6 +105,7 @@ def test_a_scorer_of_another_package_is_fitted_whatever_the_split(tmp_path, dist
     folder, manifest = make_folder(root, shards)
     assert clipsieve.score(root, [distance_scorer], device="cpu").done == len(cuts)
 
+    assert manifest.embeddings is not None
     pairs = StoredPairs(folder, manifest.embeddings, DIM)
     batches = [pairs.read(shard, {Input.IMAGE_EMBEDDING}) for shard in folder.shards()]
     images = [b.image for b in batches if b.image is not None]

@@ -1,6 +1,5 @@
 """Sources and outputs that move, collide, drift or are damaged; runners that do not exist."""
 
-import dataclasses
 import os
 import shutil
 from pathlib import Path
@@ -11,14 +10,15 @@ import pytest
 
 import clipsieve
 from clipsieve.clip.model import TINY_FOLDER
-from clipsieve.embed.job import EmbedJob
+from clipsieve.control import Control
 from clipsieve.errors import UsageError
-from clipsieve.pipelines.plan import make_plan
-from clipsieve.pipelines.workers import embed_with_workers
+from clipsieve.job.plan import make_plan
+from clipsieve.job.reporter import Reporter
+from clipsieve.job.workers import run_in_workers
+from clipsieve.pipelines.engine import make_engine
 from clipsieve.settings import RunConfig
-from clipsieve.show import Teller
-from clipsieve.store.layout import Layout
-from clipsieve.store.runs import read_records
+from clipsieve.store.folder import OutputFolder
+from clipsieve.store.records import read_records
 from tests.pipelines.jobs import SETTINGS, exit_code, read, run_job, write_one
 
 
@@ -104,13 +104,13 @@ def test_a_worker_counts_what_a_dead_one_had_finished(source, tmp_path):
     """As after a death between a shard's last rename and its record."""
     out = tmp_path / "out"
     run_job(source, out, run_id="first")
-    config = RunConfig(inputs=(f"{source}/*.parquet",), out=str(out), **SETTINGS)
-    plan = make_plan(config, Layout.at(out), None, Teller("json"))
-    job: EmbedJob = dataclasses.replace(
-        plan.job, config=dataclasses.replace(plan.config, workers=2, run_id="second")
-    )
-    embed_with_workers(job, plan.inputs.items)
-    assert [r.rows for r in read_records(Layout.at(out), "second")] == [12]
+    config = RunConfig((f"{source}/*.parquet",), str(out), **{**SETTINGS, "run_id": "second"})
+    folder, control = OutputFolder.open(out), Control("second", str(out))
+    plan = make_plan(config, folder, None, make_engine(config), Reporter("json"), control)
+    assert plan.stage is not None
+    total = run_in_workers(plan.stage, plan.stage.elements(plan.inputs.items), 2)
+    assert (total.done, total.rows.rows, total.rows.shards) == (("00000",), 12, 1)
+    assert [r.rows for r in read_records(folder, "second")] == [12]
 
 
 @pytest.mark.parametrize(

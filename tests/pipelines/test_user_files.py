@@ -55,7 +55,9 @@ def test_shards_and_runs_may_be_named_like_temporary_files(tmp_path, workers):
     write_one(source, "a", 20, seed=1)
     write_one(source, "b.tmp-1", 30, seed=2)
     write_one(source, f"c.tmp-{'0' * 32}", 10, seed=3)
-    with pytest.raises(UsageError, match="run_id 'monday.tmp-b' becomes a file name; use .* no '"):
+    with pytest.raises(
+        UsageError, match=r"run_id 'monday\.tmp-b' becomes a file name; .* no '\.tmp-'"
+    ):
         run_job(source, out, workers=workers, run_id="monday.tmp-b")
     assert not out.exists()
     run_job(source, out, workers=workers, run_id="monday.tmp_b")

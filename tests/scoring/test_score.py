@@ -9,6 +9,7 @@ import torch
 
 from clipsieve.clip.encode import Encoder
 from clipsieve.clip.model import identify, load_model
+from clipsieve.errors import UsageError
 from clipsieve.scorers.base import Context, Input
 from clipsieve.scorers.clipscore import PAPER_PROMPT
 from clipsieve.scorers.columns import made_by
@@ -409,9 +410,8 @@ def test_captions_and_references_are_encoded_with_the_prompt_of_the_scorer(tiny_
                 assert stored == (None if expected is None else pytest.approx(expected, abs=1e-5))
 
 
-def test_without_a_column_of_references_there_are_none(tiny_folder):
+def test_without_a_column_of_references_they_cannot_be_compared(tiny_folder):
     manifest = tiny_folder.require_manifest()
     tiny_folder.save_manifest(dataclasses.replace(manifest, inputs=()))
-    score_folder(tiny_folder, ["clip_ref"])
-    for shard, rows in (("a", 5), ("b", 2)):
-        assert read_scores(tiny_folder, "clip_ref", shard)["ref_clip_score"].null_count == rows
+    with pytest.raises(UsageError, match=r"clip_ref needs reference captions.*--references-col"):
+        score_folder(tiny_folder, ["clip_ref"])

@@ -3,12 +3,15 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
 from clipsieve.errors import UsageError
 from clipsieve.scorers import density_released
-from clipsieve.scorers.density_released import nearest, released_scores
+from clipsieve.scorers.base import Embedded, PairBatch
+from clipsieve.scorers.density_released import ReleasedDensity, nearest, released_scores
+from clipsieve.store.pairs import split_batch
 from tests.scorers import naive_density as naive
 
 #: Values of HanxunH/Detect-CLIP-Backdoor-Samples@ff2399a (MIT) with a stub encoder (`_release`),
@@ -191,3 +194,42 @@ def test_an_empty_reference_gives_no_neighbours():
     distances, indices = nearest(np.ones((2, 3)), np.ones((0, 3)), np.zeros((2, 0), int), 2)
     assert np.isposinf(distances).all()
     assert (indices == -1).all()
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_the_scorer_gives_the_scores_of_consecutive_batches(paired):
+    rng = np.random.default_rng(3)
+    images, texts = rng.normal(size=(2, 300, 8)).astype(np.float32)
+    present, captioned = rng.random((2, 300)) > 0.1
+    images[~present], texts[~captioned] = 0, 0
+    scorer = ReleasedDensity(batch=128, k=4, lid_k=7, texts=paired)
+    uids = pa.array([str(row) for row in range(300)])
+    whole = PairBatch(uids, Embedded(images, present), {"": Embedded(texts, captioned)})
+    columns = scorer.score(whole, {})
+    assert list(columns) == scorer.columns.names
+    valid = present & captioned if paired else present
+    for first in (0, 128, 256):
+        rows = slice(first, first + 128)
+        batch = images[rows], texts[rows] if paired else None
+        expected = released_scores(*batch, 4, 7, valid=valid[rows])
+        for column, name in (("kdist", "k_distance"), ("dao", "dao"), ("lid_mom", "lid_mom")):
+            values = columns[f"density_released_{column}"][rows]
+            assert np.array_equal(values, expected[name], equal_nan=True)
+    # In the batches that the engine cuts a long shard into, the rows of a batch stay together.
+    parts = [scorer.score(part, {})["density_released_dao"] for part in split_batch(whole, 256)]
+    assert np.array_equal(np.concatenate(parts), columns["density_released_dao"], equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch": 1000}, "batch .* power of two up to 16384, got 1000"),
+        ({"batch": 32768}, "batch .* power of two up to 16384"),
+        ({"k": 0}, "k .* at least 1, got 0"),
+        ({"lid_k": True}, "lid_k .* got True"),
+        ({"texts": 1}, "texts .* true or false, got 1"),
+    ],
+)
+def test_options_of_the_scorer_out_of_range_are_refused(options, message):
+    with pytest.raises(UsageError, match=message):
+        ReleasedDensity(**options)

@@ -134,8 +134,8 @@ def run(
         times = (started, encode_seconds)
         result = _result(plan, records, times, is_finished, findings, control)
         _write_run(folder, plan, result, started, control)
-        write_sql(folder, manifest)
-    _report_result(reporter, result)
+        write_sql(folder, folder.require_manifest())
+    _report_result(reporter, result, config.out)
     _refuse_empty(result)
     return result
 
@@ -270,8 +270,8 @@ def _write_run(
     write_run(folder, result.run_id, content)
 
 
-def _report_result(reporter: Reporter, result: RunResult) -> None:
-    """Report the closing summary."""
+def _report_result(reporter: Reporter, result: RunResult, out: str) -> None:
+    """Report the closing summary; commands in it name the output folder as `out`."""
     lines = []
     if result.new_counts.rows:
         rate = result.new_counts.rows / max(result.encode_seconds, 1e-9)
@@ -286,12 +286,12 @@ def _report_result(reporter: Reporter, result: RunResult) -> None:
         lines.append(f"  {state:<{width}}  {rows:>10,}  {rows / result.counts.rows:6.1%}")
     lines += [f"failed: {record.error}" for record in result.failed]
     if result.findings:
-        lines += [result.findings, f"groups: clipsieve audit {result.out}"]
+        lines += [result.findings, f"groups: clipsieve audit {out}"]
     if result.stopped:
         lines.append(f"stopped by {result.stopped}; {result.left} shards left: run it again")
     else:
         query = "SELECT status, count(*), avg(clip_score) FROM scores GROUP BY status"
-        lines.append(f'next: clipsieve sql {result.out} "{query}"')
+        lines.append(f'next: clipsieve sql {out} "{query}"')
     reporter.report("result", "\n".join(lines), **result.to_json())
 
 

@@ -22,17 +22,29 @@ of neighbours at equal distance, the one with the lower number is first.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 from clipsieve.errors import UsageError
+from clipsieve.scorers.base import Input, PairBatch, Scorer, score_column
 from clipsieve.scorers.density import DEFAULT_K, DEFAULT_LID_K
+from clipsieve.store.pairs import BATCH_ROWS
 
 if TYPE_CHECKING:
     import torch
 
 _OFFSET = 1e-4
+_SOURCE = "HanxunH/Detect-CLIP-Backdoor-Samples at ff2399a"
+#: End of a column's name, name of the score, and what it is.
+_COLUMNS = (
+    ("kdist", "k_distance", "distance to neighbour k + 1"),
+    ("slof", "slof", "SLOF"),
+    ("dao", "dao", "mean logarithm of DAO's terms"),
+    ("lid", "lid_mle", "LID, maximum likelihood"),
+    ("lid_mom", "lid_mom", "LID, method of moments"),
+)
 
 #: Distances held at a time, besides the result.
 _BLOCK = 1 << 22
@@ -96,6 +108,88 @@ def released_scores(
         if others > (lid_k if name.startswith("lid") else k):
             filled[name][valid] = score.where(score.isfinite(), torch.nan).numpy()
     return filled
+
+
+class ReleasedDensity(Scorer):
+    """The scores of the authors' code, batch after batch of consecutive rows of a shard.
+
+    As there, a row's scores depend on the rows of its batch and on their order: they are for
+    comparison with the paper.  With captions, a row without one has no score.
+    """
+
+    name, family = "density.released", "density"
+    columns = pa.schema(
+        [
+            score_column(
+                f"density_released_{end}",
+                f"{doc}, as the authors' code computes it",
+                "higher is more suspicious",
+                "(-inf, inf)",
+                _SOURCE,
+            )
+            for end, _, doc in _COLUMNS
+        ]
+    )
+
+    def __init__(
+        self,
+        batch: int = 2048,
+        k: int = DEFAULT_K,
+        lid_k: int = DEFAULT_LID_K,
+        texts: bool = False,
+    ) -> None:
+        """Make a scorer over batches of `batch` rows; the last of a shard may be smaller.
+
+        Args:
+          batch: rows of a batch, a power of two up to 16,384.
+          k: the code's k for k-distance, SLOF and DAO.
+          lid_k: the code's k for LID.
+          texts: whether captions are in the reference beside images.
+
+        Raises:
+          UsageError: for a value out of range.
+        """
+        numbers = {"batch": batch, "k": k, "lid_k": lid_k}
+        for option, value in numbers.items():
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise UsageError(
+                    f"option {option} of scorer {self.name} must be an int of at least 1, "
+                    f"got {value!r}"
+                )
+        if BATCH_ROWS % batch:
+            raise UsageError(
+                f"option batch of scorer {self.name} must be a power of two up to {BATCH_ROWS}, "
+                f"got {batch}"
+            )
+        if not isinstance(texts, bool):
+            raise UsageError(
+                f"option texts of scorer {self.name} must be true or false, got {texts!r}"
+            )
+        self._batch, self._k, self._lid_k, self._texts = batch, k, lid_k, texts
+        sides = {Input.IMAGE_EMBEDDING, Input.TEXT_EMBEDDING} if texts else {Input.IMAGE_EMBEDDING}
+        self.needs = frozenset(sides)
+
+    def parameters(self) -> Mapping[str, Any]:
+        """All options."""
+        return {"batch": self._batch, "k": self._k, "lid_k": self._lid_k, "texts": self._texts}
+
+    def score(self, batch: PairBatch, loaded: Any) -> Mapping[str, np.ndarray]:
+        """Five columns; NaN where image, or caption with `texts`, has no embedding."""
+        assert batch.image is not None
+        valid, captions = batch.image.valid, None
+        if self._texts:
+            captions = batch.texts[""].vectors
+            valid = valid & batch.texts[""].valid
+        columns = {f"density_released_{end}": np.empty(len(batch)) for end, _, _ in _COLUMNS}
+        for first in range(0, len(batch), self._batch):
+            rows = slice(first, first + self._batch)
+            texts = None if captions is None else captions[rows]
+            scores = released_scores(
+                batch.image.vectors[rows], texts, self._k, self._lid_k, valid=valid[rows]
+            )
+            for end, name, _ in _COLUMNS:
+                columns[f"density_released_{end}"][rows] = scores[name]
+        return columns
 
 
 def nearest(

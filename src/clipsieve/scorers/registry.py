@@ -27,6 +27,7 @@ _SHIPPED = {
     "density": "density_scorer:Density",
     "density.lof": "density_scorer:LocalOutlierFactor",
     "density.isolation_forest": "isolation:IsolationForestScore",
+    "density.released": "density_released:ReleasedDensity",
 }
 
 Options = Mapping[str, Mapping[str, Any]]

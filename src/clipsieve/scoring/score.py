@@ -20,7 +20,7 @@ from clipsieve.control import Control
 from clipsieve.formats.columns import reference_captions
 from clipsieve.neighbours.stored import read_shard_lists
 from clipsieve.schemas import footers
-from clipsieve.scorers.base import Embedded, Input, PairBatch, References, Scorer
+from clipsieve.scorers.base import Embedded, Input, PairBatch, PromptSet, References, Scorer
 from clipsieve.scorers.columns import (
     check_scores,
     made_by,
@@ -151,6 +151,7 @@ class _ScoreWorker:
             for family in stage.families
             for spec in family.scorers
         }
+        self._prototypes: dict[PromptSet, np.ndarray] = {}
         self._encoder: Encoder | None = None
 
     def work(self, elements: Sequence[str]) -> Iterator[Report]:
@@ -232,10 +233,9 @@ class _ScoreWorker:
                 if Input.REFERENCE_EMBEDDINGS in scorer.needs:
                     encode = self._text_encoder().with_prompt(scorer.prompt)
                     references[scorer.prompt] = References.encode(encode, lists)
-        prototypes = load_prototypes(
-            self._folder, self._stage.basis.embeddings, prompt_sets(scorers)
-        )
-        return replace(batch, texts=texts, references=references, prototypes=prototypes)
+        unread = [each for each in prompt_sets(scorers) if each not in self._prototypes]
+        self._prototypes |= load_prototypes(self._folder, self._stage.basis.embeddings, unread)
+        return replace(batch, texts=texts, references=references, prototypes=self._prototypes)
 
     def _read_lists(self, batch: PairBatch, missing: Sequence[_Loaded]) -> dict[str, PairBatch]:
         """Return the pairs of a shard with the neighbour lists of each scorer that reads some.

@@ -19,7 +19,10 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "eos": {"custom_text": True, "text_cfg": {"pool_type": "eos", "eos_id": 49407}},
     "bias": {"custom_text": True, "text_cfg": {"proj_bias": True}},
     "quick": {"quick_gelu": True},
-    "wide": {"text_cfg": {"context_length": 77, "width": 512, "heads": 8, "layers": 6}},
+    "wide": {
+        "vision_cfg": {"width": 512, "head_width": 64, "layers": 2},
+        "text_cfg": {"context_length": 77, "width": 512, "heads": 8, "layers": 6},
+    },
     "siglip": {
         "custom_text": True,
         "init_logit_bias": -10,

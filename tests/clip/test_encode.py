@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from clipsieve.clip.encode import Encoder, out_of_memory
+from clipsieve.clip.device import cpu_bfloat16_units
+from clipsieve.clip.encode import Encoder, cut_shape, out_of_memory
 from clipsieve.clip.model import causal_text_tower, encode_cut_text, end_positions, load_model
 from clipsieve.errors import DeviceError
 from tests.clip.models import CUT, WHOLE, load
@@ -105,22 +106,52 @@ def test_cut_captions_equal_open_clip_to_the_last_bit(models, name, dtype):
         pytest.skip("open_clip itself cannot convert a projection with a bias to bfloat16")
     encoder = Encoder(models(name, dtype))
     assert encoder.cuts_captions
-    captions = CAPTIONS * 5  # two whole batches, and three captions in the last
-    whole = whole_text(models(name, dtype), captions, math=True)
-    assert np.array_equal(encoder.encode_texts(captions), whole)
+    captions = CAPTIONS * 5
+    encoded = encoder.encode_texts(captions)
+    rows = encoder.text_batch_size
+    filled = captions + captions[: -len(captions) % rows]
+    batches = [filled[start : start + rows] for start in range(0, len(filled), rows)]
+    whole = np.concatenate([whole_text(encoder.model, batch, math=True) for batch in batches])
+    assert np.array_equal(encoded, whole[: len(captions)])
+    if dtype == "float32" or "amx_bf16" not in cpu_bfloat16_units():
+        assert np.array_equal(encoded, whole_text(encoder.model, captions, math=True))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", ["tiny", "wide"])
-def test_features_of_a_row_do_not_depend_on_the_rows_beside_it(models, name):
-    encoder = Encoder(models(name))
+def test_features_of_a_row_do_not_depend_on_the_rows_beside_it(models, name, dtype):
+    model = models(name, dtype)
+    encoder = Encoder(model)
     together = encoder.encode_texts(CAPTIONS * 5)
     for caption, row in zip(CAPTIONS, together, strict=False):
         assert np.array_equal(encoder.encode_texts([caption])[0], row)
-    height, width = models(name).preprocess.size
+    height, width = model.preprocess.size
     pixels = torch.randint(0, 256, (40, 3, height, width), dtype=torch.uint8)
     together = encoder.encode_images(pixels)
     for at in (0, 17, 39):
         assert np.array_equal(encoder.encode_images(pixels[at : at + 1])[0], together[at])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("batch_size", [4, 14, 64])
+def test_features_do_not_depend_on_order_or_number_at_any_batch_size(models, batch_size, dtype):
+    model = models("wide", dtype)
+    encoder = Encoder(model, batch_size)
+    captions = [" ".join(["cat", "a", "dog"][(n + k) % 3] for k in range(n)) for n in range(1, 70)]
+    pixels = torch.randint(0, 256, (69, 3, *model.preprocess.size), dtype=torch.uint8)
+    texts, images = encoder.encode_texts(captions), encoder.encode_images(pixels)
+    order = np.random.default_rng(0).permutation(69)[:37]
+    assert np.array_equal(encoder.encode_texts([captions[at] for at in order]), texts[order])
+    assert np.array_equal(encoder.encode_images(pixels[order]), images[order])
+
+
+@pytest.mark.parametrize("rows", [1, 7, 13, 16, 128])
+@pytest.mark.parametrize("context", [8, 20, 64, 77])
+def test_cut_batches_have_as_many_tokens_as_whole_ones(rows, context):
+    for longest in range(2, context + 1):
+        captions, columns = cut_shape(rows, context, longest)
+        assert captions * columns == rows * context
+        assert max(longest, min(16, context)) <= columns <= context
 
 
 @pytest.mark.parametrize("name", ["tiny", *CUT])

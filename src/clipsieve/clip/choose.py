@@ -38,7 +38,7 @@ def _rounds(models: list[ClipModel]) -> list[list[float]]:
     """Seconds for a batch of noise images, `TRIAL_ROUNDS` for each model, taken in turns."""
     height, width = models[0].preprocess.size
     pixels = torch.randint(0, 256, (TRIAL_IMAGES, 3, height, width), dtype=torch.uint8)
-    encoders = [Encoder(model) for model in models]
+    encoders = [Encoder(model, TRIAL_IMAGES) for model in models]
     for encoder in encoders:
         encoder.encode_images(pixels)
     times: list[list[float]] = [[] for _ in models]

@@ -1,13 +1,28 @@
 """Images and captions to embeddings, in batches that fit the device.
 
 Text costs as much as it has tokens: where the text tower is causal, a caption's tokens after its
-end token cannot change the result, so captions are sorted by length and each batch is cut to its
-longest.  On a CPU three things keep that exact to the last bit.  Attention uses the plain kernel:
-the fused one rounds differently for different lengths.  A batch keeps at least `EXACT_TOKENS`
-columns: a sum over fewer than a vector register holds is added up in another order.  And it has
-at least `EXACT_ROWS` rows: products of matrices with fewer than about twelve take another path
-through the BLAS.  So a row's features do not depend on the rows beside it either, unless a smaller
-batch is asked for.
+end token cannot change the result, so captions are sorted by length and each batch is cut to about
+its longest.
+
+On a CPU a row's features do not depend on the rows beside it, to the last bit, in any number
+format: only on the row, the model, the batch size, the number of threads and the machine.  Matrix
+products alone do not promise that: their number of rows decides in which order they add.  With two
+threads MKL splits the K terms of a float32 sum if there are at most K / 8 rows, and takes another
+path below 16; oneDNN's bfloat16 on AMX adds in another order at bounds between 10 and 2,300 rows
+that differ from matrix to matrix.  So a product has the same number of rows in every batch:
+
+* A batch of images always has `batch_size` rows, the last image repeated.
+* A batch of captions always has as many tokens as `text_batch_size` whole captions: cut to half the
+  columns it holds twice the captions.  Its columns therefore divide that number, and its features
+  are projected `text_batch_size` at a time.
+* Attention adds over the columns.  The plain kernel gives the same bits for any number of them from
+  `EXACT_TOKENS` (a vector register) up; the fused one does not, and is not used for cut captions.
+
+Cut captions thus equal, to the last bit, open_clip's own `encode_text` of whole captions with the
+plain kernel in batches of `text_batch_size`.  In float32, and in bfloat16 without AMX, so do those
+of larger batches, from 16 captions up.  In bfloat16 on AMX open_clip's own features differ from one
+batch size to another, and no encoder can equal them all.  Running out of memory halves the batch
+size, and so changes last bits too.
 """
 
 import threading
@@ -27,8 +42,8 @@ from clipsieve.errors import DeviceError
 #: On a CPU small batches stay in its caches: ViT-B/32 text is 1.2x as fast at 16 as at 64 and 5x
 #: as fast as at 256, its images are as fast at 32 as at 128.
 DEFAULT_BATCH = {"cpu": 32, "cuda": 256}
-#: Rows that a batch on a CPU is filled up to, and columns to which its captions are never cut.
-EXACT_ROWS = EXACT_TOKENS = 16
+#: Captions on a CPU are never cut to fewer columns.
+EXACT_TOKENS = 16
 #: Models under this many parameters are small.  On a CPU they compute on one core: their steps are
 #: so short that several cores mostly wait for each other, and long where the machine is shared.
 SMALL_PARAMETERS = 20_000_000
@@ -58,7 +73,7 @@ class Encoder:
 
     @property
     def text_batch_size(self) -> int:
-        """Captions a forward pass."""
+        """Whole captions a forward pass; on a CPU cut ones fill it with more."""
         return max(1, int(self.batch_size * TEXT_BATCH_SHARE[self.model.device.type]))
 
     @property
@@ -102,7 +117,7 @@ class Encoder:
             features: torch.Tensor = module.encode_image(inputs, normalize=False)
             return features
 
-        return self._filled(forward, pixels)
+        return self._filled(forward, pixels, self.batch_size)
 
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Features of captions, each encoded as if alone.
@@ -139,14 +154,18 @@ class Encoder:
         features = Features(self.model.identity.dim)
         if self._tower is None:
             for part in _parts(len(tokens), self.text_batch_size):
-                features.put(self._encode_tokens(tokens[part]))
+                features.put(self._encode_tokens(tokens[part], self.text_batch_size))
             return features.finish()
         lengths = end_positions(self._tower, tokens) + 1
-        order = torch.argsort(lengths, stable=True)
+        order = torch.argsort(lengths, stable=True, descending=True)
         tokens, lengths = tokens[order], lengths[order]
-        for part in _parts(len(tokens), self.text_batch_size):
-            length = max(int(lengths[part].max()), EXACT_TOKENS if self._on_cpu else 1)
-            features.put(self._encode_tokens(tokens[part, :length]))
+        start = 0
+        while start < len(tokens):
+            rows, columns = self.text_batch_size, int(lengths[start])
+            if self._on_cpu:
+                rows, columns = cut_shape(rows, tokens.shape[1], columns)
+            features.put(self._encode_tokens(tokens[start : start + rows, :columns], rows))
+            start += rows
         encoded = features.finish()
         restored = np.empty_like(encoded)
         restored[order.numpy()] = encoded
@@ -158,9 +177,11 @@ class Encoder:
             return tensor
         return tensor.pin_memory().to(self.model.device, non_blocking=True)
 
-    def _encode_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
+    def _encode_tokens(self, tokens: torch.Tensor, rows: int) -> torch.Tensor:
+        """Features of one batch, on a CPU filled up to `rows` captions."""
         module: Any = self.model.module
         tower = self._tower
+        projected_rows = self.text_batch_size if self._on_cpu else None
 
         def forward(part: torch.Tensor) -> torch.Tensor:
             moved = self._moved(part)
@@ -168,16 +189,16 @@ class Encoder:
                 features: torch.Tensor = module.encode_text(moved, normalize=False)
                 return features
             with sdpa_kernel(SDPBackend.MATH) if self._on_cpu else nullcontext():
-                return encode_cut_text(tower, moved)
+                return encode_cut_text(tower, moved, projected_rows)
 
-        return self._filled(forward, tokens)
+        return self._filled(forward, tokens, rows)
 
     def _filled(
-        self, forward: Callable[[torch.Tensor], torch.Tensor], inputs: torch.Tensor
+        self, forward: Callable[[torch.Tensor], torch.Tensor], inputs: torch.Tensor, rows: int
     ) -> torch.Tensor:
-        """`forward(inputs)` in a batch of at least `EXACT_ROWS`, the last row repeated."""
-        lacking = EXACT_ROWS - len(inputs)
-        if not self._on_cpu or lacking <= 0 or self.batch_size < EXACT_ROWS:
+        """`forward(inputs)`, on a CPU in a batch of at least `rows`, the last row repeated."""
+        lacking = rows - len(inputs)
+        if not self._on_cpu or lacking <= 0:
             return self._forward(forward, inputs)
         filling = inputs[-1:].expand(lacking, *inputs.shape[1:])
         return self._forward(forward, torch.cat([inputs, filling]))[: len(inputs)]
@@ -207,6 +228,28 @@ class Encoder:
         half = (len(inputs) + 1) // 2
         self.batch_size = min(self.batch_size, half)
         return torch.cat([self._forward(forward, part) for part in (inputs[:half], inputs[half:])])
+
+
+def cut_shape(rows: int, context: int, longest: int) -> tuple[int, int]:
+    """Shape of a batch of cut captions with as many tokens as `rows` whole ones.
+
+    Its columns divide that number, so odd `rows` leave fewer lengths to cut to.
+
+    Args:
+      rows: whole captions in a batch.
+      context: columns of a whole caption.
+      longest: tokens of the longest caption of the batch, at most `context`.
+
+    Returns:
+      Rows, and columns: the fewest that hold `longest` tokens and are not under `EXACT_TOKENS`.
+
+    >>> [cut_shape(16, 77, longest) for longest in (3, 17, 23, 29, 45, 57)]
+    [(77, 16), (56, 22), (44, 28), (28, 44), (22, 56), (16, 77)]
+    """
+    tokens = rows * context
+    fewest = max(longest, min(EXACT_TOKENS, context))
+    columns = next(each for each in range(fewest, context + 1) if tokens % each == 0)
+    return tokens // columns, columns
 
 
 def is_small(model: ClipModel) -> bool:

@@ -166,7 +166,9 @@ def causal_text_tower(module: torch.nn.Module) -> torch.nn.Module | None:
     return tower if causal and plain and pool in ("argmax", "eos") else None
 
 
-def encode_cut_text(tower: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+def encode_cut_text(
+    tower: torch.nn.Module, tokens: torch.Tensor, projected_rows: int | None = None
+) -> torch.Tensor:
     """`encode_text` of captions cut to their first T columns, T at most the context length.
 
     The same operations as open_clip's own text tower, with positions and mask cut to T; equal to
@@ -175,6 +177,8 @@ def encode_cut_text(tower: torch.nn.Module, tokens: torch.Tensor) -> torch.Tenso
     Args:
       tower: what `causal_text_tower` gave.
       tokens: (B, T) int64, on the tower's device.
+      projected_rows: rows that the final projection takes at a time, its last part filled up with
+        zeros; None is all B at once.
 
     Returns:
       (B, D) features, not normalised, in the model's dtype.
@@ -189,10 +193,19 @@ def encode_cut_text(tower: torch.nn.Module, tokens: torch.Tensor) -> torch.Tenso
     pooled: torch.Tensor = text_global_pool(x, tokens, pool, eos_token_id=end)
     if parts.text_projection is None:
         return pooled
-    if isinstance(parts.text_projection, torch.nn.Linear):
-        projected: torch.Tensor = parts.text_projection(pooled)
-        return projected
-    projected = pooled @ parts.text_projection
+    if projected_rows is None:
+        return _projected(pooled, parts.text_projection)
+    filled = torch.nn.functional.pad(pooled, (0, 0, 0, -len(pooled) % projected_rows))
+    starts = range(0, len(filled), projected_rows)
+    pieces = [filled[start : start + projected_rows] for start in starts]
+    projected = torch.cat([_projected(piece, parts.text_projection) for piece in pieces])
+    return projected[: len(pooled)]
+
+
+def _projected(pooled: torch.Tensor, projection: torch.nn.Linear | torch.Tensor) -> torch.Tensor:
+    projected: torch.Tensor = (
+        projection(pooled) if isinstance(projection, torch.nn.Linear) else pooled @ projection
+    )
     return projected
 
 

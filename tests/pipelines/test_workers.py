@@ -188,7 +188,8 @@ def test_a_shard_that_kills_its_scorer_fails_alone_and_no_family_is_switched(
     before = (out / "dataset.json").read_bytes()
     capsys.readouterr()
     settings: dict[str, Any] = {"workers": 2, "scorers": ("clip", deadly_scorer), "run_id": "dies"}
-    if command == "run":
+    if command == "run":  # starts processes for scores of large datasets
+        monkeypatch.setattr("clipsieve.job.run.WORKERS_FROM", 0)
         assert run_job(source, out, **settings).exit_code == 3
     else:
         result = clipsieve.score(out, device="cpu", **settings)

@@ -40,6 +40,10 @@ from clipsieve.store.manifest import Manifest
 from clipsieve.store.records import FAILED, ShardRecord, read_records, write_run
 
 
+#: Rows from which `run` computes scores from storage in worker processes too.
+WORKERS_FROM = 100_000
+
+
 @dataclass(frozen=True, slots=True)
 class RunResult:
     """How a run ended.
@@ -175,7 +179,7 @@ def _score(
         return Scored(manifest, 0, 0)
     config = plan.config
     settings = ScoringSettings(
-        plan.scorers, plan.options, config.device, control.run_id, config.refit
+        plan.scorers, plan.options, config.device, control.run_id, config.refit, WORKERS_FROM
     )
     return Scoring(folder, manifest, settings, engine, reporter, control).run()
 

@@ -36,6 +36,8 @@ class ScoringSettings:
       device: for texts that must be encoded and neighbours that must be found.
       run_id: for footers and records.
       refit: let all of them learn again, of the rows that are there now.
+      workers_from: rows of the dataset from which worker processes are started for it, if the
+        engine has some: a process takes seconds to start.
     """
 
     scorers: tuple[str, ...]
@@ -43,6 +45,7 @@ class ScoringSettings:
     device: str
     run_id: str
     refit: bool = False
+    workers_from: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +123,8 @@ class Scoring:
         }
 
     def _run(self, stage: Any, elements: Sequence[Element]) -> Report:
-        return self._engine.run(stage, elements) if elements else Report()
+        here = ok_rows(self._members) < self._settings.workers_from
+        return self._engine.run(stage, elements, here) if elements else Report()
 
     def _unfinished(self) -> Scored:
         return Scored(self._manifest, 0, len(self._members))

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 
 from clipsieve.control import LOOK_SECONDS, stop_marker
@@ -91,9 +91,12 @@ def _announced_stop(stage: Stage) -> Iterator[None]:
     ended = threading.Event()
 
     def watch() -> None:
-        while not ended.wait(LOOK_SECONDS):
+        while True:
             if stage.control.stopped:
-                folder.write_text(marker, f"{stage.control.reason}\n")
+                with suppress(OSError):  # tried again
+                    folder.write_text(marker, f"{stage.control.reason}\n")
+                    return
+            if ended.wait(LOOK_SECONDS):
                 return
 
     folder.files.delete(marker)

@@ -11,6 +11,7 @@ import os
 import pickle
 import sys
 import threading
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -88,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     groups: list[list[str]] = json.loads(Path(groups_file).read_text(encoding="utf-8"))
     control = stage.control
     # The marker in the folder is for other machines; here signals tell.
-    control = Control(control.run_id, control.out, control.deadline, listener=_send)
+    control = Control(control.run_id, control.out, control.deadline, _send, control.key)
     stage = on_device(stage, _own_device(stage.device, int(number)))
     with stopping_on_signals(control):
         try:
@@ -98,6 +99,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         except ClipsieveError as error:
             _send({"error": str(error), "exit_code": error.exit_code})
             return error.exit_code
+        except Exception as error:  # of a plug-in, or a defect: the run ends with it, as with one
+            traceback.print_exc()
+            _send({"error": f"{type(error).__name__}: {error}", "exit_code": 1})
+            return 1
     _send({"meter": control.snapshot().to_json()})
     return 0
 

@@ -25,6 +25,7 @@ STATES = PREFIX + "states"  #: JSON: rows per state
 VERSIONS = PREFIX + "versions"  #: JSON: clipsieve, torch, open_clip, decoder, ...
 DEVICE = PREFIX + "device"
 RUN_ID = PREFIX + "run_id"
+REFERENCES = PREFIX + "references_col"  #: column of reference captions, if one was named
 LEDGER = PREFIX + "ledger_rev"  #: scores from storage only: revision of the ledger they follow
 BUILD = PREFIX + "build"  #: audits only: the wide build they saw
 MEMBERS = PREFIX + "members"  #: JSON, wide parts only: the shards glued into this part

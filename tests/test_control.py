@@ -43,10 +43,21 @@ def test_pickled_it_is_the_same_object_in_this_process(tmp_path):
     assert control.reason == "SIGTERM"
 
 
-def test_the_newest_control_of_a_run_takes_the_place_of_one_before(tmp_path):
-    data = pickle.dumps(Control("again", str(tmp_path)))
-    newer = Control("again", str(tmp_path))
-    assert pickle.loads(data) is newer
+def test_a_stop_does_not_outlive_its_job(tmp_path):
+    before = Control("again", str(tmp_path))
+    before.stop("SIGTERM")
+    after = Control("again", str(tmp_path))
+    assert pickle.loads(pickle.dumps(after)) is after
+    assert pickle.loads(pickle.dumps(before)) is before
+    data = pickle.dumps(before)
+    del before  # as in a worker process that outlives a job
+    assert pickle.loads(data).reason is None
+
+
+def test_a_control_of_the_same_key_takes_the_place_of_one_before(tmp_path):
+    before = Control("again", str(tmp_path))
+    own = Control("again", str(tmp_path), key=before.key)
+    assert pickle.loads(pickle.dumps(before)) is own
 
 
 def test_in_another_process_it_counts_for_itself_and_stops_on_the_marker(tmp_path):

@@ -1,8 +1,8 @@
 """Stop and progress of one run, as one value that is passed to everything that works for it.
 
-A pipeline runner pickles what it is given.  A control is pickled as the name of its run: unpickled
-in a process where that run has one, it is the same object; elsewhere it is a new one, which learns
-of the deadline with the name and of a stop by a marker in the output folder.
+A pipeline runner pickles what it is given.  A control is pickled as the key of its job: unpickled
+in a process where that job has one, it is the same object; elsewhere it is a new one, which learns
+of the deadline with the key and of a stop by a marker in the output folder.
 """
 
 import threading
@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
+from uuid import uuid4
+from weakref import WeakValueDictionary
 
 from clipsieve.store import names
 from clipsieve.store.folder import OutputFolder
@@ -70,6 +72,7 @@ class Control:
       run_id: the run.
       out: its output folder.
       deadline: seconds since the epoch after which no shard is begun; None is never.
+      key: of the job; unlike the run's id it is never used again.
       listener: told `{"begin": shard}` and `{"end": shard}` as shards come and go, and
         `{"meter": ...}` at most twice a second; for a process that reports to another.
     """
@@ -80,21 +83,23 @@ class Control:
         out: str = "",
         deadline: float | None = None,
         listener: Listener | None = None,
+        key: str | None = None,
     ) -> None:
-        """Start at zero; within this process the control of `run_id` is this one from now on."""
+        """Start at zero; within this process the control of `key` is this one from now on."""
         self.run_id, self.out, self.deadline = run_id, out, deadline
         self.listener = listener
+        self.key = key or uuid4().hex
         self._reason: str | None = None
         self._is_remote = False
         self._looked = 0.0
         self._lock = threading.Lock()
         self._now = Snapshot()
         self._told = 0.0
-        _controls[run_id] = self
+        _controls[self.key] = self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle as the name of the run."""
-        return _control_of, (self.run_id, self.out, self.deadline)
+        """Pickle as the key of this job, and what a new control needs."""
+        return _control_of, (self.key, self.run_id, self.out, self.deadline)
 
     # Stop
 
@@ -173,12 +178,13 @@ def stop_marker(run_id: str) -> str:
     return f"{names.RUNS}/{run_id}.stop"
 
 
-#: Controls of this process by run: how an unpickled one finds the object it was.
-_controls: dict[str, Control] = {}
+#: Controls of this process by key: how an unpickled one finds the object it was.
+_controls: WeakValueDictionary[str, Control] = WeakValueDictionary()
 
 
-def _control_of(run_id: str, out: str, deadline: float | None) -> Control:
-    if run_id not in _controls:
-        control = Control(run_id, out, deadline)
+def _control_of(key: str, run_id: str, out: str, deadline: float | None) -> Control:
+    control = _controls.get(key)
+    if control is None:
+        control = Control(run_id, out, deadline, key=key)
         control._is_remote = True
-    return _controls[run_id]
+    return control

@@ -128,9 +128,6 @@ class ExecutionSettings:
     run_id: str | None = setting(
         "name of the run", None, unset="made from the time", check=_check_run_id
     )
-    max_failed_shards: int = setting(
-        "more failed shards than this end the run with exit code 3", 0, minimum=0
-    )
     deadline: float | None = setting(
         "begin no shard after this long: seconds, or 90s, 30m, 5h", None, minimum=0, parse=seconds
     )
@@ -231,6 +228,9 @@ class RunConfig(ScorerSettings):
         "images of more pixels in all are image_too_large", 89_478_485, minimum=1
     )
     reprocess: bool = setting("write shards again that are done", False)
+    max_failed_shards: int = setting(
+        "more failed shards than this end the run with exit code 3", 0, minimum=0
+    )
 
 
 @dataclass(frozen=True, slots=True)

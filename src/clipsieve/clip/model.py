@@ -141,7 +141,7 @@ def load_model(model: str, pretrained: str | None, device: torch.device, dtype: 
     if preprocess.to_json() != identity.preprocess:
         raise UsageError(
             f"model {model!r} prepares images as {preprocess.to_json()}, its config says "
-            f"{identity.preprocess}; mend preprocess_cfg and image_size in the config"
+            f"{identity.preprocess}; correct preprocess_cfg and image_size in the config"
         )
     return ClipModel(identity, module, tokenizer, preprocess, device, DTYPES[dtype], notes)
 

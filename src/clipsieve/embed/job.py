@@ -86,6 +86,8 @@ class EmbedStage:
             footers.DEVICE: device,
             footers.RUN_ID: self.run_id,
         }
+        if self.source.references is not None:
+            provenance[footers.REFERENCES] = self.source.references
         folder = OutputFolder.open(self.out)
         return ShardWriter(folder, self.model, self.revisions(), provenance, logit_scale)
 

@@ -97,6 +97,9 @@ def make_plan(
     earlier = frozenset(record.to_json() for record in read_records(folder, run_id))
     if identity is None:
         items = tuple(inputs.items)
+        if not config.reprocess:
+            _check_names_are_free(folder, items, [None] * len(items))
+            _check_model_name(manifest, folder, config)
         return Plan(config, inputs, None, scorers, options, device, items, {}, earlier)
     stage = embed_stage(config, inputs, identity, control)
     writer = stage.writer()
@@ -252,6 +255,7 @@ def _identity(
             model=config.model,
             pretrained=config.pretrained,
             dtype=dtype,
+            is_remote=not engine.is_local,
             inputs=tuple(item.uri for item in inputs.items[:PROBED_INPUTS]),
         ),
     )
@@ -287,6 +291,17 @@ def _check_model(manifest: Manifest, writer: ShardWriter, config: RunConfig) -> 
         f"{config.pretrained or ''} in {writer.model.dtype} (revision {planned.revision}); choose "
         "another output folder, or say --reprocess to score everything again with the new one"
     )
+
+
+def _check_model_name(manifest: Manifest | None, folder: OutputFolder, config: RunConfig) -> None:
+    """Refuse another model than the folder's where only a worker can tell more of it."""
+    recorded = manifest.model if manifest is not None else None
+    if recorded is not None and not _is_same(recorded, config):
+        raise UsageError(
+            f"{folder.root} holds the output of {recorded.model} {recorded.pretrained or ''}, this "
+            f"run would write {config.model} {config.pretrained or ''}; choose another output "
+            "folder, or say --reprocess to score everything again with the new one"
+        )
 
 
 def _check_places(folder: OutputFolder, inputs: InputPlan) -> None:

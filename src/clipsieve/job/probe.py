@@ -62,6 +62,7 @@ class ProbeStage:
       model: name of the model.
       pretrained: its tag or weights file.
       dtype: number format; `auto` is measured on the worker.
+      is_remote: whether reach is in question: another machine may not have the same files.
       inputs: some of the sources to be read.
     """
 
@@ -72,6 +73,7 @@ class ProbeStage:
     model: str
     pretrained: str | None
     dtype: str
+    is_remote: bool = True
     inputs: tuple[str, ...] = ()
     name = "probe"
 
@@ -99,7 +101,7 @@ class _ProbeWorker:
                 device=str(model.device),
                 notes=model.notes,
                 versions=installed(),
-                problems=tuple(self._problems()),
+                problems=tuple(self._problems()) if stage.is_remote else (),
             )
             yield Report((name,), value=json.loads(json.dumps(asdict(report))))
 

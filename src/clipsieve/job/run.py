@@ -39,7 +39,6 @@ from clipsieve.store.folder import OutputFolder
 from clipsieve.store.manifest import Manifest
 from clipsieve.store.records import FAILED, ShardRecord, read_records, write_run
 
-
 #: Rows from which `run` computes scores from storage in worker processes too.
 WORKERS_FROM = 100_000
 
@@ -56,6 +55,7 @@ class RunResult:
       done: written by this run.
       failed: records of shards that could not be read.
       left: shards not begun, because the run was stopped.
+      unscored: shards that lack scores from storage: the run was stopped, or they kill workers.
       counts: rows by state of all shards of this input that are in the ledger now.
       new_counts: likewise, of the shards this run wrote.
       stopped: the signal or deadline that stopped it before all was done, or None.
@@ -72,6 +72,7 @@ class RunResult:
     done: int
     failed: tuple[ShardRecord, ...]
     left: int
+    unscored: int
     counts: RowCounts
     new_counts: RowCounts
     stopped: str | None
@@ -133,10 +134,11 @@ def run(
             if not left and not control.stopped:
                 manifest = compact_folder(folder, manifest, engine, control)
                 drop_revisions(folder, manifest, previous)
-                findings = unseen_findings(folder, manifest)
+                findings = "" if control.stopped else unseen_findings(folder, manifest)
         is_finished = not left and (not control.stopped or not wide)
         times = (started, encode_seconds)
         result = _result(plan, records, times, is_finished, findings, control)
+        result = dataclasses.replace(result, unscored=left)
         _write_run(folder, plan, result, started, control)
         write_sql(folder, folder.require_manifest())
     _report_result(reporter, result, config.out)
@@ -194,14 +196,14 @@ def _begin(folder: OutputFolder, before: Manifest | None, plan: Plan) -> Manifes
         previous.with_input(input_entry(plan.config)),
         model=model,
         embeddings=entry,
-        families={EMBEDDED: embedded_family(entry.revision), **_others(previous)},
+        families={EMBEDDED: embedded_family(entry.revision), **_other_families(previous)},
     )
     if now != before:
         folder.save_manifest(now)
     return now
 
 
-def _others(manifest: Manifest) -> Mapping[str, Any]:
+def _other_families(manifest: Manifest) -> Mapping[str, Any]:
     return {name: family for name, family in manifest.families.items() if name != EMBEDDED}
 
 
@@ -240,6 +242,7 @@ def _result(
         done=len(done),
         failed=failed,
         left=left,
+        unscored=0,
         counts=old + new,
         new_counts=new,
         stopped=None if is_finished else control.reason,
@@ -293,6 +296,8 @@ def _report_result(reporter: Reporter, result: RunResult, out: str) -> None:
         lines += [result.findings, f"groups: clipsieve audit {out}"]
     if result.stopped:
         lines.append(f"stopped by {result.stopped}; {result.left} shards left: run it again")
+    elif result.unscored:
+        lines.append(f"{result.unscored} shards have no scores from storage, so none are shown")
     else:
         query = "SELECT status, count(*), avg(clip_score) FROM scores GROUP BY status"
         lines.append(f'next: clipsieve sql {out} "{query}"')

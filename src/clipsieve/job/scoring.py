@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clipsieve.control import Control
-from clipsieve.errors import UsageError
+from clipsieve.errors import LedgerError, UsageError
 from clipsieve.job.plan import require_references
 from clipsieve.job.reporter import Reporter
 from clipsieve.neighbours.stored import NeighbourSet, NeighbourStage
@@ -95,7 +95,7 @@ class Scoring:
         if not self._encode_prompts():
             return self._unfinished()
         entries = self._learn()
-        if entries is None:
+        if entries is None or self._control.stopped:
             return self._unfinished()
         families = self._families(entries)
         stage = ScoreStage(
@@ -106,7 +106,7 @@ class Scoring:
             rows=ok_rows(self._members),
         )
         elements = stage.elements()
-        self._report_failed(self._run(stage, elements))
+        self._run(stage, elements)
         left = len(stage.elements()) if elements else 0
         done = len(elements) - left
         if left:
@@ -124,7 +124,11 @@ class Scoring:
 
     def _run(self, stage: Any, elements: Sequence[Element]) -> Report:
         here = ok_rows(self._members) < self._settings.workers_from
-        return self._engine.run(stage, elements, here) if elements else Report()
+        if not elements:
+            return Report()
+        report = self._engine.run(stage, elements, here)
+        self._report_failed(report)
+        return report
 
     def _unfinished(self) -> Scored:
         return Scored(self._manifest, 0, len(self._members))
@@ -197,6 +201,9 @@ class Scoring:
             learned = short_hash([basis, neighbours, members_key(self._members)])
             if self._settings.refit:
                 self._forget(scorer.name, learned)
+        if self._settings.refit:
+            for identifier in neighbours.values():
+                self._folder.files.delete_folder(names.neighbours_folder(identifier))
         for spec in scorer.neighbour_lists():
             NeighbourSet.new(spec, self._members, self._basis.embeddings.revision).save(
                 self._folder
@@ -221,8 +228,10 @@ class Scoring:
         return True
 
     def _forget(self, scorer: str, learned: str) -> None:
-        """Remove arrays that were learnt of the same rows before."""
-        self._folder.files.delete(names.fit(scorer, learned))
+        """Remove arrays that were learnt of the same rows before, those of single passes too."""
+        for name in self._folder.files.list_files(f"fits/{scorer}"):
+            if name.startswith(f"{learned}."):
+                self._folder.files.delete(f"fits/{scorer}/{name}")
 
     def _spec(self, scorer: Scorer, entry: ScorerEntry) -> ScorerSpec:
         return ScorerSpec(
@@ -290,18 +299,26 @@ class Scoring:
                 self._reporter.report("failed", f"failed: {record.error}", shard=record.shard)
 
     def _logit_scale(self) -> float:
-        """Return the model's logit scale, as the embeddings of the first shard say."""
+        """Return the model's logit scale, as the first embeddings that can be read say.
+
+        Raises:
+          LedgerError: if none can.
+        """
         entry = self._manifest.embeddings
         assert entry is not None
         folder = names.embeddings_folder(entry.model, entry.revision)
-        shard = self._members[0].shard
-        return float(
-            self._folder.read_footer(f"{folder}/{shard}.parquet").get(footers.LOGIT_SCALE, 1.0)
+        for member in self._members:
+            footer = self._folder.read_footer(f"{folder}/{member.shard}.parquet")
+            if footers.LOGIT_SCALE in footer:
+                return float(footer[footers.LOGIT_SCALE])
+        raise LedgerError(
+            f"no embeddings of {self._folder.files.url(folder)} can be read; run `clipsieve run` "
+            "again"
         )
 
     def _references_col(self) -> str | None:
         columns = [entry.options.get("references_col") for entry in self._manifest.inputs]
-        return next((column for column in columns if column), None)
+        return next((column for column in reversed(columns) if column), None)
 
 
 def folder_scorers(manifest: Manifest, scorers: Sequence[str]) -> tuple[str, ...]:

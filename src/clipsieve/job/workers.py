@@ -110,8 +110,8 @@ def run_in_workers(stage: Stage, elements: Sequence[Element], workers: int) -> R
                 for n, share in enumerate(shares(elements, workers))
             ]
         )
-    # What a killed worker was writing; all of them have ended, and the folder's lock is held.
-    OutputFolder.open(stage.out).sweep()
+    if watch.deaths:  # all workers have ended, and the folder's lock is held
+        OutputFolder.open(stage.out).sweep()
     return stage.finish(total)
 
 
@@ -123,6 +123,7 @@ class _Watch:
         self._folder = folder
         self._workers = workers
         self._lock = threading.Lock()
+        self.deaths = 0
 
     def run(self, workers: list[_Worker]) -> Report:
         is_told = False
@@ -188,8 +189,10 @@ class _Watch:
         assert process.stdout is not None
         for line in process.stdout:
             try:
-                message: Mapping[str, Any] = json.loads(line)
+                message: Any = json.loads(line)
             except ValueError:
+                message = {}
+            if not isinstance(message, dict) or not message:
                 sys.stderr.buffer.write(line)
                 continue
             with self._lock:
@@ -218,6 +221,7 @@ class _Watch:
             worker.process = None
             worker.before, worker.progress = worker.before + worker.progress, Snapshot()
             self._collect(worker)
+            self.deaths += code != 0
             if worker.error is not None or self._stage.control.stopped or not worker.left:
                 return
             if code != 0:
@@ -230,18 +234,20 @@ class _Watch:
         path = WorkerFiles.in_folder(self._folder, worker.number).report
         for report in read_reports(path):
             worker.total = worker.total + report
+            worker.idle_deaths = 0
             for name in report.done:
                 worker.left.pop(name, None)
 
     def _blame(self, worker: _Worker, code: int) -> None:
         """Note a death; fail the shard that the worker died on twice, the second time alone."""
         why = f"signal {-code}" if code < 0 else f"exit code {code}"
-        if not worker.began:
+        suspects = sorted(worker.in_hand & set(worker.left))
+        if not suspects:
             worker.idle_deaths += 1
             if worker.idle_deaths >= MAX_IDLE_DEATHS:
-                worker.error = f"died {worker.idle_deaths} times before its first shard ({why})"
-            return
-        for shard in sorted(worker.in_hand & set(worker.left)):
+                when = "between shards" if worker.began else "before its first shard"
+                worker.error = f"died {worker.idle_deaths} times {when} ({why})"
+        for shard in suspects:
             worker.deaths[shard] += 1
             if worker.alone and worker.deaths[shard] > 1:
                 self._fail(worker, worker.left.pop(shard), why)

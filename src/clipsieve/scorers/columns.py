@@ -18,7 +18,7 @@ def scorer_basis(scorer: Scorer, embeddings: str) -> str:
     """Return the hash of everything that decides a scorer's values beside the rows it learns from.
 
     Args:
-      scorer: its name, version, parameters, prompts and neighbour lists count.
+      scorer: its name, version, parameters, columns, inputs, prompts and neighbour lists count.
       embeddings: revision of the embeddings it reads.
     """
     return short_hash(
@@ -26,6 +26,9 @@ def scorer_basis(scorer: Scorer, embeddings: str) -> str:
             "name": scorer.name,
             "version": scorer.version,
             "parameters": dict(scorer.parameters()),
+            "columns": [[field.name, str(field.type)] for field in scorer.columns],
+            "needs": sorted(scorer.needs),
+            "prompt": scorer.prompt,
             "prompts": [prompts.key for prompts in scorer.prompts()],
             "neighbours": [spec.key for spec in scorer.neighbour_lists()],
             "embeddings": embeddings,

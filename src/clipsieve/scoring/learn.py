@@ -13,7 +13,7 @@ import numpy as np
 
 from clipsieve.clip.identity import ModelIdentity
 from clipsieve.control import Control
-from clipsieve.errors import ClipsieveError, LedgerError
+from clipsieve.errors import ClipsieveError, LedgerError, UsageError
 from clipsieve.neighbours.stored import read_shard_lists
 from clipsieve.scorers.base import Arrays, Context, Input, Scorer, State, Statistic
 from clipsieve.scorers.registry import make_scorer
@@ -93,7 +93,7 @@ class LearnStage:
       control: stop and progress.
       basis: model and embeddings.
       scorers: those that take part.
-      passes: passes that each of them has behind it, by name.
+      passes: completed passes of each of them, by name.
       rows: rows in state `ok` of the members.
       shards: how many members there are.
     """
@@ -120,7 +120,7 @@ class LearnStage:
         part of the dataset.
         """
         report = replace(total, value=None)
-        if len(total.done) != self.shards:
+        if not len(set(total.done)) == len(total.done) == self.shards:
             return report
         folder, sums = OutputFolder.open(self.out), total.value or Sums()
         for spec in self.scorers:
@@ -131,10 +131,15 @@ class LearnStage:
             asked = scorer.statistics(known, context)
             known = scorer.learn({n: sums.states[s] for n, s in asked.items()}, known, context)
             further = scorer.statistics(known, context)
-            if further == asked or passes + 1 >= MOST_PASSES:
+            if further == asked:
                 raise ClipsieveError(
                     f"scorer {spec.name} asks for the same statistics again after pass "
                     f"{passes + 1} ({', '.join(asked)}); its learn must return what it made"
+                )
+            if further and passes + 1 >= MOST_PASSES:
+                raise ClipsieveError(
+                    f"scorer {spec.name} asks for more than {MOST_PASSES} passes; its statistics "
+                    "must come to an end"
                 )
             name = names.fit(spec.name, spec.learned, passes + 1 if further else None)
             folder.write_arrays(name, known)
@@ -153,6 +158,8 @@ class _LearnWorker:
             for statistic in scorer.statistics(known, context).values():
                 self._contexts.setdefault(statistic, context)
         self._needs = frozenset(need for s in self._contexts for need in s.needs)
+        if Input.REFERENCE_EMBEDDINGS in self._needs:
+            raise UsageError("statistics cannot read reference captions; only scores can")
         self._lists = {key: i for spec, _ in scorers for key, i in spec.neighbours.items()}
         self._specs = tuple(dict.fromkeys(s for _, sc in scorers for s in sc.neighbour_lists()))
         prompts = prompt_sets(scorer for _, scorer in scorers)
@@ -204,7 +211,7 @@ def is_learned(folder: OutputFolder, spec: ScorerSpec) -> bool:
 
 
 def passes_done(folder: OutputFolder, spec: ScorerSpec) -> int:
-    """Return how many passes a scorer has behind it that has not finished learning."""
+    """Return the completed passes of a scorer that has not finished learning."""
     assert spec.learned is not None
     done = 0
     while folder.files.exists(names.fit(spec.name, spec.learned, done + 1)):

@@ -76,7 +76,7 @@ class ScoreStage:
       control: stop and progress.
       basis: model and embeddings.
       families: what to write.
-      references_col: column of the ledger with reference captions, or None.
+      references_col: column with reference captions, for ledgers that do not say; or None.
       rows: rows in state `ok` of the dataset.
     """
 
@@ -177,7 +177,8 @@ class _ScoreWorker:
                 if not self._is_written(shard, family, ledger)
             ]
             missing = [each for family in work for each in family.missing]
-            batch = self._read(shard, [each.scorer for each in missing]) if missing else None
+            scorers = [each.scorer for each in missing]
+            batch = self._read(shard, scorers, ledger) if missing else None
             lists = self._read_lists(batch, missing) if batch is not None else {}
         with control.timing("encode"):
             columns = self._compute(batch, lists, missing) if batch is not None else {}
@@ -212,7 +213,7 @@ class _ScoreWorker:
         )
         return _FamilyWork(family, carried, missing)
 
-    def _read(self, shard: str, scorers: Sequence[Scorer]) -> PairBatch:
+    def _read(self, shard: str, scorers: Sequence[Scorer], ledger: Footer) -> PairBatch:
         """Return all pairs of a shard with everything that the scorers ask for."""
         needs = frozenset(need for scorer in scorers for need in scorer.needs)
         prompts = sorted({s.prompt for s in scorers if Input.TEXT_EMBEDDING in s.needs} - {""})
@@ -225,7 +226,7 @@ class _ScoreWorker:
             )
         references: dict[str, References] = {}
         if Input.REFERENCE_EMBEDDINGS in needs:
-            column = self._stage.references_col
+            column = ledger.get(footers.REFERENCES, self._stage.references_col)
             columns = [column, f"source_{column}"] if column else []
             samples = self._pairs.read_samples(shard, batch.uid, columns)
             lists = [reference_captions(value) for value in _values(samples, column)]

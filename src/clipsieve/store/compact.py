@@ -21,7 +21,7 @@ from clipsieve.statistics.counts import RowCounts
 from clipsieve.store import names
 from clipsieve.store.canonical import canonical_json, short_hash
 from clipsieve.store.folder import OutputFolder
-from clipsieve.store.members import require_footer
+from clipsieve.store.members import ledger_key, require_footer
 from clipsieve.store.parquet import ROW_GROUP_ROWS, Footer, open_writer
 
 PART_ROWS = 1_000_000
@@ -112,9 +112,7 @@ class _CompactWorker:
         self._folder = OutputFolder.open(stage.out)
 
     def work(self, elements: Sequence[str]) -> Iterator[Report]:
-        for position in elements:
-            if self._stage.control.stopped:
-                return
+        for position in elements:  # to the end: a stopped job shows what it has done
             part = self._stage.build.parts[int(position)]
             write_part(self._folder, self._stage.build, part)
             yield Report((position,), rows=RowCounts(shards=len(part.shards)))
@@ -207,8 +205,7 @@ def _aligned_shards(
         require_footer(folder, names.samples(shard), ledger)
         for family, revision in families.items():
             _check_aligned(folder, shard, ledger, family, revision, written[family][at])
-        keys = (footers.SOURCE_FINGERPRINT, footers.REVISION, footers.UID_HASH)
-        yield shard, int(ledger[footers.ROWS]), canonical_json([ledger.get(key) for key in keys])
+        yield shard, int(ledger[footers.ROWS]), ledger_key(ledger)
 
 
 def _check_aligned(

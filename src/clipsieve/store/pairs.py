@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from clipsieve.errors import LedgerError
+from clipsieve.schemas import footers
 from clipsieve.scorers.base import Embedded, Input, PairBatch, References
 from clipsieve.store import names
 from clipsieve.store.folder import OutputFolder
@@ -39,6 +40,7 @@ class StoredPairs:
         Raises:
           LedgerError: if embeddings or ledger are missing, damaged, or out of line.
         """
+        self._check_rows(shard)
         sides = ("image", "text") if Input.TEXT_EMBEDDING in needs else ("image",)
         columns = ["uid", *(f"{side}_{part}" for side in sides for part in ("embedding", "norm"))]
         stored = self.folder.read_table(self.name(shard), columns)
@@ -65,6 +67,18 @@ class StoredPairs:
                 "delete both and run `clipsieve run` again"
             )
         return samples
+
+    def _check_rows(self, shard: str) -> None:
+        """Refuse embeddings of other rows than the ledger's, as a kill between the two leaves."""
+        tables = (self.name(shard), names.samples(shard))
+        vectors, ledger = map(self.folder.read_footer, tables)
+        for key in (footers.UID_HASH, footers.SOURCE_FINGERPRINT, footers.ROWS):
+            if vectors and ledger and vectors.get(key) != ledger.get(key):
+                place, other = map(self.folder.files.url, tables)
+                raise LedgerError(
+                    f"{place} and {other} differ in {key}: {vectors.get(key)} and "
+                    f"{ledger.get(key)}; run `clipsieve run` again"
+                )
 
     def name(self, shard: str) -> str:
         """Return the name of the embeddings of a shard."""

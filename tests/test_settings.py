@@ -86,7 +86,8 @@ def test_settings_of_a_score_are_those_of_a_run_that_do_not_read_images():
     names = {definition.name for definition in definitions_of(ScoreConfig)}
     assert names < {definition.name for definition in definitions_of(RunConfig)}
     assert {"out", "scorers", "scorer_options", "refit", "device", "workers", "runner"} < names
-    assert {"run_id", "max_failed_shards", "deadline", "log_format", "beam_args"} < names
+    assert {"run_id", "deadline", "log_format", "beam_args"} < names
+    assert "max_failed_shards" not in names
     assert not {"inputs", "model", "dtype", "reprocess"} & names
     config = ScoreConfig("out", scorers=("clip",), scorer_options={"clip": {"x": (1, 2)}})
     assert ScoreConfig.from_json(json.loads(json.dumps(config.to_json()))) == config

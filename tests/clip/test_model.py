@@ -372,7 +372,7 @@ def test_a_config_that_the_module_does_not_follow_is_refused(tmp_path, monkeypat
     other = open_clip.get_model_preprocess_cfg(load_model(name, None, CPU, "float32").module)
     other = {**other, "mean": (0.25, 0.25, 0.25)}
     monkeypatch.setattr(open_clip, "get_model_preprocess_cfg", lambda _module: other)
-    with pytest.raises(UsageError, match="mend preprocess_cfg and image_size in the config"):
+    with pytest.raises(UsageError, match="correct preprocess_cfg and image_size in the config"):
         load_model(name, None, CPU, "float32")
 
 

@@ -88,10 +88,16 @@ def test_equal_statistics_of_two_scorers_are_observed_once(folder, calls):
         assert column == [None if v is None else v > mean for v in values]
 
 
-@pytest.mark.parametrize("scorer", ["toy.forgetful", "toy.insatiable"])
-def test_a_scorer_that_never_ends_learning_is_refused_by_name(tmp_path, calls, scorer):
+@pytest.mark.parametrize(
+    ("scorer", "message"),
+    [
+        ("toy.forgetful", "asks for the same statistics again after pass 1"),
+        ("toy.insatiable", "asks for more than 64 passes"),
+    ],
+)
+def test_a_scorer_that_never_ends_learning_is_refused_by_name(tmp_path, calls, scorer, message):
     folder = make_folder(tmp_path / "small", [make_shard("a", 3)])
-    with pytest.raises(ClipsieveError, match=rf"scorer {scorer} asks for the same statistics"):
+    with pytest.raises(ClipsieveError, match=f"scorer {scorer} {message}"):
         score_folder(folder, [scorer])
     assert not any(name.endswith(".npz") and "pass" not in name for name in fits(folder, scorer))
 

@@ -107,8 +107,7 @@ class AuditedShards:
         return names.scores(self.family, self.revision, shard)
 
     def _embeddings(self, shard: str) -> str:
-        folder = names.embeddings_folder(self.embeddings.model, self.embeddings.revision)
-        return f"{folder}/{shard}.parquet"
+        return names.embeddings(self.embeddings.model, self.embeddings.revision, shard)
 
 
 def _unit(column: pa.ChunkedArray, place: str) -> np.ndarray:

@@ -6,7 +6,7 @@ the footers that this run would write.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -114,11 +114,10 @@ class ShardWriter:
 
     def names(self, shard: str) -> dict[str, str]:
         """Return the name of every file of a shard, by family; the ledger, written last, first."""
-        embeddings = names.embeddings_folder(self.model.slug, self.revisions.embeddings)
         return {
             "samples": names.samples(shard),
             EMBEDDED: names.scores(EMBEDDED, self.revisions.scores, shard),
-            "embeddings": f"{embeddings}/{shard}.parquet",
+            "embeddings": names.embeddings(self.model.slug, self.revisions.embeddings, shard),
         }
 
     def done(self, items: Sequence[WorkItem], run_id: str | None = None) -> list[Footer | None]:
@@ -128,7 +127,11 @@ class ShardWriter:
           items: as planned now; files must be of these sources and of this run's revisions.
           run_id: if given, they must also be written by that run.
         """
-        files = [(item, family, name) for item in items for family, name in self._files(item)]
+        files = [
+            (item, family, name)
+            for item in items
+            for family, name in self.names(item.shard).items()
+        ]
         read = self.folder.read_footers(name for _, _, name in files)
         ledgers: dict[str, Footer | None] = {item.shard: {} for item in items}
         for (item, family, _), footer in zip(files, read, strict=True):
@@ -168,9 +171,6 @@ class ShardWriter:
         self.folder.write_table(
             name["samples"], samples_table(shard), self._footer(common, "samples")
         )
-
-    def _files(self, item: WorkItem) -> Iterable[tuple[str, str]]:
-        return self.names(item.shard).items()
 
     def _scores_revision(self) -> str:
         return embedded_family(self.revisions.embeddings).scorers[EMBEDDED].revision

@@ -208,8 +208,8 @@ def _scorers(
     options = scorer_options(manifest, every, config.scorer_options)
     scorers = tuple(name for name in every if name != EMBEDDED)
     make_scorers([EMBEDDED, *scorers], options)  # refuses unknown options before any work
-    columns = [config.references_col, *(e.options.get("references_col") for e in _inputs(manifest))]
-    require_references(scorers, options, next((c for c in columns if c), None))
+    recorded_col = manifest.references_col() if manifest is not None else None
+    require_references(scorers, options, config.references_col or recorded_col)
     return scorers, options
 
 

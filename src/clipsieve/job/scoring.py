@@ -86,7 +86,8 @@ class Scoring:
         self._members = read_members(folder)
         if not self._members:
             raise UsageError(f"{folder.root} holds no shard yet; run `clipsieve run` first")
-        require_references(settings.scorers, settings.options, self._references_col())
+        require_references(settings.scorers, settings.options, manifest.references_col())
+        self._rows, self._members_key = ok_rows(self._members), members_key(self._members)
         self._scorers = make_scorers(settings.scorers, settings.options)
         self._basis = Basis(manifest.model, manifest.embeddings, self._logit_scale())
 
@@ -102,8 +103,8 @@ class Scoring:
             **self._common(),
             basis=self._basis,
             families=families,
-            references_col=self._references_col(),
-            rows=ok_rows(self._members),
+            references_col=self._manifest.references_col(),
+            rows=self._rows,
         )
         elements = stage.elements()
         self._run(stage, elements)
@@ -123,7 +124,7 @@ class Scoring:
         }
 
     def _run(self, stage: Any, elements: Sequence[Element]) -> Report:
-        here = ok_rows(self._members) < self._settings.workers_from
+        here = self._rows < self._settings.workers_from
         if not elements:
             return Report()
         report = self._engine.run(stage, elements, here)
@@ -171,7 +172,7 @@ class Scoring:
             basis=self._basis,
             scorers=missing,
             passes={},
-            rows=ok_rows(self._members),
+            rows=self._rows,
             shards=len(self._members),
         )
         if missing and not learn(self._run, self._folder, stage, self._members):
@@ -189,25 +190,23 @@ class Scoring:
         options = dict(self._settings.options.get(scorer.name, {}))
         if recorded is not None and recorded.basis == basis and self._holds(scorer, recorded):
             return False, dataclasses.replace(recorded, options=options)
-        neighbours = {
-            spec.key: NeighbourSet.new(spec, self._members, self._basis.embeddings.revision).id
+        sets = [
+            NeighbourSet.new(spec, self._members, self._basis.embeddings.revision)
             for spec in scorer.neighbour_lists()
-        }
+        ]
+        neighbours = {lists.spec.key: lists.id for lists in sets}
         context = scorer_context(
-            self._folder, self._basis, scorer, ok_rows(self._members), self._settings.device
+            self._folder, self._basis, scorer, self._rows, self._settings.device
         )
         learned = None
         if scorer.statistics({}, context):
-            learned = short_hash([basis, neighbours, members_key(self._members)])
+            learned = short_hash([basis, neighbours, self._members_key])
             if self._settings.refit:
                 self._forget(scorer.name, learned)
-        if self._settings.refit:
-            for identifier in neighbours.values():
-                self._folder.files.delete_folder(names.neighbours_folder(identifier))
-        for spec in scorer.neighbour_lists():
-            NeighbourSet.new(spec, self._members, self._basis.embeddings.revision).save(
-                self._folder
-            )
+        for lists in sets:
+            if self._settings.refit:
+                self._folder.files.delete_folder(names.neighbours_folder(lists.id))
+            lists.save(self._folder)
         revision = scorer_revision(basis, learned, neighbours)
         return True, ScorerEntry(revision, options, learned, basis, neighbours)
 
@@ -306,19 +305,16 @@ class Scoring:
         """
         entry = self._manifest.embeddings
         assert entry is not None
-        folder = names.embeddings_folder(entry.model, entry.revision)
         for member in self._members:
-            footer = self._folder.read_footer(f"{folder}/{member.shard}.parquet")
+            name = names.embeddings(entry.model, entry.revision, member.shard)
+            footer = self._folder.read_footer(name)
             if footers.LOGIT_SCALE in footer:
                 return float(footer[footers.LOGIT_SCALE])
         raise LedgerError(
-            f"no embeddings of {self._folder.files.url(folder)} can be read; run `clipsieve run` "
-            "again"
+            f"no embeddings of {self._folder.root}/"
+            f"{names.embeddings_folder(entry.model, entry.revision)} can be read; run "
+            "`clipsieve run` again"
         )
-
-    def _references_col(self) -> str | None:
-        columns = [entry.options.get("references_col") for entry in self._manifest.inputs]
-        return next((column for column in reversed(columns) if column), None)
 
 
 def folder_scorers(manifest: Manifest, scorers: Sequence[str]) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ import pyarrow as pa
 from clipsieve.errors import UsageError
 from clipsieve.scorers.base import Input, PairBatch, Scorer, score_column
 from clipsieve.scorers.density import DEFAULT_K, DEFAULT_LID_K
+from clipsieve.scorers.options import check_flag, check_ints
 from clipsieve.store.pairs import BATCH_ROWS
 
 if TYPE_CHECKING:
@@ -149,22 +150,13 @@ class ReleasedDensity(Scorer):
         Raises:
           UsageError: for a value out of range.
         """
-        numbers = {"batch": batch, "k": k, "lid_k": lid_k}
-        for option, value in numbers.items():
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise UsageError(
-                    f"option {option} of scorer {self.name} must be an int of at least 1, "
-                    f"got {value!r}"
-                )
+        check_ints(self.name, {"batch": (batch, 1), "k": (k, 1), "lid_k": (lid_k, 1)})
         if BATCH_ROWS % batch:
             raise UsageError(
                 f"option batch of scorer {self.name} must be a power of two up to {BATCH_ROWS}, "
                 f"got {batch}"
             )
-        if not isinstance(texts, bool):
-            raise UsageError(
-                f"option texts of scorer {self.name} must be true or false, got {texts!r}"
-            )
+        check_flag(self.name, "texts", texts)
         self._batch, self._k, self._lid_k, self._texts = batch, k, lid_k, texts
         sides = {Input.IMAGE_EMBEDDING, Input.TEXT_EMBEDDING} if texts else {Input.IMAGE_EMBEDDING}
         self.needs = frozenset(sides)

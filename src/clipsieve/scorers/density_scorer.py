@@ -33,6 +33,7 @@ from clipsieve.scorers.density import (
     reference_density,
     slof,
 )
+from clipsieve.scorers.options import check_flag, check_ints
 from clipsieve.scorers.sample_search import SampleSearch, sample_arrays
 from clipsieve.statistics.hash_sample import HashSample, SampleState
 from clipsieve.statistics.row_arrays import RowArrays
@@ -106,10 +107,9 @@ class Density(Scorer):
         Raises:
           UsageError: for a value out of range.
         """
-        _check_options(self.name, {"k": (k, 1), "lid_k": (lid_k, 1), "seed": (seed, 0)})
+        check_ints(self.name, {"k": (k, 1), "lid_k": (lid_k, 1), "seed": (seed, 0)})
         check_metric(metric)
-        if not isinstance(texts, bool):
-            raise UsageError(f"option texts of scorer density must be true or false, got {texts!r}")
+        check_flag(self.name, "texts", texts)
         self._k, self._lid_k, self._seed = k, lid_k, seed
         self._metric, self._texts = metric, texts
         self._references = _reference_names(reference)
@@ -252,7 +252,7 @@ class LocalOutlierFactor(Scorer):
         Raises:
           UsageError: for a value out of range.
         """
-        _check_options(self.name, {"k": (k, 1), "seed": (seed, 0)})
+        check_ints(self.name, {"k": (k, 1), "seed": (seed, 0)})
         check_metric(metric)
         self._k, self._metric, self._seed = k, metric, seed
         self._reference = sample_reference_name(reference)
@@ -370,18 +370,6 @@ def _joined(densities: RowArrays) -> dict[str, np.ndarray]:
         name: np.concatenate([arrays[key] for key in (name, f"caption.{name}") if key in arrays])
         for name in ("k_distance", "lid")
     }
-
-
-def _check_options(scorer: str, options: Mapping[str, tuple[Any, int]]) -> None:
-    """Refuse a value that is no int, or below the least one; the seed has 64 bits."""
-    for name, (value, least) in options.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise UsageError(
-                f"option {name} of scorer {scorer} must be an int of at least {least}, "
-                f"got {value!r}"
-            )
-        if value >= 2**64:
-            raise UsageError(f"option {name} of scorer {scorer} must be under 2**64, got {value}")
 
 
 def _reference_names(reference: str | int | Sequence[str | int]) -> tuple[str, ...]:

@@ -106,6 +106,11 @@ class Manifest:
         """Active revision of each family."""
         return {name: family.revision for name, family in self.families.items()}
 
+    def references_col(self) -> str | None:
+        """Return the column of reference captions that was named last; None if none ever was."""
+        columns = [entry.options.get("references_col") for entry in self.inputs]
+        return next((column for column in reversed(columns) if column), None)
+
     def to_json(self) -> dict[str, Any]:
         """Return the manifest as plain JSON values."""
         return asdict(self)

@@ -44,6 +44,15 @@ def embeddings_folder(model: str, revision: str) -> str:
     return f"embeddings/{model}/rev={revision}"
 
 
+def embeddings(model: str, revision: str, shard: str) -> str:
+    """Name the embeddings of one shard; `model` is a slug.
+
+    >>> embeddings("tiny", "fa2fc97e", "00000")
+    'embeddings/tiny/rev=fa2fc97e/00000.parquet'
+    """
+    return f"{embeddings_folder(model, revision)}/{shard}.parquet"
+
+
 def family_folder(family: str, revision: str) -> str:
     """Name the folder of one revision of a score family."""
     return f"scores/{family}/rev={revision}"

@@ -82,8 +82,7 @@ class StoredPairs:
 
     def name(self, shard: str) -> str:
         """Return the name of the embeddings of a shard."""
-        folder = names.embeddings_folder(self.embeddings.model, self.embeddings.revision)
-        return f"{folder}/{shard}.parquet"
+        return names.embeddings(self.embeddings.model, self.embeddings.revision, shard)
 
 
 def embedded_from_table(table: pa.Table, side: str, dim: int) -> Embedded:

@@ -125,8 +125,7 @@ def _family_problems(
     tables = {f: names.scores(f, r, shard) for f, r in manifest.revisions().items()}
     if manifest.embeddings is not None:
         entry = manifest.embeddings
-        vectors = names.embeddings_folder(entry.model, entry.revision)
-        tables["embeddings"] = f"{vectors}/{shard}.parquet"
+        tables["embeddings"] = names.embeddings(entry.model, entry.revision, shard)
     for family, name in tables.items():
         try:
             other = folder.read_table(name, ["uid"])["uid"]

@@ -26,7 +26,12 @@ DOORS = {"clipsieve", "clipsieve.cli"}
 #: Modules, or packages with all that is in them, that may import a library.
 OWNERS = {
     "apache_beam": ("clipsieve.transforms", "clipsieve.pipelines"),
-    "open_clip": ("clipsieve.clip.model", "clipsieve.demo.train", "clipsieve.demo.evaluate"),
+    "open_clip": (
+        "clipsieve.clip.model",
+        "clipsieve.clip.class_lists",
+        "clipsieve.demo.train",
+        "clipsieve.demo.evaluate",
+    ),
     "duckdb": ("clipsieve.sql",),
     "simplejpeg": ("clipsieve.clip.decode",),
     "PIL": ("clipsieve.clip", "clipsieve.demo"),

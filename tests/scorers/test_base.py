@@ -179,8 +179,8 @@ def test_pieces_of_a_batch_are_the_whole_in_every_field(rows):
                 assert np.array_equal(each.distances, whole[spec].distances[at])
                 assert np.array_equal(each.indices, whole[spec].indices[at])
         assert len(part.references["a "].embedded.valid) == part.references["a "].offsets[-1]
-    known = {field.name for field in dataclasses.fields(PairBatch)} - {"_cosines"}
-    checked = {"uid", "image", "texts", "references", "captions", "shard", "start"}
+    known = {field.name for field in dataclasses.fields(PairBatch)} - {"_shared"}
+    checked = {"uid", "image", "texts", "references", "captions", "columns", "shard", "start"}
     assert known == checked | {"prototypes", "neighbours", "caption_neighbours"}
 
 

@@ -11,11 +11,11 @@ alike.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from clipsieve.neighbours.lists import NeighbourLists
     from clipsieve.neighbours.metric import Metric
 
+T = TypeVar("T")
 Arrays = Mapping[str, np.ndarray]
 """What a scorer learnt, by name."""
 
@@ -41,9 +42,8 @@ class Input(StrEnum):
     NEIGHBOURS = "neighbours"
 
 
-@dataclass(frozen=True)
 class Embedded:
-    """Vectors of N rows, some of which may be missing.
+    """Vectors of N rows, some of which may be missing; not to be written to.
 
     Attributes:
       vectors: (N, D) float32, as the model gave them: unit norm is not assumed.  Rows that are
@@ -51,8 +51,13 @@ class Embedded:
       valid: (N,) bool.
     """
 
-    vectors: np.ndarray
-    valid: np.ndarray
+    def __init__(self, vectors: np.ndarray, valid: np.ndarray) -> None:
+        """Take (N, D) float32 vectors, and which of them are there."""
+        self.vectors, self.valid = vectors, valid
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.valid)
 
     @classmethod
     def gather(cls, features: np.ndarray, rows: np.ndarray) -> "Embedded":
@@ -70,7 +75,7 @@ class Embedded:
         padding = np.zeros((1, features.shape[1]), np.float32)
         vectors = np.concatenate([features, padding])[rows]
         vectors[~valid] = 0
-        return cls(vectors, valid)
+        return Embedded(vectors, valid)
 
     def unit(self) -> np.ndarray:
         """Return (N, D) float64 vectors of unit norm; zeros where not valid.
@@ -93,11 +98,51 @@ class Embedded:
 
     @cached_property
     def _unit(self) -> np.ndarray:
-        wide = self.vectors.astype(np.float64)
-        norms = self._norms[:, None]
-        unit = np.zeros_like(wide)
-        np.divide(wide, norms, out=unit, where=norms > 0)
-        return unit
+        return unit_rows(self.vectors)
+
+
+class StoredEmbedded(Embedded):
+    """Vectors as an output folder keeps them: unit norm in float16, and the norms apart.
+
+    What `unit` returns is normalised from the stored values themselves; `vectors` is made of both
+    when it is asked for.
+    """
+
+    def __init__(self, stored: np.ndarray, norms: np.ndarray, valid: np.ndarray) -> None:
+        """Take what is stored.
+
+        Args:
+          stored: (N, D) float16, about unit norm; zeros where not valid.
+          norms: (N,) norms of the model's output; 0 where not valid.
+          valid: (N,) bool.
+        """
+        self._stored, self._stored_norms, self.valid = stored, norms, valid
+
+    @cached_property
+    def vectors(self) -> np.ndarray:  # type: ignore[override]
+        """Return (N, D) float32, as the model gave them up to the rounding to float16."""
+        return (self.unit() * self._stored_norms[:, None]).astype(np.float32)
+
+    def part(self, rows: slice) -> "Embedded":
+        """Return some consecutive rows."""
+        return StoredEmbedded(self._stored[rows], self._stored_norms[rows], self.valid[rows])
+
+    @cached_property
+    def _unit(self) -> np.ndarray:
+        return unit_rows(self._stored)
+
+
+def unit_rows(vectors: np.ndarray) -> np.ndarray:
+    """Return (N, D) float64 rows of unit norm; a row of zeros stays one.
+
+    Args:
+      vectors: (N, D), of any floating type and finite norm.
+    """
+    wide = vectors.astype(np.float64)
+    norms = np.sqrt(np.einsum("nd,nd->n", wide, wide))
+    norms[norms == 0] = 1.0
+    wide /= norms[:, None]
+    return wide
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,22 +177,39 @@ class References:
 
 
 @dataclass(frozen=True, slots=True)
+class TextMap:
+    """A linear map of text embeddings, t to A t, in a file of a user's (LABCLIP).
+
+    Attributes:
+      path: of the `.npy` file, (D, D), which every worker must be able to read.
+      sha256: of the file.
+    """
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True, eq=False)
 class PromptSet:
     """K classes, each described by one text or several; encoded once for a model.
 
     The prototype of a class is the mean of its texts' vectors, normalised (as open_clip's
     `build_zero_shot_classifier` does): each vector is normalised before the mean if
-    `normalize_texts`.
+    `normalize_texts`, and the mean if `normalize`.
 
     Attributes:
       names: K names of classes.
       texts: of each class its texts, one at least.
       normalize_texts: whether each vector has unit norm in the mean.
+      normalize: whether prototypes have unit norm.
+      text_map: applied to the mean before it is normalised; None for none.
     """
 
     names: tuple[str, ...]
     texts: tuple[tuple[str, ...], ...]
     normalize_texts: bool = True
+    normalize: bool = True
+    text_map: TextMap | None = None
 
     def __post_init__(self) -> None:
         """Refuse a class without a text, and names that are not one a class."""
@@ -160,20 +222,41 @@ class PromptSet:
 
     @classmethod
     def from_templates(
-        cls, names: Sequence[str], templates: Sequence[str] = ("a photo of a {}.",)
+        cls, names: Sequence[str], templates: Sequence[str] = ("a photo of a {}.",), **kinds: Any
     ) -> "PromptSet":
         """Put each name into each template in the place of `{}`.
+
+        Args:
+          names: of classes.
+          templates: texts with `{}`.
+          **kinds: other attributes.
 
         >>> PromptSet.from_templates(["cat"], ["a {}", "two {}s"]).texts
         (('a cat', 'two cats'),)
         """
         texts = tuple(tuple(t.replace("{}", name) for t in templates) for name in names)
-        return cls(tuple(names), texts)
+        return cls(tuple(names), texts, **kinds)
 
-    @property
+    @cached_property
+    def texts_key(self) -> str:
+        """Hash of everything that decides the mean of each class, beside the model."""
+        return short_hash([list(self.names), [list(t) for t in self.texts], self.normalize_texts])
+
+    @cached_property
     def key(self) -> str:
         """Hash of everything that decides the prototypes, beside the model."""
-        return short_hash([list(self.names), [list(t) for t in self.texts], self.normalize_texts])
+        mapped = None if self.text_map is None else self.text_map.sha256
+        if self.normalize and mapped is None:
+            return self.texts_key
+        return short_hash([self.texts_key, self.normalize, mapped])
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the prototypes are the same for every model."""
+        return isinstance(other, PromptSet) and self.key == other.key
+
+    def __hash__(self) -> int:
+        """Hash of the key: of thousands of texts it is computed once."""
+        return hash(self.key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,8 +290,8 @@ class NeighbourSpec:
 class PairBatch:
     """N image-text pairs as arrays, consecutive rows of one shard.
 
-    What several scorers want of a batch is computed once: unit vectors and norms (`Embedded`), and
-    cosines with a prompt set.
+    What several scorers want of a batch is computed once: unit vectors and norms (`Embedded`),
+    cosines with a prompt set, and anything else through `shared`.
 
     Attributes:
       uid: N uids, in the type of the source.
@@ -216,9 +299,10 @@ class PairBatch:
       texts: caption embeddings by prompt prefix; `texts[""]` is the caption as it is.
       references: encoded reference captions by prompt prefix.
       captions: N captions; None where missing.
+      columns: N values of each source column that a statistic names; None where missing.
       shard: name of the shard.
       start: position of the first row in it.
-      prototypes: (K, D) float64 unit rows, by prompt set.
+      prototypes: (K, D) float64, unit rows unless the set says otherwise, by prompt set.
       neighbours: lists of the N images, by specification.
       caption_neighbours: lists of the N captions, for specifications with `texts`.
     """
@@ -228,13 +312,14 @@ class PairBatch:
     texts: Mapping[str, Embedded] = field(default_factory=dict)
     references: Mapping[str, References] = field(default_factory=dict)
     captions: Sequence[str | None] = ()
+    columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     shard: str = ""
     start: int = 0
     prototypes: Mapping[PromptSet, np.ndarray] = field(default_factory=dict)
     neighbours: Mapping[NeighbourSpec, "NeighbourLists"] = field(default_factory=dict)
     caption_neighbours: Mapping[NeighbourSpec, "NeighbourLists"] = field(default_factory=dict)
     #: Shared by copies that differ in their neighbours only.
-    _cosines: dict[Any, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
+    _shared: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:
         """Return the number of pairs."""
@@ -252,13 +337,26 @@ class PairBatch:
         """Return cosines of each caption with each class; see `image_cosines`."""
         return self._cosine("text", self.texts[""], prompts)
 
+    def shared(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return what `make` returns, computed once for all scorers that ask under the same key.
+
+        Args:
+          key: everything that decides the value, beside the batch itself.
+          make: called by the first who asks; do not write to its result.
+        """
+        if key not in self._shared:
+            self._shared[key] = make()
+        value: T = self._shared[key]
+        return value
+
     def _cosine(self, side: str, embedded: Embedded, prompts: PromptSet) -> np.ndarray:
-        key = (side, prompts)
-        if key not in self._cosines:
-            cosines = np.clip(embedded.unit() @ self.prototypes[prompts].T, -1.0, 1.0)
+        def make() -> np.ndarray:
+            cosines = embedded.unit() @ self.prototypes[prompts].T
+            np.clip(cosines, -1.0, 1.0, out=cosines)
             cosines[~embedded.valid] = np.nan
-            self._cosines[key] = cosines
-        return self._cosines[key]
+            return cosines
+
+        return self.shared(("cosines", side, prompts), make)
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +368,7 @@ class Context:
       rows: rows in state `ok` of the dataset that is learnt from.
       logit_scale: the factor that the model multiplies cosines with.
       device: for heavy computations: `auto`, `cpu`, `cuda` or `cuda:N`.
-      prototypes: (K, D) float64 unit rows, by prompt set: those that the scorer asked for.
+      prototypes: (K, D) float64, by prompt set, as in `PairBatch`: those that the scorer asked for.
     """
 
     dim: int
@@ -296,6 +394,9 @@ class State(Protocol):
 class Statistic(Protocol):
     """Something to be summed over the dataset.  Frozen and hashable: equal ones are summed once.
 
+    A statistic may also have `source_columns`, names of the source's columns that it reads from
+    `PairBatch.columns`, and `batch_rows`, see `Scorer`.
+
     Attributes:
       needs: which inputs `observe` reads.
     """
@@ -318,6 +419,9 @@ class Scorer(ABC):
       needs: which inputs `score` reads.
       prompt: prefix put before captions (and references) when they are encoded; "" for none.
       columns: columns it adds, see `score_column`.
+      batch_rows: None: it sees large batches, one after the other.  A number: batches of at most
+        so many rows, several at a time, each in a thread on one core: its results then do not
+        depend on how many threads there are.
     """
 
     name: str
@@ -326,6 +430,7 @@ class Scorer(ABC):
     needs: frozenset[Input] = frozenset({Input.IMAGE_EMBEDDING})
     prompt: str = ""
     columns: pa.Schema
+    batch_rows: int | None = None
 
     def parameters(self) -> Mapping[str, Any]:
         """Return everything that changes the values, as JSON; part of the revision."""

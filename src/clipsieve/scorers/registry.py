@@ -28,6 +28,26 @@ _SHIPPED = {
     "density.lof": "density_scorer:LocalOutlierFactor",
     "density.isolation_forest": "isolation:IsolationForestScore",
     "density.released": "density_released:ReleasedDensity",
+    "ood.msp": "ood.zero_shot:MaxSoftmax",
+    "ood.max_logit": "ood.zero_shot:MaxLogit",
+    "ood.margin": "ood.zero_shot:Margin",
+    "ood.energy": "ood.zero_shot:Energy",
+    "ood.entropy": "ood.zero_shot:Entropy",
+    "ood.variance": "ood.zero_shot:Variance",
+    "ood.mcm": "ood.zero_shot:MaximumConceptMatching",
+    "ood.gen": "ood.zero_shot:GeneralizedEntropy",
+    "ood.pnorm": "ood.zero_shot:MaxLogitPNorm",
+    "ood.class": "ood.zero_shot:ZeroShotClass",
+    "ood.anomaly": "ood.anomaly:TwoPromptAnomaly",
+    "ood.neglabel": "ood.neglabel:NegLabel",
+    "ood.clipn": "ood.clipn:ClipN",
+    "ood.residual": "ood.subspace:Residual",
+    "ood.vim": "ood.subspace:VirtualLogitMatching",
+    "ood.mahalanobis": "ood.gaussian:Mahalanobis",
+    "ood.relative_mahalanobis": "ood.gaussian:RelativeMahalanobis",
+    "ood.gda": "ood.gaussian:GaussianDiscriminant",
+    "ood.kl_matching": "ood.kl_matching:KLMatching",
+    "ood.knn": "ood.knn:NearestNeighbourDistance",
 }
 
 Options = Mapping[str, Mapping[str, Any]]
@@ -130,10 +150,25 @@ def _unknown(name: str) -> UsageError:
     return UsageError(f"scorer {name!r} is not known (close names: {close}); choose from {known}")
 
 
+def option_names(factory: Callable[..., Any]) -> list[str]:
+    """Return the names of the keyword arguments of a factory, sorted.
+
+    Where a class passes `**others` on to its base, those of the base are among them.
+    """
+    makers = [c.__init__ for c in factory.__mro__] if isinstance(factory, type) else [factory]
+    names: set[str] = set()
+    for maker in makers:
+        parameters = signature(maker).parameters.values()
+        kinds = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+        names |= {p.name for p in parameters if p.kind in kinds and p.name != "self"}
+        if not any(p.kind is Parameter.VAR_KEYWORD for p in parameters):
+            break
+    return sorted(names)
+
+
 def _check_options(name: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> None:
     """Refuse options that the factory does not take."""
-    kinds = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
-    known = sorted(n for n, p in signature(factory).parameters.items() if p.kind in kinds)
+    known = option_names(factory)
     unknown = sorted(set(options) - set(known))
     if unknown:
         has = f"has {', '.join(known)}" if known else "has none"

@@ -35,7 +35,7 @@ from clipsieve.statistics.counts import RowCounts
 from clipsieve.store import names
 from clipsieve.store.canonical import canonical_json
 from clipsieve.store.folder import OutputFolder
-from clipsieve.store.pairs import StoredPairs, split_batch, with_lists
+from clipsieve.store.pairs import StoredPairs, source_values, split_batch, with_lists
 from clipsieve.store.parquet import Footer
 from clipsieve.store.records import SCORED, ShardRecord, add_record
 from clipsieve.versions import installed
@@ -229,7 +229,7 @@ class _ScoreWorker:
             column = ledger.get(footers.REFERENCES, self._stage.references_col)
             columns = [column, f"source_{column}"] if column else []
             samples = self._pairs.read_samples(shard, batch.uid, columns)
-            lists = [reference_captions(value) for value in _values(samples, column)]
+            lists = [reference_captions(value) for value in source_values(samples, column)]
             for scorer in scorers:
                 if Input.REFERENCE_EMBEDDINGS in scorer.needs:
                     encode = self._text_encoder().with_prompt(scorer.prompt)
@@ -337,18 +337,6 @@ def _columns_by_scorer(table: pa.Table, family: FamilySpec) -> dict[str, _Column
         if made is not None and revisions.get(made[0]) == made[1]:
             columns.setdefault(made[0], []).append((field_, values.combine_chunks()))
     return columns
-
-
-def _values(samples: pa.Table, column: str | None) -> list[Any]:
-    """Return the values of a source column; all None in a shard whose source does not have it.
-
-    A column with the name of a ledger column is carried as `source_<name>`.
-    """
-    for name in (f"source_{column}", column):
-        if name in samples.column_names:
-            values: list[Any] = samples[name].to_pylist()
-            return values
-    return [None] * samples.num_rows
 
 
 def _encode_captions(

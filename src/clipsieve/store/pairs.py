@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from clipsieve.errors import LedgerError
 from clipsieve.schemas import footers
-from clipsieve.scorers.base import Embedded, Input, PairBatch, References
+from clipsieve.scorers.base import Embedded, Input, PairBatch, References, StoredEmbedded
 from clipsieve.store import names
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.manifest import EmbeddingsEntry
@@ -32,10 +32,17 @@ class StoredPairs:
     embeddings: EmbeddingsEntry
     dim: int
 
-    def read(self, shard: str, needs: Collection[Input]) -> PairBatch:
+    def read(
+        self, shard: str, needs: Collection[Input], source_columns: Sequence[str] = ()
+    ) -> PairBatch:
         """Return all pairs of a shard with their image embeddings, and what else is needed.
 
         Captions' embeddings double the work and are read only if needed; so are captions.
+
+        Args:
+          shard: its name.
+          needs: inputs.
+          source_columns: columns of the source whose values are needed; see `source_values`.
 
         Raises:
           LedgerError: if embeddings or ledger are missing, damaged, or out of line.
@@ -47,10 +54,12 @@ class StoredPairs:
         image, *texts = (embedded_from_table(stored, side, self.dim) for side in sides)
         uids = stored["uid"].combine_chunks()
         batch = PairBatch(uids, image, {"": texts[0]} if texts else {}, shard=shard)
-        if Input.CAPTION not in needs:
+        if Input.CAPTION not in needs and not source_columns:
             return batch
-        samples = self.read_samples(shard, uids, ["caption"])
-        return replace(batch, captions=samples["caption"].to_pylist())
+        sources = [name for column in source_columns for name in (column, f"source_{column}")]
+        samples = self.read_samples(shard, uids, list(dict.fromkeys(["caption", *sources])))
+        columns = {column: source_values(samples, column) for column in source_columns}
+        return replace(batch, captions=samples["caption"].to_pylist(), columns=columns)
 
     def read_samples(self, shard: str, uids: pa.Array, columns: Sequence[str]) -> pa.Table:
         """Return the uid and those of `columns` that the ledger of a shard has.
@@ -86,7 +95,7 @@ class StoredPairs:
 
 
 def embedded_from_table(table: pa.Table, side: str, dim: int) -> Embedded:
-    """Return un-normalised vectors of one side of an embeddings table: unit vector times norm.
+    """Return the vectors of one side of an embeddings table.
 
     Args:
       table: a table of `embeddings/`.
@@ -95,11 +104,26 @@ def embedded_from_table(table: pa.Table, side: str, dim: int) -> Embedded:
     """
     column = table[f"{side}_embedding"].combine_chunks()
     valid = np.asarray(column.is_valid())
-    unit = column.flatten().to_numpy().astype(np.float64).reshape(-1, dim)
-    norms = table[f"{side}_norm"].drop_null().to_numpy().astype(np.float64)
-    vectors = np.zeros((len(column), dim), np.float32)
-    vectors[valid] = unit * (norms / np.linalg.norm(unit, axis=1))[:, None]
-    return Embedded(vectors, valid)
+    present = column.flatten().to_numpy().reshape(-1, dim)
+    norms = np.zeros(len(column))
+    norms[valid] = table[f"{side}_norm"].drop_null().to_numpy()
+    if valid.all():
+        return StoredEmbedded(present, norms, valid)
+    stored = np.zeros((len(column), dim), np.float16)
+    stored[valid] = present
+    return StoredEmbedded(stored, norms, valid)
+
+
+def source_values(samples: pa.Table, column: str | None) -> list[Any]:
+    """Return the values of a source column; all None in a shard whose source does not have it.
+
+    A column with the name of a ledger column is carried as `source_<name>`.
+    """
+    for name in (f"source_{column}", column):
+        if name in samples.column_names:
+            values: list[Any] = samples[name].to_pylist()
+            return values
+    return [None] * samples.num_rows
 
 
 def split_batch(batch: PairBatch, rows: int = BATCH_ROWS) -> Iterator[PairBatch]:
@@ -115,6 +139,7 @@ def split_batch(batch: PairBatch, rows: int = BATCH_ROWS) -> Iterator[PairBatch]
             texts={prompt: text.part(part) for prompt, text in batch.texts.items()},
             references={key: _part(refs, part) for key, refs in batch.references.items()},
             captions=batch.captions[part],
+            columns={name: values[part] for name, values in batch.columns.items()},
             shard=batch.shard,
             start=batch.start + first,
             prototypes=batch.prototypes,

@@ -99,6 +99,26 @@ def read_texts(path: str) -> list[str]:
     return check_texts(content, "text", place)
 
 
+def checked_texts(value: Any, option: str) -> tuple[str, ...]:
+    """Return the texts that a scorer was handed, without the blanks around them.
+
+    Args:
+      value: the list; a path is an error here, as only the driver reads files.
+      option: its name, for messages.
+
+    Raises:
+      UsageError: if it is no list, or is empty; for a blank text, and a value of another type.
+    """
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+        raise UsageError(
+            f"option {option} is {shown(value)}; give a list of texts, such as "
+            "clipsieve.clip.class_lists.read_texts makes of a file"
+        )
+    if not value:
+        raise UsageError(f"option {option} is an empty list; give one text at least")
+    return tuple(check_texts(value, "text", list_place(f"option {option}")))
+
+
 FILE_OPTIONS: Mapping[str, Callable[[str], Any]] = {
     "classes": read_classes,
     "templates": read_templates,

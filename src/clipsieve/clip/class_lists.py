@@ -23,11 +23,11 @@ from clipsieve.clip.list_files import (
     list_place,
     read_list_file,
 )
+from clipsieve.clip.prompt_set import PromptSet
 from clipsieve.definitions import shown
 from clipsieve.demo.classes import CLASSES
 from clipsieve.demo.prompts import class_prompts
 from clipsieve.errors import UsageError
-from clipsieve.scorers.base import PromptSet
 
 Classes = str | Sequence[str] | Mapping[str, str | Sequence[str]]
 """`imagenet`, `demo`, names of classes, or a text or texts that describe each class, by name."""

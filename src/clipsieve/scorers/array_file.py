@@ -3,11 +3,15 @@
 import hashlib
 import io
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 
 from clipsieve.errors import UsageError
+
+#: What NumPy raises for a file that is of another kind, or damaged.
+_DAMAGED = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 def read_array_file(path: str, what: str, key: str | None = None) -> tuple[np.ndarray, str]:
@@ -34,7 +38,7 @@ def read_array_file(path: str, what: str, key: str | None = None) -> tuple[np.nd
     try:
         loaded = np.load(io.BytesIO(content), allow_pickle=False)
         array = loaded if isinstance(loaded, np.ndarray) else _member(loaded, path, what, key)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except _DAMAGED as error:
         raise UsageError(f"{what} {path} is no {kind} ({error}); write it with numpy") from error
     if array.dtype.kind != "f" or not np.isfinite(array).all():
         raise UsageError(

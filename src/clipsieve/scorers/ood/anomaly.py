@@ -4,9 +4,9 @@ Jeong et al., WinCLIP, CVPR 2023 (arXiv:2303.14814), section 4.1.  Each side is 
 prompts, a state of the object in a template; its prototype is the mean of the prompts' vectors as
 the model gives them, normalised after the mean only.
 
-The prompts are those of the paper's appendix: 7 normal and 4 abnormal states in 22 templates, 11
-ways to speak of a photo with each article.  (anomalib's list has 21 lines: one is there twice, and
-two are missing.)
+The prompts are 7 normal and 4 abnormal states in 22 templates, as in the paper's appendix: 11 ways
+to speak of a photo, with each article.  (anomalib's list of them has 21 lines, one of which is
+there twice, and lacks two.)
 """
 
 from collections.abc import Mapping, Sequence
@@ -49,7 +49,7 @@ _PHOTOS = (
     "a photo of * {} for anomaly detection.",
 )
 PHOTO_TEMPLATES = tuple(photo.replace("*", article) for photo in _PHOTOS for article in _ARTICLES)
-#: As in anomalib; the authors do not state theirs.  It does not change the order of images.
+#: As in anomalib.  The order of images does not depend on it.
 DEFAULT_TAU = 0.07
 
 _SOURCE = "arXiv:2303.14814, section 4.1"

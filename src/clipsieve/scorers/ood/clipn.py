@@ -1,7 +1,7 @@
 """CLIPN's two scores: CTW, competing to win, and ATD, agreeing to differ.
 
 Wang et al., CLIPN for Zero-Shot OOD Detection: Teaching CLIP to Say No, ICCV 2023
-(arXiv:2308.12213), section 3.4.  Beside its prompts each class has a prototype of what it is not,
+(arXiv:2308.12213).  Beside its prompts each class has a prototype of what it is not,
 "a photo without a cat", which CLIPN's second text tower makes: a file gives those.
 
 With cosines y_k of an image and class k, n_k of the image and what class k is not, and s the logit
@@ -29,7 +29,7 @@ from clipsieve.scorers.ood.logits import logistic
 #: The array's name in an `.npz` file that holds several.
 KEY = "no_prototypes"
 
-_SOURCE = "arXiv:2308.12213, section 3.4"
+_SOURCE = "arXiv:2308.12213"
 
 
 def clipn_scores(yes: np.ndarray, no: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:

@@ -2,7 +2,7 @@
 
 Jiang et al., Negative Label Guided OOD Detection with Pretrained VLMs, ICLR 2024
 (arXiv:2403.20078).  The labels are given; or mined from a list of words, section 3.1 of the paper:
-those that are least like the classes.  The score, section 3.2 with the grouping of its last part:
+those that are least like the classes.  The score, section 3.2, is
 
     mean over groups g of sigma(logsumexp(s n_g) - logsumexp(s c))
 
@@ -227,9 +227,10 @@ class NegLabel(OodScorer):
 def _candidates(words: Sequence[str], class_names: Sequence[str], template: str) -> tuple[str, ...]:
     """Return words that are no classes' names in the template, each once."""
     taken = {name.casefold() for name in class_names}
-    first = {word.casefold(): word for word in reversed(words)}
-    kept = [word for word in words if first[word.casefold()] == word]
-    kept = [word for word in dict.fromkeys(kept) if word.casefold() not in taken]
+    distinct: dict[str, str] = {}
+    for word in words:
+        distinct.setdefault(word.casefold(), word)
+    kept = [word for key, word in distinct.items() if key not in taken]
     return tuple(template.replace("{}", word) for word in kept)
 
 
@@ -241,7 +242,7 @@ def _label_set(texts: tuple[str, ...], text_map: TextMap | None) -> PromptSet:
 def _number(value: Any) -> float:
     """Return a number as it is, and NaN for anything else."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number else float("nan")
+    return value if is_number else float("nan")
 
 
 def _check_part(scorer: str, name: str, value: Any, is_right: bool, expected: str) -> None:

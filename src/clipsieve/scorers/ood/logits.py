@@ -179,3 +179,8 @@ def logsumexp_rows(logits: np.ndarray) -> np.ndarray:
     """Return the (N,) logarithm of the sum of exp over each row of (N, K) logits, K >= 1."""
     largest = logits.max(axis=1)
     return np.asarray(np.log(np.exp(logits - largest[:, None]).sum(axis=1)) + largest)
+
+
+def logistic(values: np.ndarray) -> np.ndarray:
+    """Return 1 / (1 + exp(-x)), with all digits at both ends: exp(x) far below 0; NaN stays."""
+    return np.asarray(np.exp(-np.logaddexp(0.0, -values)))

@@ -13,6 +13,8 @@ LARGEST = 2.0**15
 _WIDTH = 52
 _FIRST = -20
 _HALF = 1 << (_WIDTH - 1)
+#: Elements that are worked on at once: they stay in the caches of a core.
+_BLOCK = 1 << 14
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,15 +54,19 @@ class ExactSum:
                     f"values from {low} to {high} cannot be summed exactly; they must be finite "
                     f"and at most {LARGEST:g} in magnitude, so add fewer rows at once"
                 )
-        parts = np.empty((limbs, *values.shape), np.int64)
-        remainder = values * 2.0**-_FIRST
-        for at in range(limbs):
-            if at:
-                remainder *= 2.0**_WIDTH
-            whole = np.rint(remainder)
-            parts[at] = whole
-            remainder -= whole
-        return cls(_carried(parts))
+        parts = np.empty((limbs, values.size), np.int64)
+        flat = values.reshape(-1)
+        for start in range(0, flat.size, _BLOCK):
+            block = slice(start, start + _BLOCK)
+            remainder = flat[block] * 2.0**-_FIRST
+            for at in range(limbs):
+                if at:
+                    remainder *= 2.0**_WIDTH
+                whole = np.rint(remainder)
+                parts[at, block] = whole
+                remainder -= whole
+            _carry(parts[:, block])
+        return cls(parts.reshape(limbs, *values.shape))
 
     @classmethod
     def zeros(cls, shape: tuple[int, ...], limbs: int = 2) -> "ExactSum":
@@ -83,7 +89,11 @@ class ExactSum:
                 f"sums with limbs of shapes {self.limbs.shape} and {other.limbs.shape} cannot be "
                 "added; both must be of one statistic"
             )
-        return ExactSum(_carried(self.limbs + other.limbs))
+        limbs = self.limbs + other.limbs
+        flat = limbs.reshape(len(limbs), -1)
+        for start in range(0, flat.shape[1], _BLOCK):
+            _carry(flat[:, start : start + _BLOCK])
+        return ExactSum(limbs)
 
     def __eq__(self, other: object) -> bool:
         """Whether both have the same bits."""
@@ -101,7 +111,7 @@ class ExactSum:
         return total
 
 
-def _carried(limbs: np.ndarray) -> np.ndarray:
+def _carry(limbs: np.ndarray) -> None:
     """Bring all limbs but the first into their range, in place."""
     for at in range(len(limbs) - 1, 0, -1):
         carry = limbs[at] + _HALF
@@ -109,4 +119,3 @@ def _carried(limbs: np.ndarray) -> np.ndarray:
         limbs[at - 1] += carry
         carry <<= _WIDTH
         limbs[at] -= carry
-    return limbs

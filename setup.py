@@ -41,6 +41,7 @@ setup(
         "rich>=13",
         "safetensors>=0.4",
         "simplejpeg>=1.8",
+        "threadpoolctl>=3.5",
         "torch>=2.11",
         "torchvision>=0.26",
     ],

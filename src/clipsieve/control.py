@@ -52,6 +52,16 @@ class Snapshot:
             dict(Counter(self.seconds) + Counter(other.seconds)),
         )
 
+    def __sub__(self, before: "Snapshot") -> "Snapshot":
+        """Return the work since `before`, a snapshot of the same run."""
+        return Snapshot(
+            self.rows - before.rows,
+            self.failed_rows - before.failed_rows,
+            self.shards - before.shards,
+            self.failed_shards - before.failed_shards,
+            dict(Counter(self.seconds) - Counter(before.seconds)),
+        )
+
     def to_json(self) -> dict[str, object]:
         """Return the counters by name."""
         return {**asdict(self), "seconds": dict(self.seconds)}

@@ -21,7 +21,7 @@ LOCAL_RUNNER = "FnApiRunner"
 MAX_NAME_CHARACTERS = 100
 #: Files with this in their names are removed as left by an interrupted write.
 TEMPORARY_MARK = ".tmp-"
-DEFAULT_SCORERS = ("clip", "density")
+DEFAULT_SCORERS = ("clip", "density", "ood.zero_shot")
 
 
 def seconds(text: str) -> float:
@@ -178,7 +178,27 @@ class ScorerSettings(ExecutionSettings):
         option="--option",
         check=_check_scorer_options,
     )
+    classes: str | None = setting(
+        "classes of ood scores: imagenet, demo, or a file with names, or texts of each (.json, "
+        ".toml)",
+        None,
+        unset="imagenet; demo for the model tiny",
+    )
+    templates: str | None = setting(
+        "templates of the classes' prompts: simple, openai, or a file with one a line",
+        None,
+        unset="simple",
+    )
+    learn_on: str | None = setting(
+        "output folder that the scorers named learn of, of the same model", None, unset="OUT"
+    )
     refit: bool = setting("fit scorers again, to all rows that are there then", False)
+
+    def all_options(self) -> dict[str, dict[str, Any]]:
+        """Return the options of scorers, the classes and templates among them."""
+        values = {"classes": self.classes, "templates": self.templates}
+        shared = {name: value for name, value in values.items() if value is not None}
+        return merged_options(self.scorer_options, {"ood": shared} if shared else {})
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,3 +62,10 @@ def _named(
 
         templates = tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)
     return PromptSet.from_templates(classes, templates, **dict(kinds))
+
+
+def _as_it_is(value: str) -> Any:
+    return value
+
+
+FILE_OPTIONS = {"classes": _as_it_is, "templates": _as_it_is}

@@ -152,6 +152,19 @@ def logit_scale(model: ClipModel) -> float:
     return 1.0 if value is None else float(value.detach().float().exp())
 
 
+def count_cut(model: ClipModel, texts: Sequence[str]) -> int:
+    """Return how many texts have more tokens than the model reads."""
+    tokenize: Any = model.tokenize
+    context = model.identity.context_length
+    blank = int(tokenize([""])[0, -1])
+    tokens = tokenize(list(texts))
+    full = (tokens[:, -1] != blank).nonzero().flatten().tolist()
+    if not full:
+        return 0
+    longer = tokenize([texts[row] for row in full], context_length=context + 1)
+    return int((longer[:, -1] != blank).sum())
+
+
 def causal_text_tower(module: torch.nn.Module) -> torch.nn.Module | None:
     """The text tower of `module` if tokens after the end token cannot change its result.
 

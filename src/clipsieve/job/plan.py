@@ -16,11 +16,12 @@ from clipsieve.formats.base import InputPlan, WorkItem
 from clipsieve.formats.inputs import source_exists
 from clipsieve.formats.registry import plan_input
 from clipsieve.job.inputs import read_options
+from clipsieve.job.option_files import OOD, default_classes, read_option_files
 from clipsieve.job.probe import ProbeStage, probe
 from clipsieve.job.reporter import Reporter
 from clipsieve.schemas import footers
 from clipsieve.scorers.base import Input
-from clipsieve.scorers.registry import EMBEDDED, make_scorers, resolve_names
+from clipsieve.scorers.registry import EMBEDDED, is_family_only, make_scorers, resolve_names
 from clipsieve.settings import RunConfig, merged_options
 from clipsieve.stage import Engine
 from clipsieve.store import names
@@ -161,21 +162,41 @@ def dry_run_report(plan: Plan) -> dict[str, Any]:
 
 
 def scorer_options(
-    manifest: Manifest | None, scorers: Sequence[str], given: Mapping[str, Mapping[str, Any]]
+    manifest: Manifest | None,
+    scorers: Sequence[str],
+    given: Mapping[str, Mapping[str, Any]],
+    model: str,
 ) -> dict[str, dict[str, Any]]:
     """Return options of scorers by name: those given, else those of the folder.
+
+    Files that options name are read.
+
+    Args:
+      manifest: of the folder; None for a new one.
+      scorers: names.
+      given: options, by name of a scorer or of a family.
+      model: by its name; it decides which classes are the default.
 
     Raises:
       UsageError: for an option of a scorer that is not among `scorers`.
     """
-    recorded = {} if manifest is None else manifest.scorers()
-    unknown = sorted(set(given) - set(scorers))
+    recorded = {} if manifest is None else manifest.scorer_options()
+    families = {name.partition(".")[0] for name in scorers}
+    unknown = sorted(set(given) - set(scorers) - set(filter(is_family_only, families)))
     if unknown:
         raise UsageError(
             f"options were given for {', '.join(unknown)}, and the scorers are "
             f"{', '.join(sorted(scorers))}; name it with --scorers, or leave its options out"
         )
-    return merged_options({name: entry.options for name, entry in recorded.items()}, given)
+    options = merged_options(recorded, read_option_files(given))
+    if OOD in families:
+        options[OOD] = {"classes": default_classes(model)} | options.get(OOD, {})
+    return options
+
+
+def absolute_folder(folder: str | None) -> str | None:
+    """Return the absolute path of an output folder, if one is given."""
+    return None if folder is None else OutputFolder.open(folder).root
 
 
 def require_references(
@@ -205,7 +226,7 @@ def _scorers(
     recorded = () if manifest is None else tuple(manifest.scorers())
     asked = resolve_names(config.scorers)
     every = tuple(dict.fromkeys([*asked, *recorded]))
-    options = scorer_options(manifest, every, config.scorer_options)
+    options = scorer_options(manifest, every, config.all_options(), config.model)
     scorers = tuple(name for name in every if name != EMBEDDED)
     make_scorers([EMBEDDED, *scorers], options)  # refuses unknown options before any work
     recorded_col = manifest.references_col() if manifest is not None else None

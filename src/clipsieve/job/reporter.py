@@ -43,7 +43,9 @@ class Reporter:
             self.console.print(escaped(text), markup=False, soft_wrap=True)
 
     @contextmanager
-    def watching(self, snapshot: Callable[[], Snapshot], total: int | None) -> Iterator[None]:
+    def watching(
+        self, snapshot: Callable[[], Snapshot], total: int | None, unit: str = "rows"
+    ) -> Iterator[None]:
         """Within the block show `snapshot()` against `total` rows, as it changes."""
         ended = threading.Event()
         start = time.monotonic()
@@ -51,7 +53,7 @@ class Reporter:
         def lines() -> None:
             while not ended.wait(LINE_SECONDS):
                 now = snapshot()
-                text = progress_line(now, total, time.monotonic() - start)
+                text = progress_line(now, total, time.monotonic() - start, unit)
                 self.report("progress", text, total_rows=total, **now.to_json())
 
         if not self.live:
@@ -65,7 +67,7 @@ class Reporter:
             return
 
         def line() -> Text:
-            text = progress_line(snapshot(), total, time.monotonic() - start)
+            text = progress_line(snapshot(), total, time.monotonic() - start, unit)
             return Text(text, no_wrap=True, overflow="ellipsis")
 
         with Live(
@@ -77,7 +79,7 @@ class Reporter:
             yield
 
 
-def progress_line(now: Snapshot, total: int | None, elapsed: float) -> str:
+def progress_line(now: Snapshot, total: int | None, elapsed: float, unit: str = "rows") -> str:
     """Rows, rate, time left, where the time goes, and failures, on one line.
 
     The stage with the largest share of busy time is the bottleneck; stages run at the same time,
@@ -88,7 +90,7 @@ def progress_line(now: Snapshot, total: int | None, elapsed: float) -> str:
     '500/1,000 rows · 50/s · 0:10 left · 3 not ok · read 5% decode 15% encode 80% write 0%'
     """
     rate = now.rows / elapsed if elapsed > 0 else 0.0
-    parts = [f"{now.rows:,}/{total:,} rows" if total is not None else f"{now.rows:,} rows"]
+    parts = [f"{now.rows:,}/{total:,} {unit}" if total is not None else f"{now.rows:,} {unit}"]
     parts.append(f"{rate:,.0f}/s")
     if total is not None and rate > 0:
         parts.append(f"{clock(max(total - now.rows, 0) / rate)} left")

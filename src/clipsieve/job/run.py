@@ -16,6 +16,7 @@ from clipsieve.job.audit import unseen_findings
 from clipsieve.job.compact import compact_folder
 from clipsieve.job.plan import (
     Plan,
+    absolute_folder,
     dry_run_report,
     input_entry,
     make_plan,
@@ -30,7 +31,7 @@ from clipsieve.job.signals import (
     stopping_on_signals,
 )
 from clipsieve.schemas.states import RowState
-from clipsieve.scorers.registry import EMBEDDED
+from clipsieve.scorers.registry import EMBEDDED, resolve_names
 from clipsieve.settings import RunConfig
 from clipsieve.sql.views import write_sql
 from clipsieve.stage import Engine
@@ -181,7 +182,14 @@ def _score(
         return Scored(manifest, 0, 0)
     config = plan.config
     settings = ScoringSettings(
-        plan.scorers, plan.options, config.device, control.run_id, config.refit, WORKERS_FROM
+        plan.scorers,
+        plan.options,
+        config.device,
+        control.run_id,
+        config.refit,
+        WORKERS_FROM,
+        absolute_folder(config.learn_on),
+        resolve_names(config.scorers),
     )
     return Scoring(folder, manifest, settings, engine, reporter, control).run()
 

@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 
 from clipsieve.job.compact import compact_folder
-from clipsieve.job.plan import scorer_options
+from clipsieve.job.plan import absolute_folder, scorer_options
 from clipsieve.job.reporter import Reporter
 from clipsieve.job.scoring import Scored, Scoring, ScoringSettings, drop_revisions, folder_scorers
 from clipsieve.job.signals import exit_code_of, start_control, stopping_on_signals
@@ -60,14 +60,23 @@ def score(config: ScoreConfig, engine: Engine, reporter: Reporter | None = None)
             reporter.report("kept", f"{EMBEDDED}: written with the embeddings; left as it is")
         scorers = folder_scorers(previous, asked)
         known = tuple(dict.fromkeys([*scorers, *asked]))
-        options = scorer_options(previous, known, config.scorer_options)
-        settings = ScoringSettings(scorers, options, config.device, control.run_id, config.refit)
+        options = scorer_options(
+            previous, known, config.all_options(), previous.model.model if previous.model else ""
+        )
+        settings = ScoringSettings(
+            scorers,
+            options,
+            config.device,
+            control.run_id,
+            config.refit,
+            learn_on=absolute_folder(config.learn_on),
+            asked=asked,
+        )
         scored = Scored(previous, 0, 0)
         if scorers:
             scoring = Scoring(folder, previous, settings, engine, reporter, control)
             folder.sweep()
-            with reporter.watching(control.snapshot, None):
-                scored = scoring.run()
+            scored = scoring.run()
         if not scored.left:
             manifest = compact_folder(folder, scored.manifest, engine, control)
             drop_revisions(folder, manifest, previous)

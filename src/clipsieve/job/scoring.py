@@ -13,17 +13,26 @@ from clipsieve.neighbours.stored import NeighbourSet, NeighbourStage
 from clipsieve.schemas import footers
 from clipsieve.scorers.base import Scorer
 from clipsieve.scorers.columns import family_revision, scorer_basis, scorer_revision
-from clipsieve.scorers.registry import EMBEDDED, make_scorers
+from clipsieve.scorers.registry import EMBEDDED, is_family_only, make_scorers, own_options
 from clipsieve.scoring.learn import Basis, LearnStage, ScorerSpec, is_learned, learn, scorer_context
-from clipsieve.scoring.prompts import PromptStage, prompt_sets
+from clipsieve.scoring.prompts import (
+    PromptStage,
+    cut_texts,
+    prompt_sets,
+    put_into_cache,
+    take_from_cache,
+)
 from clipsieve.scoring.score import FamilySpec, ScoreStage
 from clipsieve.stage import Element, Engine, Report
 from clipsieve.store import names
 from clipsieve.store.canonical import short_hash
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.manifest import FamilyEntry, Manifest, ScorerEntry
-from clipsieve.store.members import members_key, ok_rows, read_members
+from clipsieve.store.members import ShardRange, members_key, ok_rows, read_members
 from clipsieve.store.records import FAILED, read_records
+
+#: What the progress line of a stage counts, if not rows.
+UNITS = {"prompts": "texts"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +45,9 @@ class ScoringSettings:
       device: for texts that must be encoded and neighbours that must be found.
       run_id: for footers and records.
       refit: let all of them learn again, of the rows that are there now.
+      learn_on: output folder, absolute, that the scorers of `asked` learn of; None is as before,
+        the folder itself at first.
+      asked: names of the scorers that the user asked for.
       workers_from: rows of the dataset from which worker processes are started for it, if the
         engine has some: a process takes seconds to start.
     """
@@ -46,6 +58,8 @@ class ScoringSettings:
     run_id: str
     refit: bool = False
     workers_from: int = 0
+    learn_on: str | None = None
+    asked: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +101,12 @@ class Scoring:
         if not self._members:
             raise UsageError(f"{folder.root} holds no shard yet; run `clipsieve run` first")
         require_references(settings.scorers, settings.options, manifest.references_col())
-        self._rows, self._members_key = ok_rows(self._members), members_key(self._members)
+        self._rows = ok_rows(self._members)
         self._scorers = make_scorers(settings.scorers, settings.options)
         self._basis = Basis(manifest.model, manifest.embeddings, self._logit_scale())
+        self._sources = {folder.root: self._members}
+        if settings.learn_on is not None:
+            self._source_members(settings.learn_on)
 
     def run(self) -> Scored:
         """Do what is missing; stopped, only part of it, and no family is switched then."""
@@ -127,7 +144,13 @@ class Scoring:
         here = self._rows < self._settings.workers_from
         if not elements:
             return Report()
-        report = self._engine.run(stage, elements, here)
+        before = self._control.snapshot()
+        with self._reporter.watching(
+            lambda: self._control.snapshot() - before,
+            sum(element.weight for element in elements),
+            UNITS.get(stage.name, "rows"),
+        ):
+            report = self._engine.run(stage, elements, here)
         self._report_failed(report)
         return report
 
@@ -136,18 +159,30 @@ class Scoring:
 
     def _encode_prompts(self) -> bool:
         """Encode the prompt sets that are missing; whether all of them are there."""
+        model, embeddings = self._basis.model, self._basis.embeddings
         prompts = prompt_sets(self._scorers)
-        stage = PromptStage(
-            **self._common(),
-            model=self._basis.model,
-            embeddings=self._basis.embeddings,
-            prompts=prompts,
-        )
+        stage = PromptStage(**self._common(), model=model, embeddings=embeddings, prompts=prompts)
+        sets = {each.texts_key: each for each in prompts}
+        for element in stage.elements():
+            take_from_cache(self._folder, model, embeddings, sets[element.name])
         elements = stage.elements()
-        if elements:
-            texts = sum(element.weight for element in elements)
-            self._reporter.report("prompts", f"encoding {texts:,} texts of {len(elements)} sets")
-        return len(self._run(stage, elements).done) == len(elements)
+        if not elements:
+            return True
+        texts = sum(element.weight for element in elements)
+        self._reporter.report("prompts", f"encoding {texts:,} texts of {len(elements)} sets")
+        done = self._run(stage, elements).done
+        for key in done:
+            cut = cut_texts(self._folder, embeddings, sets[key])
+            if cut:
+                text = (
+                    f"{cut:,} of {sum(map(len, sets[key].texts)):,} prompts are longer than the "
+                    f"model's {model.context_length} tokens and were cut"
+                )
+                self._reporter.report("cut", text)
+            problem = put_into_cache(self._folder, model, embeddings, sets[key])
+            if problem:
+                self._reporter.report("cache", f"prompts are not kept for other folders: {problem}")
+        return len(done) == len(elements)
 
     # Learning
 
@@ -167,16 +202,23 @@ class Scoring:
             is_new, entry = entries[scorer.name]
             if is_new and entry.learned is not None:
                 self._report_learning(scorer, entry)
-        stage = LearnStage(
-            **self._common(),
-            basis=self._basis,
-            scorers=missing,
-            passes={},
-            rows=self._rows,
-            shards=len(self._members),
-        )
-        if missing and not learn(self._run, self._folder, stage, self._members):
-            return None
+        by_source: dict[str, list[ScorerSpec]] = {}
+        for spec in missing:
+            source = entries[spec.name][1].learned_on or self._folder.root
+            by_source.setdefault(source, []).append(spec)
+        for source, learning in by_source.items():
+            members = self._source_members(source)
+            stage = LearnStage(
+                **self._common(),
+                basis=self._basis,
+                scorers=tuple(learning),
+                passes={},
+                rows=ok_rows(members),
+                shards=len(members),
+                source=source,
+            )
+            if not learn(self._run, self._folder, stage, members):
+                return None
         return {name: entry for name, (_, entry) in entries.items()}
 
     def _planned(self, scorer: Scorer) -> tuple[bool, ScorerEntry]:
@@ -188,19 +230,26 @@ class Scoring:
         basis = scorer_basis(scorer, self._basis.embeddings.revision)
         recorded = self._manifest.scorers().get(scorer.name)
         options = dict(self._settings.options.get(scorer.name, {}))
-        if recorded is not None and recorded.basis == basis and self._holds(scorer, recorded):
+        source = self._source(scorer, recorded)
+        if (
+            recorded is not None
+            and recorded.basis == basis
+            and (recorded.learned is None or recorded.learned_on == source)
+            and self._holds(scorer, recorded)
+        ):
             return False, dataclasses.replace(recorded, options=options)
         sets = [
             NeighbourSet.new(spec, self._members, self._basis.embeddings.revision)
             for spec in scorer.neighbour_lists()
         ]
         neighbours = {lists.spec.key: lists.id for lists in sets}
+        members = self._source_members(source or self._folder.root)
         context = scorer_context(
-            self._folder, self._basis, scorer, self._rows, self._settings.device
+            self._folder, self._basis, scorer, ok_rows(members), self._settings.device
         )
         learned = None
         if scorer.statistics({}, context):
-            learned = short_hash([basis, neighbours, self._members_key])
+            learned = short_hash([basis, neighbours, members_key(members)])
             if self._settings.refit:
                 self._forget(scorer.name, learned)
         for lists in sets:
@@ -208,7 +257,48 @@ class Scoring:
                 self._folder.files.delete_folder(names.neighbours_folder(lists.id))
             lists.save(self._folder)
         revision = scorer_revision(basis, learned, neighbours)
-        return True, ScorerEntry(revision, options, learned, basis, neighbours)
+        learned_on = source if learned is not None else None
+        return True, ScorerEntry(revision, options, learned, basis, neighbours, learned_on)
+
+    def _source(self, scorer: Scorer, recorded: ScorerEntry | None) -> str | None:
+        """Return the folder that a scorer learns of; None is the folder itself.
+
+        Raises:
+          UsageError: for another folder, and a scorer that reads neighbour lists among all rows.
+        """
+        settings = self._settings
+        source = recorded.learned_on if recorded is not None else None
+        if settings.learn_on is not None and scorer.name in settings.asked:
+            source = settings.learn_on if settings.learn_on != self._folder.root else None
+        if source is not None and scorer.neighbour_lists():
+            raise UsageError(
+                f"scorer {scorer.name} reads the neighbours of each row among all rows of its own "
+                "folder and cannot learn on another; give it a sample as reference, or leave it out"
+            )
+        return source
+
+    def _source_members(self, source: str) -> tuple[ShardRange, ...]:
+        """Return the shards of a folder that is learnt of.
+
+        Raises:
+          UsageError: if it holds no dataset, no shard, or the embeddings of another model.
+        """
+        if source not in self._sources:
+            folder = OutputFolder.open(source)
+            manifest = folder.require_manifest()
+            if manifest.embeddings != self._basis.embeddings:
+                model = manifest.model.model if manifest.model is not None else "no model"
+                theirs = manifest.embeddings.revision if manifest.embeddings is not None else "none"
+                raise UsageError(
+                    f"{source} holds embeddings of {model} (revision {theirs}) and "
+                    f"{self._folder.root} of {self._basis.model.model} (revision "
+                    f"{self._basis.embeddings.revision}); learn on a folder of the same model"
+                )
+            members = read_members(folder)
+            if not members:
+                raise UsageError(f"{source} holds no shard yet; run `clipsieve run` first")
+            self._sources[source] = members
+        return self._sources[source]
 
     def _holds(self, scorer: Scorer, recorded: ScorerEntry) -> bool:
         """Whether what a scorer has learnt can score the rows that are there now."""
@@ -235,7 +325,7 @@ class Scoring:
     def _spec(self, scorer: Scorer, entry: ScorerEntry) -> ScorerSpec:
         return ScorerSpec(
             scorer.name,
-            self._settings.options.get(scorer.name, {}),
+            own_options(scorer.name, self._settings.options),
             entry.revision,
             entry.learned,
             entry.neighbours,
@@ -253,9 +343,11 @@ class Scoring:
         return len(self._run(stage, elements).done) == len(elements)
 
     def _report_learning(self, scorer: Scorer, entry: ScorerEntry) -> None:
-        rows = sum(member.rows for member in self._members)
+        members = self._source_members(entry.learned_on or self._folder.root)
+        rows = sum(member.rows for member in members)
         again = " again" if scorer.name in self._manifest.scorers() else ""
-        text = f"{scorer.name}: fitted{again} to {rows:,} rows of {len(self._members)} shards"
+        place = f" of {entry.learned_on}" if entry.learned_on is not None else ""
+        text = f"{scorer.name}: fitted{again} to {rows:,} rows of {len(members)} shards{place}"
         self._reporter.report("fit", text, fit=entry.learned, basis=entry.basis)
 
     # Families
@@ -281,9 +373,12 @@ class Scoring:
         self, families: Sequence[FamilySpec], entries: Mapping[str, ScorerEntry]
     ) -> Manifest:
         """Return the manifest that names the families as they are now."""
+        options = self._settings.options
         written = {
             family.name: FamilyEntry(
-                family.revision, {spec.name: entries[spec.name] for spec in family.scorers}
+                family.revision,
+                {spec.name: entries[spec.name] for spec in family.scorers},
+                dict(options.get(family.name, {})) if is_family_only(family.name) else {},
             )
             for family in families
         }

@@ -50,8 +50,37 @@ _SHIPPED = {
     "ood.knn": "ood.knn:NearestNeighbourDistance",
 }
 
+#: Names that stand for several scorers.
+_GROUPS = {
+    "ood.zero_shot": (
+        "ood.class",
+        "ood.msp",
+        "ood.max_logit",
+        "ood.margin",
+        "ood.energy",
+        "ood.entropy",
+        "ood.variance",
+        "ood.mcm",
+        "ood.gen",
+        "ood.pnorm",
+        "ood.anomaly",
+    ),
+    "ood.learned": (
+        "ood.residual",
+        "ood.vim",
+        "ood.mahalanobis",
+        "ood.relative_mahalanobis",
+        "ood.gda",
+        "ood.kl_matching",
+        "ood.knn",
+    ),
+}
+#: All that need nothing but a list of classes.
+_GROUPS["ood"] = _GROUPS["ood.zero_shot"] + _GROUPS["ood.learned"]
+
 Options = Mapping[str, Mapping[str, Any]]
-"""Options of scorers, by the scorer's name."""
+"""Options of scorers, by the scorer's name; under the name of a family, those of all its scorers
+that have them, if no scorer has that name."""
 
 
 def scorer_names() -> list[str]:
@@ -62,7 +91,8 @@ def scorer_names() -> list[str]:
 def resolve_names(names: Iterable[str]) -> tuple[str, ...]:
     """Return names of scorers, each once, in order.
 
-    A family that is no scorer's own name stands for all its scorers.
+    A group such as `ood` or `ood.zero_shot` stands for its scorers, and the family of a plug-in
+    that is no scorer's own name for all its scorers.
 
     Raises:
       UsageError: for an unknown name, or one that is given twice.
@@ -70,7 +100,8 @@ def resolve_names(names: Iterable[str]) -> tuple[str, ...]:
     known = scorer_names()
     resolved: list[str] = []
     for name in names:
-        members = [name] if name in known else [n for n in known if n.startswith(f"{name}.")]
+        members = [name] if name in known else list(_GROUPS.get(name, ()))
+        members = members or [n for n in known if n.startswith(f"{name}.")]
         if not members:
             raise _unknown(name)
         if set(members) & set(resolved):
@@ -90,9 +121,9 @@ def make_scorers(names: Iterable[str], options: Options | None = None) -> tuple[
       UsageError: for a name that is not registered, given twice or that no family can have, for
         an option that the scorer does not have, and for a column that two of them add.
     """
-    scorers = tuple(
-        make_scorer(name, (options or {}).get(name, {})) for name in resolve_names(names)
-    )
+    resolved = resolve_names(names)
+    _check_family_options(resolved, options or {})
+    scorers = tuple(make_scorer(name, own_options(name, options or {})) for name in resolved)
     owners: dict[str, str] = {}
     for scorer in scorers:
         for column in scorer.columns.names:
@@ -110,14 +141,7 @@ def make_scorer(name: str, options: Mapping[str, Any]) -> Scorer:
     Raises:
       UsageError: see `make_scorers`.
     """
-    plugins = _plugins()
-    if name in _SHIPPED:
-        module, attribute = _SHIPPED[name].split(":")
-        factory = getattr(import_module(f"clipsieve.scorers.{module}"), attribute)
-    elif name in plugins:
-        factory = plugins[name].load()
-    else:
-        raise _unknown(name)
+    factory = _factory(name)
     family = name.partition(".")[0]
     if not _NAME.fullmatch(name) or family in _VIEWS or family.endswith("_groups"):
         raise UsageError(
@@ -144,8 +168,52 @@ def make_scorer(name: str, options: Mapping[str, Any]) -> Scorer:
     return scorer
 
 
+def own_options(name: str, options: Options) -> dict[str, Any]:
+    """Return the options of one scorer: its own, and those of its family that it has."""
+    family = name.partition(".")[0]
+    own = dict(options.get(name, {}))
+    if not is_family_only(family) or family not in options:
+        return own
+    known = option_names(_factory(name))
+    return {k: v for k, v in options[family].items() if k in known} | own
+
+
+def is_family_only(name: str) -> bool:
+    """Whether a name is that of a family, and not of a scorer."""
+    names = scorer_names()
+    return name not in names and any(each.startswith(f"{name}.") for each in names)
+
+
+def _factory(name: str) -> Callable[..., Any]:
+    """Return what makes the scorer of this name; its module is imported."""
+    if name in _SHIPPED:
+        module, attribute = _SHIPPED[name].split(":")
+        shipped: Callable[..., Any] = getattr(
+            import_module(f"clipsieve.scorers.{module}"), attribute
+        )
+        return shipped
+    plugins = _plugins()
+    if name not in plugins:
+        raise _unknown(name)
+    loaded: Callable[..., Any] = plugins[name].load()
+    return loaded
+
+
+def _check_family_options(names: Iterable[str], options: Options) -> None:
+    """Refuse an option of a family that none of its scorers among `names` has."""
+    for family in filter(is_family_only, options):
+        members = [name for name in names if name.startswith(f"{family}.")]
+        known = {option for name in members for option in option_names(_factory(name))}
+        unknown = sorted(set(options[family]) - known)
+        if members and unknown:
+            raise UsageError(
+                f"no scorer of family {family!r} that is asked for has an option "
+                f"{', '.join(unknown)}; they have {', '.join(sorted(known))}"
+            )
+
+
 def _unknown(name: str) -> UsageError:
-    known = scorer_names()
+    known = sorted({*scorer_names(), *_GROUPS})
     close = ", ".join(get_close_matches(name, known, n=3)) or "none"
     return UsageError(f"scorer {name!r} is not known (close names: {close}); choose from {known}")
 

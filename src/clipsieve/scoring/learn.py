@@ -5,7 +5,7 @@ observed once.  After each pass the arrays made so far are kept, so an interrupt
 where the last pass ended.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -15,9 +15,10 @@ from clipsieve.clip.identity import ModelIdentity
 from clipsieve.control import Control
 from clipsieve.errors import ClipsieveError, LedgerError, UsageError
 from clipsieve.neighbours.stored import read_shard_lists
-from clipsieve.scorers.base import Arrays, Context, Input, Scorer, State, Statistic
+from clipsieve.scorers.base import Arrays, Context, Input, PairBatch, Scorer, State, Statistic
 from clipsieve.scorers.registry import make_scorer
 from clipsieve.scoring.prompts import load_prototypes, prompt_sets
+from clipsieve.scoring.threads import map_parts
 from clipsieve.stage import Element, Report, Worker
 from clipsieve.store import names
 from clipsieve.store.folder import OutputFolder
@@ -27,6 +28,8 @@ from clipsieve.store.pairs import StoredPairs, split_batch
 
 #: A scorer that asks for more passes than this will never end.
 MOST_PASSES = 64
+#: Shards whose sums are reported together: states of classes are megabytes.
+REPORTED_TOGETHER = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,7 @@ class LearnStage:
       passes: completed passes of each of them, by name.
       rows: rows in state `ok` of the members.
       shards: how many members there are.
+      source: the output folder that is learnt of, absolute; mostly `out` itself.
     """
 
     out: str
@@ -107,6 +111,7 @@ class LearnStage:
     passes: Mapping[str, int]
     rows: int
     shards: int
+    source: str
     name = "learn"
 
     def open(self) -> Worker:
@@ -158,6 +163,8 @@ class _LearnWorker:
             for statistic in scorer.statistics(known, context).values():
                 self._contexts.setdefault(statistic, context)
         self._needs = frozenset(need for s in self._contexts for need in s.needs)
+        columns = (c for s in self._contexts for c in getattr(s, "source_columns", ()))
+        self._columns = tuple(dict.fromkeys(columns))
         if Input.REFERENCE_EMBEDDINGS in self._needs:
             raise UsageError("statistics cannot read reference captions; only scores can")
         self._lists = {key: i for spec, _ in scorers for key, i in spec.neighbours.items()}
@@ -167,22 +174,51 @@ class _LearnWorker:
 
     def work(self, elements: Sequence[str]) -> Iterator[Report]:
         stage = self._stage
-        pairs = StoredPairs(self._folder, stage.basis.embeddings, stage.basis.model.dim)
+        source = OutputFolder.open(stage.source)
+        pairs = StoredPairs(source, stage.basis.embeddings, stage.basis.model.dim)
+        held = Report()
         for shard in elements:
             if stage.control.stopped:
-                return
+                break
             stage.control.begin(shard)
             with stage.control.timing("read"):
-                batch = pairs.read(shard, self._needs)
+                batch = pairs.read(shard, self._needs, self._columns)
                 if Input.NEIGHBOURS in self._needs:
                     batch = read_shard_lists(self._folder, batch, self._specs, self._lists)
             with stage.control.timing("encode"):
-                sums = Sums()
-                for part in split_batch(replace(batch, prototypes=self._prototypes)):
-                    observed = {s: s.observe(part, c) for s, c in self._contexts.items()}
-                    sums = sums + Sums(observed)
+                sums = self._observe(replace(batch, prototypes=self._prototypes))
             stage.control.end(shard)
-            yield Report((shard,), value=sums)
+            held = held + Report((shard,), value=sums)
+            if len(held.done) >= REPORTED_TOGETHER:
+                yield held
+                held = Report()
+        if held.done:
+            yield held
+
+    def _observe(self, batch: PairBatch) -> Sums:
+        """Return the states of a shard's rows."""
+        sums = Sums()
+        for rows, group in statistics_by_rows(self._contexts):
+
+            def observe(part: PairBatch, group: Sequence[Statistic] = group) -> Sums:
+                return Sums({s: s.observe(part, self._contexts[s]) for s in group})
+
+            if rows is None:
+                states = map(observe, split_batch(batch))
+            else:
+                states = iter(map_parts(observe, split_batch(batch, rows)))
+            sums = sum(states, sums)
+        return sums
+
+
+def statistics_by_rows(
+    statistics: Iterable[Statistic],
+) -> list[tuple[int | None, list[Statistic]]]:
+    """Return statistics that see batches of the same size together; see `Scorer.batch_rows`."""
+    groups: dict[int | None, list[Statistic]] = {}
+    for statistic in statistics:
+        groups.setdefault(getattr(statistic, "batch_rows", None), []).append(statistic)
+    return list(groups.items())
 
 
 def scorer_context(
@@ -243,6 +279,7 @@ def learn(
             "scorer": spec.name,
             "parameters": dict(spec.make().parameters()),
             "neighbours": dict(spec.neighbours),
+            "learned_on": stage.source if stage.source != folder.root else None,
             "members": [asdict(member) for member in members],
         }
         folder.write_json(names.fit_description(spec.name, spec.learned), description)

@@ -30,6 +30,7 @@ from clipsieve.scorers.columns import (
 )
 from clipsieve.scoring.learn import Basis, ScorerSpec, read_known, scorer_context
 from clipsieve.scoring.prompts import load_prototypes, prompt_sets
+from clipsieve.scoring.threads import map_parts
 from clipsieve.stage import Element, Report, Worker
 from clipsieve.statistics.counts import RowCounts
 from clipsieve.store import names
@@ -259,13 +260,30 @@ class _ScoreWorker:
         self, batch: PairBatch, lists: Mapping[str, PairBatch], missing: Sequence[_Loaded]
     ) -> dict[str, _Columns]:
         """Return the columns of scorers, by their name."""
-        parts: dict[str, list[Mapping[str, np.ndarray]]] = {m.scorer.name: [] for m in missing}
-        for part in split_batch(batch):
-            for each in missing:
-                pairs = with_lists(part, lists.get(each.scorer.name, batch))
-                scores = each.scorer.score(pairs, self._load(each))
-                check_scores(each.scorer, scores, len(part))
-                parts[each.scorer.name].append(scores)
+        parts: dict[str, list[Mapping[str, np.ndarray]]] = {}
+        for rows in dict.fromkeys(each.scorer.batch_rows for each in missing):
+            group = [each for each in missing if each.scorer.batch_rows == rows]
+            loaded = {each.scorer.name: self._load(each) for each in group}
+
+            def score(
+                part: PairBatch,
+                group: Sequence[_Loaded] = group,
+                loaded: Mapping[str, Any] = loaded,
+            ) -> dict[str, Mapping[str, np.ndarray]]:
+                scores = {}
+                for each in group:
+                    name = each.scorer.name
+                    pairs = with_lists(part, lists.get(name, batch))
+                    scores[name] = each.scorer.score(pairs, loaded[name])
+                    check_scores(each.scorer, scores[name], len(part))
+                return scores
+
+            if rows is None:
+                scored = [score(part) for part in split_batch(batch)]
+            else:
+                scored = map_parts(score, split_batch(batch, rows))
+            for each in group:
+                parts[each.scorer.name] = [scores[each.scorer.name] for scores in scored]
         columns: dict[str, _Columns] = {}
         for each in missing:
             scores = {

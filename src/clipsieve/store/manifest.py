@@ -45,6 +45,7 @@ class ScorerEntry:
       learned: id of its learned arrays; None if it learns nothing.
       basis: hash of everything that decides its values besides the rows it learns from.
       neighbours: id of each set of neighbour lists it reads, by key of the specification.
+      learned_on: output folder that it learnt of, absolute; None is the folder itself.
     """
 
     revision: str
@@ -52,14 +53,16 @@ class ScorerEntry:
     learned: str | None = None
     basis: str | None = None
     neighbours: Mapping[str, str] = field(default_factory=dict)
+    learned_on: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class FamilyEntry:
-    """The active revision of a score family, and its scorers by name."""
+    """A score family: its active revision, its scorers by name, and options they share."""
 
     revision: str
     scorers: Mapping[str, ScorerEntry]
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,11 @@ class Manifest:
             for family in self.families.values()
             for name, entry in family.scorers.items()
         }
+
+    def scorer_options(self) -> dict[str, Mapping[str, Any]]:
+        """Options of every scorer by its name, and of every family that has some by the family's."""
+        shared = {name: family.options for name, family in self.families.items() if family.options}
+        return shared | {name: entry.options for name, entry in self.scorers().items()}
 
     def revisions(self) -> dict[str, str]:
         """Active revision of each family."""

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from clipsieve.errors import UsageError
-from clipsieve.scorers.base import Arrays, Context
+from clipsieve.scorers.base import Arrays, Context, Embedded, PairBatch
 from clipsieve.scorers.ood.family import OodScorer
 from clipsieve.statistics.moments import ClassMoments, UnitMoments
 
@@ -73,6 +73,7 @@ class MomentsScorer(OodScorer):
         }
 
 
-def undefined_rows(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Return (N,) float64 values with NaN where not valid."""
-    return np.where(valid, values, np.nan)
+def image_of(batch: PairBatch) -> Embedded:
+    """Return the images of a batch, whose embeddings every scorer of the family reads."""
+    assert batch.image is not None
+    return batch.image

@@ -17,14 +17,13 @@ from clipsieve.errors import UsageError
 from clipsieve.scorers.base import (
     Arrays,
     Context,
-    Embedded,
     Input,
     PairBatch,
     PromptSet,
     Statistic,
 )
 from clipsieve.scorers.ood.family import ood_column
-from clipsieve.scorers.ood.learnt import MOMENTS, MomentsScorer
+from clipsieve.scorers.ood.learnt import MOMENTS, MomentsScorer, image_of
 from clipsieve.scorers.options import check_ints
 from clipsieve.statistics.hashed_array import HashedArray
 from clipsieve.statistics.moments import BATCH_ROWS, ClassMoments
@@ -89,7 +88,7 @@ class ResidualTotals:
 
     def observe(self, batch: PairBatch, context: Context) -> RowTotals:
         """Return the sums over the rows of `batch` alone."""
-        image = _image(batch)
+        image = image_of(batch)
         largest = batch.image_cosines(self.prompts)[image.valid].max(axis=1)
         norms = residual_norms(image.unit()[image.valid], self.basis.values)
         return RowTotals.from_rows(largest, norms)
@@ -229,14 +228,9 @@ class VirtualLogitMatching(Residual):
 
 def _shared_norms(batch: PairBatch, basis: HashedArray) -> np.ndarray:
     """Return (N,) residual norms, NaN without image; computed once for all who ask."""
-    image = _image(batch)
+    image = image_of(batch)
 
     def make() -> np.ndarray:
         return np.where(image.valid, residual_norms(image.unit(), basis.values), np.nan)
 
     return batch.shared(("residual norms", basis), make)
-
-
-def _image(batch: PairBatch) -> Embedded:
-    assert batch.image is not None
-    return batch.image

@@ -108,7 +108,7 @@ class ExactSum:
             total *= 2.0**-_WIDTH
             total += limb
         total *= 2.0**_FIRST
-        return total
+        return np.asarray(total)
 
 
 def _carry(limbs: np.ndarray) -> None:

@@ -71,7 +71,7 @@ class ClassMoments:
 
     def class_means(self) -> np.ndarray:
         """Return (K, D) float64 means; zeros where a class has no rows, see `present`."""
-        return self._sums / np.maximum(self.counts, 1)[:, None]
+        return np.asarray(self._sums / np.maximum(self.counts, 1)[:, None])
 
     def mean(self) -> np.ndarray:
         """Return the (D,) float64 mean of all rows; zeros without rows."""

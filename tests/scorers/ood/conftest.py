@@ -1,4 +1,4 @@
-"""Values of the papers' own code, see tests/data/README.md."""
+"""Fixtures: values that the authors' own code gave for 600 training and 24 test images."""
 
 from pathlib import Path
 

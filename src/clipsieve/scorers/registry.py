@@ -45,7 +45,7 @@ _SHIPPED = {
     "ood.vim": "ood.subspace:VirtualLogitMatching",
     "ood.mahalanobis": "ood.gaussian:Mahalanobis",
     "ood.relative_mahalanobis": "ood.gaussian:RelativeMahalanobis",
-    "ood.gda": "ood.gaussian:GaussianDiscriminant",
+    "ood.gda": "ood.discriminant:GaussianDiscriminant",
     "ood.kl_matching": "ood.kl_matching:KLMatching",
     "ood.knn": "ood.knn:NearestNeighbourDistance",
 }

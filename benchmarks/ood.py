@@ -199,9 +199,7 @@ def pytorch_ood(data: Data, scorers: tuple[str, ...]) -> float:
         seconds += timed(theirs.MaxSoftmax(cosines).predict, everything)  # MCM
     if "ood.vim" in scorers:
         started = time.perf_counter()
-        labels = torch.cat(
-            [head(part).argmax(dim=1) for part in images.split(BLOCK)]
-        )
+        labels = torch.cat([head(part).argmax(dim=1) for part in images.split(BLOCK)])
         vim = theirs.ViM(torch.nn.Identity(), d=DIM // 2, w=head.weight.data, b=torch.zeros(1000))
         vim.fit_features(images, labels)
         maha = theirs.Mahalanobis(torch.nn.Identity())
@@ -233,9 +231,7 @@ def report(data: Data, name: str, scorers: tuple[str, ...], rounds: int) -> None
         print(f"{way:12} {shown}   {[round(value, 2) for value in values]}", flush=True)
 
 
-def ways(
-    data: Data, scorers: tuple[str, ...], with_theirs: bool
-) -> Iterator[tuple[str, float]]:
+def ways(data: Data, scorers: tuple[str, ...], with_theirs: bool) -> Iterator[tuple[str, float]]:
     """Yield the seconds of each way."""
     for way, call in (("ours", ours), ("products", products)):
         started = time.perf_counter()

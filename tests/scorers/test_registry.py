@@ -5,8 +5,15 @@ from textwrap import dedent
 import pytest
 
 from clipsieve.errors import UsageError
+from clipsieve.scorers.base import Scorer
 from clipsieve.scorers.clipscore import ClipScore
-from clipsieve.scorers.registry import make_scorer, make_scorers, resolve_names, scorer_names
+from clipsieve.scorers.registry import (
+    make_scorer,
+    make_scorers,
+    own_options,
+    resolve_names,
+    scorer_names,
+)
 
 PLUGIN = """
 import numpy as np
@@ -86,15 +93,43 @@ def test_names_may_have_a_dot_between_family_and_method(install_constant):
 
 
 def test_a_family_stands_for_its_scorers_unless_a_scorer_has_its_name(install_constant):
-    install_constant("ood.b", column="b")
-    install_constant("ood.a", column="a")
-    install_constant("oodles", column="c")
-    assert resolve_names(["clip", "ood"]) == ("clip", "ood.a", "ood.b")
-    assert [scorer.name for scorer in make_scorers(["ood"])] == ["ood.a", "ood.b"]
+    install_constant("odd.b", column="b")
+    install_constant("odd.a", column="a")
+    install_constant("oddly", column="c")
+    assert resolve_names(["clip", "odd"]) == ("clip", "odd.a", "odd.b")
+    assert [scorer.name for scorer in make_scorers(["odd"])] == ["odd.a", "odd.b"]
     assert resolve_names(["density"]) == ("density",)
-    assert resolve_names(["ood.b"]) == ("ood.b",)
-    with pytest.raises(UsageError, match="scorer 'ood' is named more than once"):
-        resolve_names(["ood.b", "ood"])
+    assert resolve_names(["odd.b"]) == ("odd.b",)
+    with pytest.raises(UsageError, match="scorer 'odd' is named more than once"):
+        resolve_names(["odd.b", "odd"])
+
+
+def test_the_groups_of_the_ood_family_are_those_that_need_no_file(install_constant):
+    install_constant("ood.own", column="own")
+    zero_shot, learned = resolve_names(["ood.zero_shot"]), resolve_names(["ood.learned"])
+    assert resolve_names(["ood"]) == (*zero_shot, *learned, "ood.own")
+    others = {n for n in scorer_names() if n.startswith("ood.")} - {*zero_shot, *learned}
+    assert others == {"ood.neglabel", "ood.clipn", "ood.own"}
+    assert not set(zero_shot) & set(learned)
+    assert {type(each).statistics is not Scorer.statistics for each in make_scorers(learned)} == {
+        True
+    }
+    assert {type(each).statistics is Scorer.statistics for each in make_scorers(zero_shot)} == {
+        True
+    }
+
+
+def test_options_of_a_family_are_those_of_its_scorers_that_have_them():
+    options = {"ood": {"classes": ["a", "b", "c"], "gamma": 0.2}, "ood.gen": {"gamma": 0.3}}
+    msp, gen = make_scorers(["ood.msp", "ood.gen"], options)
+    assert msp.prompts()[0].names == gen.prompts()[0].names == ("a", "b", "c")
+    assert "gamma" not in msp.parameters()
+    assert gen.parameters()["gamma"] == 0.3
+    assert own_options("ood.gen", {"ood": {"gamma": 0.2}}) == {"gamma": 0.2}
+    with pytest.raises(UsageError, match="no scorer of family 'ood' that is asked for has .*: x|x"):
+        make_scorers(["ood.msp"], {"ood": {"x": 1}})
+    # Where a scorer has the family's name, its options are its own.
+    assert own_options("density.lof", {"density": {"k": 3}}) == {}
 
 
 @pytest.mark.parametrize(

@@ -7,15 +7,24 @@ import open_clip
 import pytest
 import torch
 
+from clipsieve.clip.encode import Encoder
 from clipsieve.clip.model import identify, load_model
 from clipsieve.control import Control
 from clipsieve.errors import ClipsieveError, LedgerError
 from clipsieve.scorers.base import PromptSet
-from clipsieve.scoring.prompts import PromptStage, load_prototypes, prompt_sets, prototypes
+from clipsieve.scorers.text_map import read_text_map
+from clipsieve.scoring.prompts import (
+    PromptStage,
+    cut_texts,
+    load_prototypes,
+    prompt_sets,
+    prototypes,
+)
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.manifest import EmbeddingsEntry
 from tests.scoring.folders import (
     InProcess,
+    Silent,
     basis_of,
     make_folder,
     make_shard,
@@ -143,17 +152,75 @@ def test_each_set_is_encoded_once_and_kept_by_its_key(model, tmp_path):
     assert run_stage(folder, model, (CLASSES, more)).done == (more.key,)
 
 
-def test_vectors_are_those_of_the_texts_in_their_order(model, tmp_path):
-    from clipsieve.clip.encode import Encoder
-
+@pytest.mark.parametrize("chunk", [2, 4096])
+def test_means_are_those_of_the_texts_of_each_class(model, tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr("clipsieve.scoring.prompts.CHUNK_TEXTS", chunk)
     folder = OutputFolder.open(tmp_path)
-    prompts = PromptSet(("x", "y"), (("a cat", "a dog"), ("a cat", "two cats", "a dog")))
+    prompts = PromptSet(("x", "y"), (("a cat", "a dog"), ("a cat", "two cats", "a dog")), False)
     run_stage(folder, model, (prompts,))
-    stored = folder.read_arrays(f"prompts/tiny/rev=0123456789ab/{prompts.key}.npz")["vectors"]
+    stored = folder.read_arrays(f"prompts/tiny/rev=0123456789ab/{prompts.texts_key}.npz")
     encoder = Encoder(model)
-    expected = [encoder.encode_texts([text])[0] for texts in prompts.texts for text in texts]
-    assert np.allclose(stored, expected, atol=1e-5)
-    assert np.array_equal(stored[0], stored[2])
+    expected = [encoder.encode_texts(list(texts)).mean(axis=0) for texts in prompts.texts]
+    assert np.allclose(stored["means"], expected, atol=1e-5)
+    assert stored["cut"] == 0
+
+
+def test_prompts_that_are_too_long_are_counted(model, tmp_path):
+    context = model.identity.context_length
+    fits = " ".join(["a"] * (context - 2))  # with its start and end the whole context
+    folder = OutputFolder.open(tmp_path)
+    prompts = PromptSet(("x", "y"), ((fits, "a cat"), (fits + " a", fits + " a a")))
+    run_stage(folder, model, (prompts,))
+    assert cut_texts(folder, EMBEDDINGS, prompts) == 2
+
+
+def test_sets_that_differ_in_what_is_done_with_the_means_are_encoded_once(model, tmp_path):
+    np.save(tmp_path / "map.npy", np.diag(np.linspace(1, 2, 128)))
+    mapped = dataclasses.replace(CLASSES, text_map=read_text_map(str(tmp_path / "map.npy")))
+    raw = dataclasses.replace(CLASSES, normalize=False)
+    folder = OutputFolder.open(tmp_path / "out")
+    assert run_stage(folder, model, (CLASSES, mapped, raw)).done == (CLASSES.texts_key,)
+    made = load_prototypes(folder, EMBEDDINGS, [CLASSES, mapped, raw])
+    means = made[raw]
+    assert np.allclose(made[CLASSES], means / np.linalg.norm(means, axis=1, keepdims=True))
+    expected = means * np.linspace(1, 2, 128)
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    assert np.allclose(made[mapped], expected, rtol=1e-12)
+    assert np.abs(made[mapped] - made[CLASSES]).max() > 0.01
+
+
+def test_a_set_is_encoded_once_for_a_user(tiny_folder, calls, tmp_path, monkeypatch):
+    monkeypatch.setenv("CLIPSIEVE_CACHE", str(tmp_path / "cache"))
+    engine = InProcess()
+    score_folder(tiny_folder, ["toy.classes"], engine=engine)
+    (revision,) = tiny_folder.files.list_folders("prompts/tiny")
+    name = f"prompts/tiny/{revision}/{CLASSES.texts_key}.npz"
+    kept = tiny_folder.files.read(name)
+    cached = OutputFolder.open(tmp_path / "cache")
+    (entry,) = [
+        e for e in cached.files.list_files("prompts") if cached.files.read(f"prompts/{e}") == kept
+    ]
+
+    tiny_folder.files.delete(name)
+    score_folder(tiny_folder, ["toy.classes", "toy.plain"], engine=engine)
+    assert [stage for stage, _ in engine.ran].count("prompts") == 1
+    assert tiny_folder.files.read(name) == kept
+
+    tiny_folder.files.delete(name)
+    (tmp_path / "cache" / "prompts" / entry).write_bytes(b"damaged")
+    score_folder(tiny_folder, ["toy.classes"], engine=engine)
+    assert tiny_folder.files.read(name) == cached.files.read(f"prompts/{entry}") == kept
+
+
+def test_a_cache_that_cannot_be_written_is_said_and_stops_nothing(
+    tiny_folder, calls, tmp_path, monkeypatch
+):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("CLIPSIEVE_CACHE", str(tmp_path / "file"))
+    said: list[str] = []
+    monkeypatch.setattr(Silent, "report", lambda self, event, text, **fields: said.append(text))
+    assert score_folder(tiny_folder, ["toy.classes"]).left == 0
+    assert any("cannot be written" in text and "set CLIPSIEVE_CACHE" in text for text in said)
 
 
 def test_other_embeddings_have_their_own_prompts(model, tmp_path):
@@ -180,8 +247,9 @@ def test_sets_of_several_scorers_are_each_there_once():
 
 
 @pytest.fixture
-def tiny_folder(tmp_path):
-    """An output folder of the tiny model, with made-up embeddings."""
+def tiny_folder(tmp_path, monkeypatch):
+    """An output folder of the tiny model, with made-up embeddings; nothing is cached."""
+    monkeypatch.setenv("CLIPSIEVE_CACHE", str(tmp_path / "user-cache"))
     identity, _ = identify("tiny", None, "float32")
     shards = [make_shard("a", 9, no_image=[2], dim=128), make_shard("b", 4, seed=1, dim=128)]
     return make_folder(tmp_path / "out", shards, identity)

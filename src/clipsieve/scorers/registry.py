@@ -100,8 +100,13 @@ def resolve_names(names: Iterable[str]) -> tuple[str, ...]:
     known = scorer_names()
     resolved: list[str] = []
     for name in names:
-        members = [name] if name in known else list(_GROUPS.get(name, ()))
-        members = members or [n for n in known if n.startswith(f"{name}.")]
+        if name in known:
+            members = [name]
+        elif name in _GROUPS:
+            others = [n for n in known if n.startswith(f"{name}.") and n not in _SHIPPED]
+            members = [*_GROUPS[name], *others]
+        else:
+            members = [n for n in known if n.startswith(f"{name}.")]
         if not members:
             raise _unknown(name)
         if set(members) & set(resolved):

@@ -1,5 +1,7 @@
 """Scorers of the logits: the columns they write, against naive formulas."""
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -30,7 +32,7 @@ def batch_for(scorer, images=None, texts=None, missing=(3, 40)):
 
 
 def score(name, options=None, names=NAMES, **made):
-    scorer = make_scorer(name, {"classes": names, **(options or {})})
+    scorer: Any = make_scorer(name, {"classes": names, **(options or {})})
     batch = batch_for(scorer, **made)
     loaded = scorer.load({}, Context(DIM, len(batch), SCALE))
     return scorer.score(batch, loaded)
@@ -104,7 +106,7 @@ def test_the_order_of_classes_changes_nothing(name):
 
 @pytest.mark.parametrize("name", ["ood.max_logit", "ood.margin", "ood.mcm", "ood.pnorm"])
 def test_scores_of_cosines_do_not_know_the_logit_scale(name):
-    scorer = make_scorer(name, {"classes": NAMES})
+    scorer: Any = make_scorer(name, {"classes": NAMES})
     batch = batch_for(scorer)
     for values, others in zip(
         scorer.score(batch, 100.0).values(), scorer.score(batch, 14.3).values(), strict=True
@@ -196,7 +198,7 @@ def test_options_out_of_range_are_refused(name, options, message):
 @pytest.mark.parametrize("name", OF_LOGITS)
 def test_logits_of_other_geometries_are_scored(name, geometry):
     options = {"geometry": geometry, "curvature": 0.5}
-    scorer = make_scorer(name, {"classes": NAMES, **options})
+    scorer: Any = make_scorer(name, {"classes": NAMES, **options})
     assert not scorer.prompt_set.normalize and not scorer.prompt_set.normalize_texts
     texts = vectors(2, CLASSES) * np.linspace(0.5, 2, CLASSES)[:, None]
     for values in score(name, options, texts=texts).values():
@@ -211,7 +213,7 @@ def test_logits_of_other_geometries_are_scored(name, geometry):
 
 @pytest.mark.parametrize("name", ZERO_SHOT)
 def test_batches_of_any_size_are_the_whole(name):
-    scorer = make_scorer(name, {"classes": NAMES})
+    scorer: Any = make_scorer(name, {"classes": NAMES})
     batch = batch_for(scorer)
     whole = scorer.score(batch, SCALE)
     parts = [scorer.score(part, SCALE) for part in split_batch(batch, 7)]

@@ -1,6 +1,7 @@
 """NegLabel against values of its own code, a plain reading of the formulas, and at the edges."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -218,11 +219,12 @@ def test_a_text_map_is_for_both_sides():
 
 
 def test_all_that_changes_values_is_recorded():
-    def basis(**options):
-        scorer = NegLabel(CLASSES, **{"words": WORDS, "groups": 2} | options)
+    def basis(options):
+        base = {"classes": CLASSES, "words": WORDS, "groups": 2}
+        scorer = make_scorer("ood.neglabel", base | options)
         return [scorer.parameters(), [each.key for each in scorer.prompts()]]
 
-    changes = [
+    changes: list[dict[str, Any]] = [
         {},
         {"groups": 3},
         {"seed": 1},
@@ -233,9 +235,9 @@ def test_all_that_changes_values_is_recorded():
         {"words": WORDS[::-1]},
         {"words": None, "negatives": [f"the nice {word}" for word in WORDS]},
     ]
-    bases = [basis(**change) for change in changes]
+    bases = [basis(change) for change in changes]
     assert all(one not in bases[:at] for at, one in enumerate(bases))
-    assert basis() == bases[0]
+    assert basis({}) == bases[0]
 
 
 # Refusals

@@ -33,7 +33,7 @@ setup(
         "filelock>=3.12",
         "fsspec>=2024.2",
         "img2dataset>=1.47",
-        "numpy>=1.26",
+        "numpy>=2",
         "open_clip_torch>=3.3",
         "pillow>=11",
         "psutil>=6",

@@ -182,7 +182,7 @@ def scorer_options(
     """
     recorded = {} if manifest is None else manifest.scorer_options()
     families = {name.partition(".")[0] for name in scorers}
-    unknown = sorted(set(given) - set(scorers) - set(filter(is_family_only, families)))
+    unknown = sorted(set(given) - set(scorers) - {f for f in families if is_family_only(f)})
     if unknown:
         raise UsageError(
             f"options were given for {', '.join(unknown)}, and the scorers are "

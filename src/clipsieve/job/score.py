@@ -60,9 +60,8 @@ def score(config: ScoreConfig, engine: Engine, reporter: Reporter | None = None)
             reporter.report("kept", f"{EMBEDDED}: written with the embeddings; left as it is")
         scorers = folder_scorers(previous, asked)
         known = tuple(dict.fromkeys([*scorers, *asked]))
-        options = scorer_options(
-            previous, known, config.all_options(), previous.model.model if previous.model else ""
-        )
+        model = previous.model.model if previous.model is not None else ""
+        options = scorer_options(previous, known, config.all_options(), model)
         settings = ScoringSettings(
             scorers,
             options,

@@ -204,10 +204,10 @@ class Scoring:
                 self._report_learning(scorer, entry)
         by_source: dict[str, list[ScorerSpec]] = {}
         for spec in missing:
-            source = entries[spec.name][1].learned_on or self._folder.root
+            source = entries[spec.name][1].learned_on or ""
             by_source.setdefault(source, []).append(spec)
         for source, learning in by_source.items():
-            members = self._source_members(source)
+            members = self._source_members(source or self._folder.root)
             stage = LearnStage(
                 **self._common(),
                 basis=self._basis,

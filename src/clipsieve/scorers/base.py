@@ -142,8 +142,8 @@ def unit_rows(vectors: np.ndarray) -> np.ndarray:
     wide = vectors.astype(np.float64)
     norms = np.sqrt(np.einsum("nd,nd->n", wide, wide))
     norms[norms == 0] = 1.0
-    wide /= norms[:, None]
-    return wide
+    unit: np.ndarray = wide / norms[:, None]
+    return unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +269,7 @@ class PairBatch:
 
     def _cosine(self, side: str, embedded: Embedded, prompts: PromptSet) -> np.ndarray:
         def make() -> np.ndarray:
-            cosines = embedded.unit() @ self.prototypes[prompts].T
+            cosines: np.ndarray = embedded.unit() @ self.prototypes[prompts].T
             np.clip(cosines, -1.0, 1.0, out=cosines)
             cosines[~embedded.valid] = np.nan
             return cosines

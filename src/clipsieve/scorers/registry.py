@@ -45,7 +45,7 @@ _SHIPPED = {
     "ood.vim": "ood.subspace:VirtualLogitMatching",
     "ood.mahalanobis": "ood.gaussian:Mahalanobis",
     "ood.relative_mahalanobis": "ood.gaussian:RelativeMahalanobis",
-    "ood.gda": "ood.gaussian:GaussianDiscriminant",
+    "ood.gda": "ood.discriminant:GaussianDiscriminant",
     "ood.kl_matching": "ood.kl_matching:KLMatching",
     "ood.knn": "ood.knn:NearestNeighbourDistance",
 }
@@ -180,7 +180,11 @@ def own_options(name: str, options: Options) -> dict[str, Any]:
 
 def is_family_only(name: str) -> bool:
     """Whether a name is that of a family, and not of a scorer."""
-    names = scorer_names()
+    if name in _SHIPPED:
+        return False
+    if any(each.startswith(f"{name}.") for each in _SHIPPED):
+        return True
+    names = scorer_names()  # lists the packages that are installed, which takes a while
     return name not in names and any(each.startswith(f"{name}.") for each in names)
 
 
@@ -223,9 +227,10 @@ def option_names(factory: Callable[..., Any]) -> list[str]:
 
     Where a class passes `**others` on to its base, those of the base are among them.
     """
-    makers = [c.__init__ for c in factory.__mro__] if isinstance(factory, type) else [factory]
+    classes = factory.__mro__ if isinstance(factory, type) else ()
+    makers = [vars(each)["__init__"] for each in classes if "__init__" in vars(each)]
     names: set[str] = set()
-    for maker in makers:
+    for maker in makers or [factory]:
         parameters = signature(maker).parameters.values()
         kinds = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
         names |= {p.name for p in parameters if p.kind in kinds and p.name != "self"}

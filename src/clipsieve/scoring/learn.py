@@ -99,7 +99,7 @@ class LearnStage:
       passes: completed passes of each of them, by name.
       rows: rows in state `ok` of the members.
       shards: how many members there are.
-      source: the output folder that is learnt of, absolute; mostly `out` itself.
+      source: the output folder that is learnt of, absolute; "" is `out` itself.
     """
 
     out: str
@@ -111,7 +111,7 @@ class LearnStage:
     passes: Mapping[str, int]
     rows: int
     shards: int
-    source: str
+    source: str = ""
     name = "learn"
 
     def open(self) -> Worker:
@@ -174,7 +174,7 @@ class _LearnWorker:
 
     def work(self, elements: Sequence[str]) -> Iterator[Report]:
         stage = self._stage
-        source = OutputFolder.open(stage.source)
+        source = OutputFolder.open(stage.source or stage.out)
         pairs = StoredPairs(source, stage.basis.embeddings, stage.basis.model.dim)
         held = Report()
         for shard in elements:
@@ -204,9 +204,9 @@ class _LearnWorker:
                 return Sums({s: s.observe(part, self._contexts[s]) for s in group})
 
             if rows is None:
-                states = map(observe, split_batch(batch))
+                states = [observe(part) for part in split_batch(batch)]
             else:
-                states = iter(map_parts(observe, split_batch(batch, rows)))
+                states = map_parts(observe, split_batch(batch, rows))
             sums = sum(states, sums)
         return sums
 
@@ -279,7 +279,7 @@ def learn(
             "scorer": spec.name,
             "parameters": dict(spec.make().parameters()),
             "neighbours": dict(spec.neighbours),
-            "learned_on": stage.source if stage.source != folder.root else None,
+            "learned_on": stage.source or None,
             "members": [asdict(member) for member in members],
         }
         folder.write_json(names.fit_description(spec.name, spec.learned), description)

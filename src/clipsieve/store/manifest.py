@@ -106,7 +106,7 @@ class Manifest:
         }
 
     def scorer_options(self) -> dict[str, Mapping[str, Any]]:
-        """Options of every scorer by its name, and of every family that has some by the family's."""
+        """Options of scorers by their names, and of families that have some by theirs."""
         shared = {name: family.options for name, family in self.families.items() if family.options}
         return shared | {name: entry.options for name, entry in self.scorers().items()}
 

@@ -58,8 +58,8 @@ class StoredPairs:
             return batch
         sources = [name for column in source_columns for name in (column, f"source_{column}")]
         samples = self.read_samples(shard, uids, list(dict.fromkeys(["caption", *sources])))
-        columns = {column: source_values(samples, column) for column in source_columns}
-        return replace(batch, captions=samples["caption"].to_pylist(), columns=columns)
+        values = {column: source_values(samples, column) for column in source_columns}
+        return replace(batch, captions=samples["caption"].to_pylist(), columns=values)
 
     def read_samples(self, shard: str, uids: pa.Array, columns: Sequence[str]) -> pa.Table:
         """Return the uid and those of `columns` that the ledger of a shard has.

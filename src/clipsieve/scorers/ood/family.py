@@ -1,8 +1,8 @@
 """What the scorers of the `ood` family share: classes and prompts, geometry, batches."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +20,9 @@ from clipsieve.scorers.ood.geometry import (
 )
 
 #: Rows of a batch: N x K cosines of a thousand classes stay in the caches of a core.
-BATCH_ROWS = 512
+BATCH_ROWS = 256
+
+T = TypeVar("T")
 
 
 class OodScorer(Scorer):
@@ -148,7 +150,7 @@ class ClassRows:
         """Return the softmax of `scale` times the similarities."""
         return self._shared(("softmax", scale), lambda: logits.softmax(self.top_two(), scale))
 
-    def _shared(self, what: Any, make: Any) -> Any:
+    def _shared(self, what: Any, make: Callable[[], T]) -> T:
         return self.batch.shared((what, self.prompt_set, self.geometry, self.curvature), make)
 
 

@@ -8,6 +8,7 @@ Rows of NaN give NaN.  Ties for the largest entry go to the first class.
 """
 
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
@@ -38,15 +39,17 @@ class TopTwo:
 
 @dataclass(frozen=True, slots=True)
 class Softmax:
-    """The softmax of each row, in two numbers: all are relative to the largest logit.
+    """The softmax of each row, in three numbers: all are relative to the largest logit.
 
     Attributes:
       others: (N,) sum over all classes but the likeliest of exp(z_k - z_max); in [0, K - 1].
       weighted: (N,) sum over the same of exp(z_k - z_max) (z_max - z_k).
+      squares: (N,) sum over the same of exp(z_k - z_max)^2.
     """
 
     others: np.ndarray
     weighted: np.ndarray
+    squares: np.ndarray
 
     def largest_probability(self) -> np.ndarray:
         """Return (N,) max_k p_k, in [1/K, 1]."""
@@ -63,6 +66,11 @@ class Softmax:
     def entropy(self) -> np.ndarray:
         """Return (N,) -sum_k p_k log p_k in nats, in [0, log K]."""
         return np.asarray(np.log1p(self.others) + self.weighted / (1.0 + self.others))
+
+    def variance(self, count: int) -> np.ndarray:
+        """Return the (N,) population variance of the `count` entries p_k, in [0, 1/4]."""
+        moment = (1.0 + self.squares) / (1.0 + self.others) ** 2
+        return np.maximum(moment / count - 1.0 / count**2, 0.0)
 
 
 def top_two(similarities: np.ndarray) -> TopTwo:
@@ -88,22 +96,7 @@ def softmax(top: TopTwo, scale: float) -> Softmax:
     gaps = top.largest[:, None] - top.rest
     gaps *= scale
     powers = np.exp(-gaps)
-    return Softmax(powers.sum(axis=1), np.einsum("nk,nk->n", powers, gaps))
-
-
-def variance(similarities: np.ndarray, largest: np.ndarray, scale: float) -> np.ndarray:
-    """Return the (N,) population variance of the K entries of softmax(scale * similarities).
-
-    Args:
-      similarities: (N, K).
-      largest: (N,) largest of each row.
-      scale: factor of the logits; above 0.
-    """
-    count = similarities.shape[1]
-    powers = np.exp((similarities - largest[:, None]) * scale)
-    powers *= (count / powers.sum(axis=1))[:, None]
-    powers -= 1.0  # K p - 1, with all digits where p is close to 1 / K
-    return np.asarray(np.einsum("nk,nk->n", powers, powers) / count**3)
+    return Softmax(powers.sum(axis=1), np.vecdot(powers, gaps), np.vecdot(powers, powers))
 
 
 def generalized_entropy(
@@ -127,8 +120,7 @@ def generalized_entropy(
     count = top.rest.shape[1]
     kept = min(most - 1, count - 1)
     if kept > 0:
-        rest = top.rest if kept == count else np.partition(top.rest, count - kept, axis=1)
-        logs = rest[:, count - kept :] - top.largest[:, None]
+        logs = _largest_of_rest(top, kept) - top.largest[:, None]
         logs *= scale
         logs -= logsum[:, None]
         logs += np.log1p(-np.exp(logs))
@@ -152,10 +144,35 @@ def max_over_norm(similarities: np.ndarray, largest: np.ndarray, p: int) -> np.n
     centred = similarities - means[:, None]
     if p == 4:
         np.square(centred, out=centred)
-        norms = np.sqrt(np.sqrt(np.einsum("nk,nk->n", centred, centred)))
+        norms = np.sqrt(np.sqrt(np.vecdot(centred, centred)))
     else:
         norms = np.linalg.norm(centred, ord=p, axis=1)
-    return np.divide(largest - means, norms, out=np.zeros_like(norms), where=norms != 0)
+    ratios = np.divide(largest - means, norms, out=np.zeros_like(norms), where=norms != 0)
+    return np.asarray(ratios)
+
+
+def _largest_of_rest(top: TopTwo, count: int) -> np.ndarray:
+    """Return (N, count): the largest of each row's entries but the best, in any order.
+
+    Most entries are set aside by a line that 1.6 times as many as needed would pass were they
+    normally distributed: 2.5 times as fast as to partition whole rows, which is what happens if a
+    row has too few above its line.
+    """
+    values, others = top.rest, top.rest.shape[1] - 1
+    if count < others:
+        means = (values.sum(axis=1) - _EXCLUDED) / others
+        squares = (np.vecdot(values, values) - _EXCLUDED**2) / others
+        spread = np.sqrt(np.maximum(squares - means * means, 0.0))
+        quantile = NormalDist().inv_cdf(max(0.05, 1.0 - 1.6 * count / others))
+        above = values > (means + quantile * spread)[:, None]
+        counts = np.count_nonzero(above, axis=1)
+        width = int(counts.max(initial=0))
+        if counts.min(initial=others) >= count:
+            candidates = np.full((len(values), width), _EXCLUDED)
+            candidates[np.arange(width) < counts[:, None]] = values.ravel()[np.flatnonzero(above)]
+            values = candidates
+    kept: np.ndarray = np.partition(values, values.shape[1] - count, axis=1)[:, -count:]
+    return kept
 
 
 def logsumexp_rows(logits: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from clipsieve.scorers.base import PairBatch, score_column
 from clipsieve.scorers.ood.family import OodScorer, check_number, ood_column
 from clipsieve.scorers.ood.geometry import GEOMETRIES
-from clipsieve.scorers.ood.logits import generalized_entropy, max_over_norm, variance
+from clipsieve.scorers.ood.logits import generalized_entropy, max_over_norm
 from clipsieve.scorers.options import check_ints
 
 Scores = Mapping[str, np.ndarray]
@@ -169,9 +169,8 @@ class Variance(_OnCosines):
 
     def score(self, batch: PairBatch, loaded: Any) -> Scores:
         """One column; NaN without image."""
-        rows = self.rows(batch)
-        values = variance(rows.similarities(), rows.top_two().largest, 1.0 / self._tau)
-        return {"ood_variance": -values}
+        softmax = self.rows(batch).softmax(1.0 / self._tau)
+        return {"ood_variance": -softmax.variance(len(self.prompt_set.names))}
 
 
 class MaximumConceptMatching(_OnCosines):

@@ -9,7 +9,14 @@ import pytest
 
 from clipsieve.errors import UsageError
 from clipsieve.neighbours.lists import NeighbourLists
-from clipsieve.scorers.base import Embedded, NeighbourSpec, PairBatch, PromptSet, References
+from clipsieve.scorers.base import (
+    Embedded,
+    NeighbourSpec,
+    PairBatch,
+    PromptSet,
+    References,
+    TextMap,
+)
 from clipsieve.scorers.clipscore import RefClipScore
 from clipsieve.store.pairs import split_batch, with_lists
 
@@ -223,10 +230,13 @@ def test_every_field_of_a_prompt_set_changes_its_key():
         PromptSet(base.names, (("y", "x"), ("z",))),
         PromptSet(base.names, (("x",), ("y", "z"))),
         PromptSet(base.names, base.texts, normalize_texts=False),
+        PromptSet(base.names, base.texts, normalize=False),
+        PromptSet(base.names, base.texts, text_map=TextMap("map.npy", "1")),
+        PromptSet(base.names, base.texts, text_map=TextMap("map.npy", "2")),
     ]
     assert len({each.key for each in (base, *others)}) == 1 + len(others)
     assert PromptSet(("a", "b"), (("x", "y"), ("z",))).key == base.key
-    assert len(dataclasses.fields(PromptSet)) == 3  # a new field must change the key too
+    assert len(dataclasses.fields(PromptSet)) == 5  # a new field must change the key too
 
 
 def test_every_field_of_a_neighbour_specification_changes_its_key():

@@ -183,5 +183,5 @@ def logsumexp_rows(logits: np.ndarray) -> np.ndarray:
 
 def logistic(values: np.ndarray) -> np.ndarray:
     """Return 1 / (1 + exp(-x)), with all digits at both ends: exp(x) far below 0; NaN stays."""
-    with np.errstate(invalid="ignore"):
-        return np.asarray(np.exp(-np.logaddexp(0.0, -values)))
+    powers = np.exp(-np.abs(values))
+    return np.asarray(np.where(values < 0, powers, 1.0) / (1.0 + powers))

@@ -84,12 +84,15 @@ def test_a_class_that_is_never_predicted_is_left_out(bank, queries):
         for each in (bank, queries)
     ]
     scorer = KLMatching(**options(6))
-    known = learned(scorer, rows[0])
+    known = learned(scorer, rows[0], scale=50.0)
     assert known["counts"][5] == 0
     assert known["log_means"].shape == (5, 6)
     assert np.isfinite(known["log_means"]).all()
-    values, valid = scored(scorer, known, rows[1])["ood_kl_matching"], queries.image.valid
-    expected = naive(rows[0], rows[1], prototypes)
+    values, valid = (
+        scored(scorer, known, rows[1], scale=50.0)["ood_kl_matching"],
+        queries.image.valid,
+    )
+    expected = naive(rows[0], rows[1], prototypes, 50.0)
     np.testing.assert_allclose(values[valid], expected[valid], rtol=1e-9)
 
 

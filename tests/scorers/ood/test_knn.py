@@ -7,7 +7,7 @@ import pytest
 from clipsieve.errors import UsageError
 from clipsieve.scorers.base import Embedded, PairBatch
 from clipsieve.scorers.ood.knn import DEFAULT_K, DEFAULT_REFERENCE, NearestNeighbourDistance
-from clipsieve.statistics.hash_sample import row_hashes
+from clipsieve.statistics.hash_sample import HashSample, row_hashes
 from tests.scorers.ood.learning import cone, context, learned, pairs, same_arrays, scored
 
 
@@ -124,4 +124,4 @@ def test_options_are_recorded(bank):
     }
     assert scorer.prompts() == ()
     auto = NearestNeighbourDistance(reference="auto").statistics({}, context(bank))
-    assert auto["auto"].size == 128
+    assert auto["auto"] == HashSample(128)

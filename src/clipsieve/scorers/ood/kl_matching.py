@@ -97,8 +97,10 @@ def smallest_divergence(logs: np.ndarray, log_means: np.ndarray) -> np.ndarray:
 class KLMatching(OodScorer):
     """Smallest KL divergence of an image's softmax from the mean softmax of a class's images.
 
-    The images of a class are those predicted as it, by definition of the method.  Means below
-    2**-177 are taken as that: the divergence from a class is then at most 123 nats.
+    The images of a class are those predicted as it, by definition of the method.  Mean
+    probabilities are summed to a multiple of 2**-176, about 1e-53, and what is smaller counts as
+    2**-177: the divergence is then at most 123 nats.  At a logit scale of 100 that is an image that
+    is 1.2 in cosine closer to another class.
     """
 
     name = "ood.kl_matching"

@@ -8,8 +8,8 @@ from clipsieve.scorers.ood.kl_matching import (
     SMALLEST_PROBABILITY,
     KLMatching,
     PredictedSoftmax,
-    log_softmax,
     smallest_divergence,
+    softmax_with_logs,
 )
 from clipsieve.statistics.moments import predicted_classes
 from tests.scorers.ood.learning import (
@@ -146,9 +146,10 @@ def test_one_class_matches_all_and_equal_prototypes_count_as_the_first(bank, que
 
 
 def test_a_divergence_is_never_negative():
-    logs = log_softmax(np.random.default_rng(0).normal(size=(500, 7)), 1.0)
-    assert smallest_divergence(logs, logs).min() >= 0
-    assert smallest_divergence(logs, logs).max() < 1e-14
+    both = softmax_with_logs(np.random.default_rng(0).normal(size=(500, 7)), 1.0)
+    values = smallest_divergence(*both, both[1])
+    assert values.min() >= 0
+    assert values.max() < 1e-14
 
 
 def test_the_predicted_class_is_computed_once(bank):

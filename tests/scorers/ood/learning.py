@@ -55,7 +55,8 @@ def context(batch, scale=SCALE):
 
 def learned(scorer, batch, rows=64, scale=SCALE, order=None):
     """What a scorer knows after as many passes as it asks for, over batches in a given order."""
-    around, known = context(batch, scale), {}
+    around = context(batch, scale)
+    known: dict = {}
     parts = list(split_batch(batch, rows))
     parts = [parts[at] for at in order(len(parts))] if order else parts
     for _ in range(4):

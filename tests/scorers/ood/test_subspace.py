@@ -168,7 +168,9 @@ def test_too_few_rows_are_refused(bank):
             UsageError, match=rf"{kind.name} learns of 11 rows .* 12 components .*--learn-on"
         ):
             learned(kind(**options(5)), few)
-        with pytest.raises(UsageError, match=r"3 rows .*column 'label' \(8 have none\)"):
+        with pytest.raises(
+            UsageError, match=r"3 rows .*column 'label' \(8 with an image have none\)"
+        ):
             learned(kind(labels="label", **options(5)), few)
 
 

@@ -25,20 +25,22 @@ from clipsieve.statistics.hashed_array import HashedArray
 from clipsieve.statistics.moments import ClassMoments
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class LoadedDistances:
     """Distances with a key to share them under.
 
     Attributes:
       distances: to the means.
-      key: equal for equal distances.
+      key: its factor and means, hashed; equal for equal distances.
     """
 
     distances: SquaredDistances
     key: tuple[HashedArray, HashedArray]
 
     @classmethod
-    def from_arrays(cls, factor: np.ndarray, centre: np.ndarray, means: np.ndarray) -> Any:
+    def from_arrays(
+        cls, factor: np.ndarray, centre: np.ndarray, means: np.ndarray
+    ) -> "LoadedDistances":
         """Take the parts of `SquaredDistances`."""
         key = (HashedArray(factor), HashedArray(means))
         return cls(SquaredDistances(factor, centre, means), key)

@@ -56,15 +56,17 @@ class MomentsScorer(OodScorer):
         """
         dim = moments.class_sums.shape[1]
         if moments.rows < dim:
-            labels = (
-                f" with a class in column {self._labels!r} ({moments.unlabelled} have none)"
-                if self._labels
-                else ""
-            )
+            labels, cure = "an image", "learn on a larger folder with --learn-on"
+            if self._labels is not None:
+                labels = (
+                    f"an image and a class in column {self._labels!r} ({moments.unlabelled} with "
+                    "an image have none)"
+                )
+                cure = f"give {self._labels!r} names or numbers of the classes, {cure}"
             raise UsageError(
-                f"scorer {self.name} learns of {moments.rows} rows with an image{labels}, and "
-                f"vectors of {dim} components need {dim} rows at least; learn on a larger "
-                "folder with --learn-on, or name a scorer that learns nothing, such as ood.mcm"
+                f"scorer {self.name} learns of {moments.rows} rows with {labels}, and vectors of "
+                f"{dim} components need {dim} rows at least; {cure}, or name a scorer that "
+                "learns nothing, such as ood.mcm"
             )
         return {
             "counts": moments.counts,

@@ -14,7 +14,7 @@ that differ from matrix to matrix.  So a product has the same number of rows in 
 * A batch of images always has `batch_size` rows, the last image repeated.
 * A batch of captions always has as many tokens as `text_batch_size` whole captions: cut to half the
   columns it holds twice the captions.  Its columns therefore divide that number, and its features
-  are projected `text_batch_size` at a time.
+  are projected about `text_batch_size` at a time, see `projection_rows`.
 * Attention adds over the columns.  The plain kernel gives the same bits for any number of them from
   `EXACT_TOKENS` (a vector register) up; the fused one does not, and is not used for cut captions.
 
@@ -181,7 +181,7 @@ class Encoder:
         """Features of one batch, on a CPU filled up to `rows` captions."""
         module: Any = self.model.module
         tower = self._tower
-        projected_rows = self.text_batch_size if self._on_cpu else None
+        projected_rows = projection_rows(self.text_batch_size) if self._on_cpu else None
 
         def forward(part: torch.Tensor) -> torch.Tensor:
             moved = self._moved(part)
@@ -228,6 +228,18 @@ class Encoder:
         half = (len(inputs) + 1) // 2
         self.batch_size = min(self.batch_size, half)
         return torch.cat([self._forward(forward, part) for part in (inputs[:half], inputs[half:])])
+
+
+def projection_rows(captions: int) -> int:
+    """Return the rows of a product that projects the features of a batch of captions.
+
+    MKL on AMD computes 7 or 11 rows as blocks of 4 and 3, whose bits differ: a row's features would
+    depend on its place.  Blocks of 4 are alike.
+
+    >>> [projection_rows(captions) for captions in (1, 3, 7, 16)]
+    [1, 3, 8, 16]
+    """
+    return captions if captions < 4 else -(-captions // 4) * 4
 
 
 def cut_shape(rows: int, context: int, longest: int) -> tuple[int, int]:

@@ -122,7 +122,8 @@ class StoredEmbedded(Embedded):
     @cached_property
     def vectors(self) -> np.ndarray:  # type: ignore[override]
         """Return (N, D) float32, as the model gave them up to the rounding to float16."""
-        return (self.unit() * self._stored_norms[:, None]).astype(np.float32)
+        vectors: np.ndarray = (self.unit() * self._stored_norms[:, None]).astype(np.float32)
+        return vectors
 
     def part(self, rows: slice) -> "Embedded":
         """Return some consecutive rows."""

@@ -147,8 +147,8 @@ def test_mcm_hardly_ties_in_float32_with_a_thousand_classes():
     distinct = {c: len(np.unique(v.astype(np.float32))) for c, v in scores.items()}
     assert distinct["ood_mcm"] > 19_000
     assert distinct["ood_mcm_log"] > 19_900
-    order = [np.argsort(values) for values in scores.values()]
-    assert np.array_equal(*order)
+    order, other = (np.argsort(values) for values in scores.values())
+    assert np.array_equal(order, other)
 
 
 @pytest.mark.parametrize("name", ZERO_SHOT)

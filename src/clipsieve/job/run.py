@@ -14,6 +14,7 @@ from clipsieve.embed.commit import embedded_family, embeddings_entry
 from clipsieve.errors import LedgerError, UsageError
 from clipsieve.job.audit import unseen_findings
 from clipsieve.job.compact import compact_folder
+from clipsieve.job.ood_summary import ood_line
 from clipsieve.job.plan import (
     Plan,
     absolute_folder,
@@ -63,6 +64,7 @@ class RunResult:
       seconds: from start to end.
       encode_seconds: of that, in the embed stage.
       findings: what the audit of the new density scores says, in a line; empty without any.
+      ood: what new ood scores say, in a line; empty without any.
       exit_code: 0, 3 with failed or left shards, 143 or 130 after a signal.
     """
 
@@ -80,6 +82,7 @@ class RunResult:
     seconds: float
     encode_seconds: float
     findings: str
+    ood: str
     exit_code: int
 
     def to_json(self) -> dict[str, Any]:
@@ -128,18 +131,20 @@ def run(
                 _embed(folder, plan, engine)
         encode_seconds = time.time() - encode_started
         records = _records(folder, plan)
-        findings, left = "", 0
+        findings, ood, left = "", "", 0
         if wide and not control.stopped and folder.shards():
             scored = _score(folder, manifest, plan, engine, reporter, control)
             previous, manifest, left = manifest, scored.manifest, scored.left
             if not left and not control.stopped:
                 manifest = compact_folder(folder, manifest, engine, control)
                 drop_revisions(folder, manifest, previous)
-                findings = "" if control.stopped else unseen_findings(folder, manifest)
+                if not control.stopped:
+                    findings = unseen_findings(folder, manifest)
+                    ood = ood_line(folder, manifest) if manifest.wide != previous.wide else ""
         is_finished = not left and (not control.stopped or not wide)
         times = (started, encode_seconds)
-        result = _result(plan, records, times, is_finished, findings, control)
-        result = dataclasses.replace(result, unscored=left)
+        result = _result(plan, records, times, is_finished, control)
+        result = dataclasses.replace(result, unscored=left, findings=findings, ood=ood)
         _write_run(folder, plan, result, started, control)
         write_sql(folder, folder.require_manifest())
     _report_result(reporter, result, config.out)
@@ -228,7 +233,6 @@ def _result(
     records: Mapping[str, ShardRecord],
     times: tuple[float, float],
     is_finished: bool,
-    findings: str,
     control: Control,
 ) -> RunResult:
     """Return how the run ended; `is_finished`: nothing after the embed stage was left out."""
@@ -256,7 +260,8 @@ def _result(
         stopped=None if is_finished else control.reason,
         seconds=round(time.time() - times[0], 3),
         encode_seconds=round(times[1], 3),
-        findings=findings,
+        findings="",
+        ood="",
         exit_code=exit_code if is_finished else exit_code_of(1, control),
     )
 
@@ -302,6 +307,8 @@ def _report_result(reporter: Reporter, result: RunResult, out: str) -> None:
     lines += [f"failed: {record.error}" for record in result.failed]
     if result.findings:
         lines += [result.findings, f"groups: clipsieve audit {out}"]
+    if result.ood:
+        lines.append(result.ood)
     if result.stopped:
         lines.append(f"stopped by {result.stopped}; {result.left} shards left: run it again")
     elif result.unscored:

@@ -22,7 +22,7 @@ from clipsieve.store import names
 from clipsieve.store.canonical import short_hash
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.manifest import FamilyEntry, Manifest, ScorerEntry
-from clipsieve.store.members import members_key, ok_rows, read_members
+from clipsieve.store.members import ShardRange, members_key, ok_rows, read_members
 from clipsieve.store.records import FAILED, read_records
 
 
@@ -89,7 +89,9 @@ class Scoring:
         require_references(settings.scorers, settings.options, manifest.references_col())
         self._rows, self._members_key = ok_rows(self._members), members_key(self._members)
         self._scorers = make_scorers(settings.scorers, settings.options)
-        self._basis = Basis(manifest.model, manifest.embeddings, self._logit_scale())
+        self._basis = Basis(
+            manifest.model, manifest.embeddings, folder_logit_scale(folder, manifest, self._members)
+        )
 
     def run(self) -> Scored:
         """Do what is missing; stopped, only part of it, and no family is switched then."""
@@ -297,24 +299,27 @@ class Scoring:
             if record.state == FAILED and record.shard in report.failed:
                 self._reporter.report("failed", f"failed: {record.error}", shard=record.shard)
 
-    def _logit_scale(self) -> float:
-        """Return the model's logit scale, as the first embeddings that can be read say.
 
-        Raises:
-          LedgerError: if none can.
-        """
-        entry = self._manifest.embeddings
-        assert entry is not None
-        for member in self._members:
-            name = names.embeddings(entry.model, entry.revision, member.shard)
-            footer = self._folder.read_footer(name)
-            if footers.LOGIT_SCALE in footer:
-                return float(footer[footers.LOGIT_SCALE])
-        raise LedgerError(
-            f"no embeddings of {self._folder.root}/"
-            f"{names.embeddings_folder(entry.model, entry.revision)} can be read; run "
-            "`clipsieve run` again"
-        )
+def folder_logit_scale(
+    folder: OutputFolder, manifest: Manifest, members: Sequence[ShardRange]
+) -> float:
+    """Return the model's logit scale, as the first embeddings that can be read say.
+
+    Raises:
+      LedgerError: if none can.
+    """
+    entry = manifest.embeddings
+    assert entry is not None
+    for member in members:
+        name = names.embeddings(entry.model, entry.revision, member.shard)
+        footer = folder.read_footer(name)
+        if footers.LOGIT_SCALE in footer:
+            return float(footer[footers.LOGIT_SCALE])
+    raise LedgerError(
+        f"no embeddings of {folder.root}/"
+        f"{names.embeddings_folder(entry.model, entry.revision)} can be read; run "
+        "`clipsieve run` again"
+    )
 
 
 def folder_scorers(manifest: Manifest, scorers: Sequence[str]) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ States are sums over rows: `+` is exactly associative and commutative, so any sp
 over batches, shards and workers gives the same bits.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -36,6 +37,19 @@ class LogitTerms:
     taylor: np.ndarray
     confidence: np.ndarray
     predicted: np.ndarray
+
+    def take(self, rows: np.ndarray) -> "LogitTerms":
+        """Return the terms of some rows."""
+        return LogitTerms(*(values[rows] for values in self._arrays()))
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["LogitTerms"]) -> "LogitTerms":
+        """Return the terms of the rows of all parts, of which there is one at least."""
+        columns = zip(*(part._arrays() for part in parts), strict=True)
+        return cls(*map(np.concatenate, columns))
+
+    def _arrays(self) -> tuple[np.ndarray, ...]:
+        return self.criterion, self.softmax, self.taylor, self.confidence, self.predicted
 
 
 def logit_terms(logits: np.ndarray, power: int = POWER) -> LogitTerms:
@@ -192,6 +206,11 @@ class CalibrationState:
     confidence: tuple[int, ...]
     unbinned: int = 0
     unbinned_correct: int = 0
+
+    @classmethod
+    def empty(cls, bins: int = BINS) -> "CalibrationState":
+        """Return the state of no rows."""
+        return cls((0,) * bins, (0,) * bins, (0,) * bins)
 
     @classmethod
     def from_rows(

@@ -1,8 +1,7 @@
 """Measures of a folder's dataset, by group: one pass over its stored embeddings."""
 
-import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,8 @@ from clipsieve.evaluation.dataset import (
     MaNoState,
     logit_terms,
 )
-from clipsieve.evaluation.selective import aurc
+from clipsieve.evaluation.groups import GroupState, GroupStates
+from clipsieve.evaluation.labels import Labels
 from clipsieve.scorers.base import PairBatch, PromptSet
 from clipsieve.scoring.learn import Basis
 from clipsieve.scoring.prompts import load_prototypes
@@ -29,107 +29,12 @@ from clipsieve.store.manifest import Manifest
 from clipsieve.store.members import ShardRange
 from clipsieve.store.pairs import StoredPairs, split_batch
 
-#: Groups that a table of measures may have.
-MOST_GROUPS = 10_000
 #: Group by shard, and the name of the one group of all rows.
 BY_SHARD, ALL = "shard", "all"
 #: Rows of N x K logits at once: a few megabytes for a thousand classes.
 _ROWS = 1024
 #: Scorers whose classes are taken first, if the folder has several lists.
 _FIRST = ("ood.msp", "ood.max_logit", "ood.mcm")
-
-
-@dataclass(frozen=True, slots=True)
-class GroupState:
-    """Rows of one group; adding two merges them.
-
-    Attributes:
-      mano: of rows with an image embedding.
-      missing: rows without one.
-      calibration: of rows with a label that is a class.
-      unlabelled: rows with an embedding and no label.
-      unknown: rows with a label that is no class.
-      example: the first of such labels, in the order of text.
-      confidence: arrays of float64, of rows with a label that is a class.
-      correct: arrays of bool, likewise.
-    """
-
-    mano: MaNoState
-    missing: int
-    calibration: CalibrationState
-    unlabelled: int = 0
-    unknown: int = 0
-    example: str | None = None
-    confidence: tuple[np.ndarray, ...] = ()
-    correct: tuple[np.ndarray, ...] = ()
-
-    def __add__(self, other: "GroupState") -> "GroupState":
-        """Return the state of the rows of both."""
-        examples = [text for text in (self.example, other.example) if text is not None]
-        return GroupState(
-            self.mano + other.mano,
-            self.missing + other.missing,
-            self.calibration + other.calibration,
-            self.unlabelled + other.unlabelled,
-            self.unknown + other.unknown,
-            min(examples, default=None),
-            self.confidence + other.confidence,
-            self.correct + other.correct,
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the measures of the group; None where they have no rows."""
-        mano = self.mano.result()
-        values: dict[str, Any] = {
-            "rows": self.mano.rows,
-            "missing_rows": self.missing,
-            "mano": None,
-            "mano_branch": None,
-            "mano_softmax": None,
-            "mano_taylor": None,
-            "mano_criterion": None,
-            "mano_divergence": None,
-        }
-        if mano is not None:
-            named = {f"mano_{name}": value for name, value in asdict(mano).items()}
-            values |= {"mano": named.pop("mano_value"), **named}
-        labelled = self.calibration.labelled
-        area = None
-        if labelled:
-            area = aurc(np.concatenate(self.confidence), np.concatenate(self.correct))
-        return values | {
-            "labelled_rows": labelled,
-            "unlabelled_rows": self.unlabelled,
-            "unknown_labels": self.unknown,
-            "unknown_example": self.example,
-            "accuracy": self.calibration.accuracy(),
-            "ece": self.calibration.error(),
-            "aurc": area,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class GroupStates:
-    """States by group; adding two merges the rows of both.
-
-    Attributes:
-      states: by name of the group; None is that of rows without one.
-      is_full: whether there are more than `MOST_GROUPS`; there are no states then.
-    """
-
-    states: Mapping[str | None, GroupState] = field(default_factory=dict)
-    is_full: bool = False
-
-    def __add__(self, other: "GroupStates") -> "GroupStates":
-        """Return the states of the rows of both."""
-        if self.is_full or other.is_full:
-            return GroupStates(is_full=True)
-        merged = dict(self.states)
-        for name, state in other.states.items():
-            merged[name] = merged[name] + state if name in merged else state
-        if len(merged) > MOST_GROUPS:
-            return GroupStates(is_full=True)
-        return GroupStates(merged)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,10 +99,8 @@ class _MetricsWorker:
     def work(self, elements: Sequence[str]) -> Iterator[Report]:
         stage = self._stage
         pairs = StoredPairs(self._folder, stage.basis.embeddings, stage.basis.model.dim)
-        read = [name for name in (stage.labels, stage.by) if name not in (None, BY_SHARD)]
-        columns = [name for name in dict.fromkeys(read) if name is not None]
-        if stage.labels == BY_SHARD:
-            columns = [*columns, BY_SHARD]
+        by = None if stage.by == BY_SHARD else stage.by
+        columns = [name for name in dict.fromkeys([stage.labels, by]) if name is not None]
         for shard in elements:
             if stage.control.stopped:
                 return
@@ -205,51 +108,57 @@ class _MetricsWorker:
             with stage.control.timing("read"):
                 batch = pairs.read(shard, frozenset(), columns)
             with stage.control.timing("encode"):
-                states = GroupStates()
-                for part in split_batch(replace(batch, prototypes=self._prototypes), _ROWS):
-                    states = states + self._observe(part)
+                states = GroupStates() + self._observe(batch)
             stage.control.end(shard)
             yield Report((shard,), value=states)
 
+    def _terms(self, batch: PairBatch) -> LogitTerms:
+        """Return the terms of the rows with an image embedding."""
+        parts = []
+        for part in split_batch(replace(batch, prototypes=self._prototypes), _ROWS):
+            assert part.image is not None
+            cosines = part.image_cosines(self._stage.prompts)[part.image.valid]
+            parts.append(logit_terms(self._stage.basis.logit_scale * cosines))
+        return LogitTerms.concatenate(parts)
+
     def _observe(self, batch: PairBatch) -> GroupStates:
-        stage = self._stage
+        """Return the states of the rows of a shard."""
         assert batch.image is not None
-        valid = batch.image.valid
-        cosines = batch.image_cosines(stage.prompts)[valid]
-        terms = logit_terms(stage.basis.logit_scale * cosines)
-        labels = batch.columns[stage.labels] if stage.labels else [None] * len(batch)
-        groups = group_names(batch, stage.by)
+        stage, valid = self._stage, batch.image.valid
+        if not len(batch):
+            return GroupStates()
+        terms, groups = self._terms(batch), group_names(batch, stage.by)
+        # Positions of names, and of rows by name in their order.
         distinct = {name: number for number, name in enumerate(dict.fromkeys(groups))}
         numbers = np.array([distinct[name] for name in groups], np.int64)
-        return GroupStates(
-            {
-                name: self._state(valid, terms, labels, numbers == number)
-                for name, number in distinct.items()
-            }
-        )
+        ends = np.bincount(numbers, minlength=len(distinct)).cumsum()
+        members = np.split(np.argsort(numbers, kind="stable"), ends[:-1])
+        term_of_row = valid.cumsum() - 1
+        states = {}
+        for name, rows in zip(distinct, members, strict=True):
+            kept = rows[valid[rows]]
+            missing = len(rows) - len(kept)
+            states[name] = self._state(batch, terms.take(term_of_row[kept]), kept, missing)
+        return GroupStates(states)
 
     def _state(
-        self, valid: np.ndarray, terms: LogitTerms, labels: Sequence[Any], members: np.ndarray
+        self, batch: PairBatch, terms: LogitTerms, rows: np.ndarray, missing: int
     ) -> GroupState:
+        """Return the state of a group: `rows` have an embedding, `missing` others have none."""
         stage = self._stage
-        rows = np.flatnonzero(members & valid)
-        at = members[valid]
-        own = LogitTerms(
-            terms.criterion[at],
-            terms.softmax[at],
-            terms.taylor[at],
-            terms.confidence[at],
-            terms.predicted[at],
-        )
-        values = [labels[row] for row in rows]
+        mano = MaNoState.from_terms(terms, len(stage.prompts.names))
+        if stage.labels is None:
+            return GroupState(mano, missing, CalibrationState.empty(stage.bins))
+        column = batch.columns[stage.labels]
+        values = [column[row] for row in rows]
         classes = np.array([self._labels.class_of(value) for value in values], np.int64)
         labelled = classes >= 0
         unknown = [str(v) for v, c in zip(values, classes, strict=True) if c == Labels.UNKNOWN]
-        confidence = own.confidence[labelled]
-        correct = own.predicted[labelled] == classes[labelled]
+        confidence = terms.confidence[labelled]
+        correct = terms.predicted[labelled] == classes[labelled]
         return GroupState(
-            mano=MaNoState.from_terms(own, len(stage.prompts.names)),
-            missing=int((members & ~valid).sum()),
+            mano=mano,
+            missing=missing,
             calibration=CalibrationState.from_rows(confidence, correct, stage.bins),
             unlabelled=int((classes == Labels.NONE).sum()),
             unknown=len(unknown),
@@ -257,31 +166,6 @@ class _MetricsWorker:
             confidence=(confidence,) if len(confidence) else (),
             correct=(correct,) if len(correct) else (),
         )
-
-
-class Labels:
-    """Classes by what a column of labels says."""
-
-    NONE, UNKNOWN = -1, -2
-
-    def __init__(self, names: Sequence[str]) -> None:
-        """Take the names of K classes; of two equal ones the first counts."""
-        self._count = len(names)
-        self._numbers = {name: at for at, name in reversed(list(enumerate(names)))}
-
-    def class_of(self, label: Any) -> int:
-        """Return the class that a label names: a name, or an integer from 0 to K - 1.
-
-        Returns:
-          Position of the class; `NONE` for None or NaN, `UNKNOWN` for anything else.
-        """
-        if label is None or (isinstance(label, float) and math.isnan(label)):
-            return self.NONE
-        if isinstance(label, str):
-            return self._numbers.get(label, self.UNKNOWN)
-        if isinstance(label, int) and not isinstance(label, bool) and 0 <= label < self._count:
-            return label
-        return self.UNKNOWN
 
 
 def group_names(batch: PairBatch, by: str | None) -> list[str | None]:
@@ -325,7 +209,7 @@ def folder_prompt_set(manifest: Manifest, place: str) -> PromptSet:
             f"{place} holds no ood scores, whose classes measures of a dataset need; "
             f"compute them: clipsieve score {place} --scorers ood"
         )
-    name = next((name for name in (*_FIRST, *scorers) if name in scorers))
+    name = next(name for name in (*_FIRST, *scorers) if name in scorers)
     family: Mapping[str, Any] = getattr(manifest.families["ood"], "options", {})
     options = {**family, **scorers[name].options}
     return class_prompt_set(options.get("classes", "imagenet"), options.get("templates", "simple"))

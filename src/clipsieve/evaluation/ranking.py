@@ -4,6 +4,7 @@ Higher scores are more out of distribution.  Measures depend on the order of val
 score is reduced to its distinct values and how many rows of each class have them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -148,14 +149,15 @@ def detect(counts: ScoreCounts, replicates: int = 200, seed: int = 0) -> Detecti
     if not counts.is_comparable():
         return Detection()
     values = _measures(counts)
-    if not replicates:
-        return Detection(*((value, None, None) for value in values))
     drawn_from = counts.binned(MOST_VALUES)
     rng = np.random.default_rng(seed)
     drawn = [_measures(_resampled(drawn_from, rng)) for _ in range(replicates)]
-    low, high = np.quantile(np.array(drawn), LEVELS, axis=0)
-    estimates = zip(values, low.tolist(), high.tolist(), strict=True)
-    return Detection(*estimates, binned=drawn_from is not counts)
+    low: Sequence[float | None] = (None,) * len(values)
+    high = low
+    if drawn:
+        low, high = np.quantile(np.array(drawn), LEVELS, axis=0).tolist()
+    roc, inside, outside, rate = zip(values, low, high, strict=True)
+    return Detection(roc, inside, outside, rate, bool(drawn) and drawn_from is not counts)
 
 
 def _resampled(counts: ScoreCounts, rng: np.random.Generator) -> ScoreCounts:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
@@ -12,8 +11,8 @@ import pyarrow as pa
 from clipsieve.errors import LedgerError, UsageError
 from clipsieve.evaluation.dataset import BINS
 from clipsieve.evaluation.groups import MOST_GROUPS
-from clipsieve.evaluation.ranking import FPR95, Detection, ScoreCounts, detect
-from clipsieve.job.score_columns import OodColumn, ScoreColumn, ScoredFolder
+from clipsieve.job.detectors import Comparison, compare
+from clipsieve.job.score_columns import ScoredFolder
 from clipsieve.job.scoring import folder_logit_scale
 from clipsieve.job.signals import exit_code_of, start_control, stopping_on_signals
 from clipsieve.schemas import footers
@@ -33,9 +32,6 @@ from clipsieve.store.canonical import canonical_json
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.manifest import Manifest
 from clipsieve.store.members import read_members
-
-#: Columns that are in memory at once.
-_COLUMNS_AT_ONCE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,27 +115,28 @@ def evaluate(config: ScoreConfig, engine: Engine, settings: EvaluationSettings) 
       Locked: if another run is writing to the folder.
     """
     started = time.time()
+    comparison = Comparison(settings.ood, settings.ood_column, settings.bootstrap, settings.seed)
     folder = OutputFolder.open(config.out)
     folder.require_manifest()  # before the lock, which would make the folder
     control = start_control(config, folder, started)
     with stopping_on_signals(control), folder.lock():
         manifest = folder.require_manifest()
-        measured: Sequence[Mapping[str, Any]] | None = ()
-        detectors: list[dict[str, Any]] = []
-        notes: list[str] = []
+        measures: Sequence[Mapping[str, Any]] = ()
+        detectors: Sequence[Mapping[str, Any]] = ()
+        notes: Sequence[str] = ()
         if settings.compares:
-            detectors, notes = _compare(folder, manifest, settings)
+            detectors, notes = compare(folder, manifest, comparison)
         if settings.measures:
             stage = _metrics_stage(folder, manifest, config, control, settings)
             measured = _measure(stage, folder, engine)
             if measured is None:
                 return EvaluateResult(exit_code=exit_code_of(1, control))
-            parameters = metrics_parameters(stage)
+            measures, parameters = measured, metrics_parameters(stage)
             _write(folder, manifest, names.DATASET_METRICS, DATASET, measured, parameters)
         if settings.compares:
-            _write(folder, manifest, names.DETECTORS, DETECTORS, detectors, asdict(settings))
+            _write(folder, manifest, names.DETECTORS, DETECTORS, detectors, asdict(comparison))
         write_sql(folder, manifest)
-    return EvaluateResult(tuple(measured), tuple(detectors), tuple(notes))
+    return EvaluateResult(tuple(measures), tuple(detectors), tuple(notes))
 
 
 # Measures of the dataset
@@ -212,150 +209,6 @@ def _check_labels(stage: MetricsStage, rows: Sequence[Mapping[str, Any]]) -> Non
             f"{len(stage.prompts.names):,} classes ({classes}, ...) or a position among them; name "
             "another column, or score with other --classes"
         )
-
-
-# Scores compared
-
-
-def _compare(
-    folder: OutputFolder, manifest: Manifest, settings: EvaluationSettings
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the rows of `detectors`, and what was left out."""
-    inside = ScoredFolder(folder, manifest)
-    if not inside.columns:
-        raise UsageError(
-            f"{folder.root} holds no scores that tell rows apart; "
-            f"compute some: clipsieve score {folder.root} --scorers ood,density"
-        )
-    if settings.ood_column is not None:
-        return _compare_column(inside, OodColumn.parse(settings.ood_column), settings), []
-    assert settings.ood is not None
-    outside = _other_folder(folder, manifest, settings.ood)
-    columns, notes = comparable_columns(inside, outside)
-    if not columns:
-        raise UsageError("no score is comparable in both folders: " + "; ".join(notes))
-
-    def measure(column: ScoreColumn) -> dict[str, Any]:
-        scores = inside.read(column), outside.read(outside.columns[column.name])
-        return _detector(column, *scores, outside.folder.root, settings)
-
-    return _ranked(measure, columns), notes
-
-
-def _compare_column(
-    folder: ScoredFolder, column: OodColumn, settings: EvaluationSettings
-) -> list[dict[str, Any]]:
-    state = folder.outside(column)
-    for number, kind in ((1, "out of distribution"), (0, "in-distribution")):
-        if not (state == number).any():
-            raise UsageError(
-                f"no row of {folder.folder.root} is {kind} by column {column}; name other values"
-            )
-    folder.check_aligned(sorted({each.family for each in folder.columns.values()}))
-
-    def measure(score: ScoreColumn) -> dict[str, Any]:
-        values = folder.read(score)
-        return _detector(score, values[state == 0], values[state == 1], str(column), settings)
-
-    return _ranked(measure, list(folder.columns.values()))
-
-
-def _other_folder(folder: OutputFolder, manifest: Manifest, path: str) -> ScoredFolder:
-    """Open the out-of-distribution folder.
-
-    Raises:
-      UsageError: if it is the same, or of another model.
-    """
-    other = OutputFolder.open(path)
-    known = other.require_manifest()
-    if other.root == folder.root:
-        raise UsageError(f"{path} is the evaluated folder itself; name another, or --ood-column")
-    if known.embeddings != manifest.embeddings:
-        models = [f"{e.model} rev={e.revision}" if e else "none" for e in _embeddings(known)]
-        own = [f"{e.model} rev={e.revision}" if e else "none" for e in _embeddings(manifest)]
-        raise UsageError(
-            f"{other.root} has embeddings of {models[0]}, and {folder.root} of {own[0]}: scores of "
-            "different models cannot be compared; run one again with the other's model and settings"
-        )
-    return ScoredFolder(other, known)
-
-
-def _embeddings(manifest: Manifest) -> tuple[Any]:
-    return (manifest.embeddings,)
-
-
-def comparable_columns(
-    inside: ScoredFolder, outside: ScoredFolder
-) -> tuple[list[ScoreColumn], list[str]]:
-    """Return the columns that one scorer with one revision made in both folders, and why not all.
-
-    Scorers that learnt of different datasets have different revisions.
-    """
-    columns, reasons = [], {}
-    scorers = inside.manifest.scorers()
-    for name, column in inside.columns.items():
-        other = outside.columns.get(name)
-        if other and (other.scorer, other.revision) == (column.scorer, column.revision):
-            columns.append(column)
-            continue
-        entry = scorers.get(column.scorer)
-        learnt = entry is not None and entry.learned is not None
-        command = f"clipsieve score {outside.folder.root} --scorers {column.scorer}"
-        if learnt:
-            command += f" --learn-on {inside.folder.root}"
-        reason = (
-            f"is not in {outside.folder.root}"
-            if other is None
-            else "learnt of other rows there"
-            if learnt
-            else "has other options there; give it the same ones"
-        )
-        reasons.setdefault((column.scorer, reason, command), []).append(name)
-    notes = [
-        f"left out {', '.join(left)}: {scorer} {reason}: {command}"
-        for (scorer, reason, command), left in reasons.items()
-    ]
-    return columns, notes
-
-
-def _ranked(measure: Any, columns: Sequence[ScoreColumn]) -> list[dict[str, Any]]:
-    """Return what `measure` says of each column, the highest AUROC first, undefined ones last."""
-    with ThreadPoolExecutor(_COLUMNS_AT_ONCE, "clipsieve-columns") as pool:
-        rows = list(pool.map(measure, columns))
-    return sorted(rows, key=lambda row: (row["auroc"] is None, -(row["auroc"] or 0), row["column"]))
-
-
-def _detector(
-    column: ScoreColumn, inside: Any, outside: Any, against: str, settings: EvaluationSettings
-) -> dict[str, Any]:
-    counts = ScoreCounts.from_scores(inside, outside)
-    detection = detect(counts, settings.bootstrap, settings.seed)
-    rows_in, rows_out = int(counts.inside.sum()), int(counts.outside.sum())
-    return {
-        "column": column.name,
-        "family": column.family,
-        "scorer": column.scorer,
-        "revision": column.revision,
-        "out_of_distribution": against,
-        "in_rows": rows_in,
-        "out_rows": rows_out,
-        "in_missing": len(inside) - rows_in,
-        "out_missing": len(outside) - rows_out,
-        **_estimates(detection),
-        "fpr95_convention": FPR95,
-        "bootstrap": settings.bootstrap,
-        "seed": settings.seed,
-        "interval_binned": detection.binned,
-    }
-
-
-def _estimates(detection: Detection) -> dict[str, float | None]:
-    named = {name: getattr(detection, name) for name in ("auroc", "aupr_in", "aupr_out", "fpr95")}
-    return {
-        f"{name}{suffix}": value
-        for name, estimate in named.items()
-        for suffix, value in zip(("", "_low", "_high"), estimate, strict=True)
-    }
 
 
 def _write(

@@ -132,8 +132,8 @@ class ScoredFolder:
             samples = self.folder.read_table(names.samples(shard), ["uid", *sources])
             states = []
             for value in source_values(samples, column.name):
-                key = value if isinstance(value, bool | int | str | None) else repr(value)
-                key = (type(value), key)
+                is_plain = isinstance(value, bool | int | str | None)
+                key = type(value), value if is_plain else repr(value)
                 if key not in known:
                     answer = column.is_outside(value)
                     known[key] = -1 if answer is None else int(answer)
@@ -191,4 +191,5 @@ class ScoredFolder:
 
 
 def _direction(field: pa.Field) -> str:
-    return (field.metadata or {}).get(b"direction", b"").decode(errors="replace")
+    direction: bytes = (field.metadata or {}).get(b"direction", b"")
+    return direction.decode(errors="replace")

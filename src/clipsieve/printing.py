@@ -219,7 +219,8 @@ def print_detectors(rows: Sequence[Mapping[str, Any]]) -> None:
         table.add_row(_cell(row["column"]), *cells)
     console = Console(highlight=False)
     # Rich would cut figures: in a narrow terminal lines are broken instead.
-    console.width = max(console.width, console.measure(table).maximum)
+    width, console.width = console.width, 10_000
+    console.width = max(width, console.measure(table).maximum)
     console.print(table)
     print_lines(
         [

@@ -12,12 +12,18 @@ import numpy as np
 import pytest
 
 from clipsieve.errors import UsageError
-from clipsieve.evaluation.dataset import CalibrationState, LogitTerms, MaNoState, logit_terms
+from clipsieve.evaluation.dataset import CalibrationState, LogitTerms, MaNo, MaNoState, logit_terms
 from clipsieve.evaluation.exact import exact_total, exact_value
 
 DATA = np.load(Path(__file__).parents[1] / "data" / "ood_evaluation.npz")
 VALUES = dict(zip(DATA["names"].tolist(), DATA["values"].tolist(), strict=True))
 LOGITS = 100 * (DATA["images"].astype(np.float64) @ DATA["classes"].astype(np.float64).T)
+
+
+def mano_of(logits, power=4, **settings) -> MaNo:
+    mano = MaNoState.from_logits(logits, power).result(**settings)
+    assert mano is not None
+    return mano
 
 
 def naive_mano(logits, power=4):
@@ -66,7 +72,7 @@ def test_exact_sum_of_no_values_and_of_many_blocks():
 
 
 def test_mano_equals_the_authors_code():
-    mano = MaNoState.from_logits(LOGITS).result()
+    mano = mano_of(LOGITS)
     # The authors' code is in float32.
     names = ("softmax branch(delta=6)", "Taylor branch(delta=1)")
     softmax, taylor = (VALUES[f"MaNo_repo {name} p=4 batch=24"] for name in names)
@@ -80,7 +86,7 @@ def test_mano_equals_the_authors_code():
 
 
 def test_mean_over_batches_is_what_the_authors_code_gives_for_batches():
-    batches = [MaNoState.from_logits(LOGITS[first : first + 10]).result() for first in (0, 10, 20)]
+    batches = [mano_of(LOGITS[first : first + 10]) for first in (0, 10, 20)]
     for name, field in (
         ("softmax branch(delta=6)", "softmax"),
         ("Taylor branch(delta=1)", "taylor"),
@@ -93,7 +99,7 @@ def test_mean_over_batches_is_what_the_authors_code_gives_for_batches():
 @pytest.mark.parametrize("scale", [0.3, 3, 100])
 def test_mano_equals_a_naive_loop(power, scale):
     logits = np.random.default_rng(2).normal(size=(40, 7)) * scale
-    mano = MaNoState.from_logits(logits, power).result()
+    mano = mano_of(logits, power)
     values = mano.criterion, mano.softmax, mano.taylor
     assert values == pytest.approx(naive_mano(logits, power), rel=1e-12)
     assert mano.branch == ("softmax" if mano.criterion > 5 else "taylor")
@@ -112,29 +118,29 @@ def test_mano_is_the_same_bits_for_any_split_and_order():
 def test_order_of_classes_does_not_matter():
     rng = np.random.default_rng(4)
     logits = rng.normal(size=(50, 9)) * 30
-    one, other = (MaNoState.from_logits(z).result() for z in (logits, logits[:, ::-1]))
+    one, other = (mano_of(z) for z in (logits, logits[:, ::-1]))
     assert other.softmax == pytest.approx(one.softmax, rel=1e-13)
     assert other.taylor == pytest.approx(one.taylor, rel=1e-13)
 
 
 def test_the_threshold_decides_on_the_branch():
-    state = MaNoState.from_logits(LOGITS)
-    criterion = state.result().criterion
-    assert state.result(criterion).branch == "taylor"
-    assert state.result(criterion).value == state.result().taylor
-    assert state.result(np.nextafter(criterion, 0)).branch == "softmax"
+    mano = mano_of(LOGITS)
+    at, below = mano.criterion, np.nextafter(mano.criterion, 0)
+    assert mano_of(LOGITS, threshold=at).branch == "taylor"
+    assert mano_of(LOGITS, threshold=at).value == mano.taylor
+    assert mano_of(LOGITS, threshold=below).branch == "softmax"
 
 
 @pytest.mark.parametrize("classes", [1, 2, 5])
 def test_equal_logits_are_uniform_in_both_branches(classes):
-    mano = MaNoState.from_logits(np.full((3, classes), 7.0)).result()
+    mano = mano_of(np.full((3, classes), 7.0))
     expected = (classes**-3 / classes) ** 0.25
     assert (mano.softmax, mano.taylor) == pytest.approx((expected, expected))
     assert mano.divergence == pytest.approx(0, abs=1e-12)
 
 
 def test_logits_of_hundreds_neither_overflow_nor_underflow():
-    mano = MaNoState.from_logits(np.array([[100.0, -100.0, 0.0]] * 4)).result()
+    mano = mano_of(np.array([[100.0, -100.0, 0.0]] * 4))
     assert mano.softmax == pytest.approx(3**-0.25)
     assert np.isfinite([mano.taylor, mano.criterion]).all()
 

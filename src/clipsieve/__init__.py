@@ -185,12 +185,17 @@ def evaluate(
     """
     from clipsieve.job.evaluate import EvaluationSettings
     from clipsieve.job.evaluate import evaluate as evaluate_job
-    from clipsieve.pipelines.engine import make_engine
 
     config = ScoreConfig(out=cast(Any, out), **settings)
     other = None if ood is None else os.fspath(ood)
     what = EvaluationSettings(other, ood_column, labels, by, bins, bootstrap, seed)
-    return evaluate_job(config, make_engine(config), what)
+
+    def open_engine() -> Any:
+        from clipsieve.pipelines.engine import make_engine
+
+        return make_engine(config)
+
+    return evaluate_job(config, open_engine, what)
 
 
 def connect(out: str | os.PathLike[str]) -> "duckdb.DuckDBPyConnection":

@@ -9,6 +9,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
+from sklearn.metrics import roc_auc_score
 
 import clipsieve
 from clipsieve.errors import LedgerError, Locked, UsageError
@@ -22,7 +23,14 @@ from clipsieve.store import names
 from clipsieve.store.folder import OutputFolder
 from tests.evaluation.folders import FAMILY_REVISION, evaluated_folder, stored_column
 from tests.pipelines.jobs import exit_code, manifest_of
-from tests.scoring.folders import MODEL, InProcess
+from tests.scoring.folders import (
+    MODEL,
+    InProcess,
+    make_folder,
+    make_shard,
+    read_scores,
+    score_folder,
+)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +56,7 @@ def other(made, tmp_path):
 
 def evaluated(folder, engine=None, **settings):
     config = ScoreConfig(out=folder.root)
-    return evaluate(config, engine or InProcess(), EvaluationSettings(**settings))
+    return evaluate(config, lambda: engine or InProcess(), EvaluationSettings(**settings))
 
 
 def rows_of(folder, view):
@@ -96,6 +104,13 @@ def test_a_stopped_run_writes_nothing(folder):
     result = evaluated(folder, InProcess(stop_in=0, stop_after=1))
     assert (result.metrics, result.exit_code) == ((), 3)
     assert not folder.files.exists(names.DATASET_METRICS)
+
+
+def test_folder_without_shards_is_refused(folder):
+    for shard in folder.shards():
+        folder.files.delete(names.samples(shard))
+    with pytest.raises(UsageError, match="holds no shard yet"):
+        evaluated(folder)
 
 
 @pytest.mark.parametrize("setting", ["labels", "by"])
@@ -169,6 +184,25 @@ def test_a_column_says_which_rows_are_out_of_distribution(folder, text, outside,
         assert row["auroc"] == expected.auroc[0]
         assert row["out_of_distribution"] == text
     assert rows_of(folder, "detectors")
+
+
+def test_density_alone_is_enough(tmp_path):
+    flags = [[n % 5 == 0 for n in range(60)], [n % 4 == 0 for n in range(40)]]
+    shards = [
+        make_shard(name, len(is_ood), at, carried=pa.table({"is_ood": is_ood}))
+        for at, (name, is_ood) in enumerate(zip("ab", flags, strict=True))
+    ]
+    folder = make_folder(tmp_path / "out", shards)
+    score_folder(folder, ["density"])
+    found = evaluated(folder, ood_column="is_ood", bootstrap=10).detectors
+    assert {row["column"] for row in found} == {
+        f"density_{name}" for name in ("kdist", "slof", "dao", "lid")
+    }
+    tables = [read_scores(folder, "density", shard) for shard in "ab"]
+    given = np.concatenate([table["density_kdist"].to_numpy() for table in tables])
+    is_out = np.concatenate(flags)
+    (kdist,) = [row for row in found if row["column"] == "density_kdist"]
+    assert kdist["auroc"] == pytest.approx(roc_auc_score(is_out, given), rel=1e-12)
 
 
 def test_columns_of_other_revisions_are_left_out_with_the_cure(folder, tmp_path):

@@ -1,7 +1,7 @@
 """Evaluate a folder: measures of its dataset, and of the scores that detect outliers."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
@@ -13,11 +13,10 @@ from clipsieve.evaluation.dataset import BINS
 from clipsieve.evaluation.groups import MOST_GROUPS
 from clipsieve.job.detectors import Comparison, compare
 from clipsieve.job.score_columns import ScoredFolder
-from clipsieve.job.scoring import folder_logit_scale
 from clipsieve.job.signals import exit_code_of, start_control, stopping_on_signals
 from clipsieve.schemas import footers
 from clipsieve.schemas.metrics import DATASET, DETECTORS
-from clipsieve.scoring.learn import Basis
+from clipsieve.scoring.learn import Basis, folder_logit_scale
 from clipsieve.scoring.metrics import (
     BY_SHARD,
     MetricsStage,
@@ -100,12 +99,14 @@ class EvaluateResult:
     exit_code: int = 0
 
 
-def evaluate(config: ScoreConfig, engine: Engine, settings: EvaluationSettings) -> EvaluateResult:
+def evaluate(
+    config: ScoreConfig, open_engine: Callable[[], Engine], settings: EvaluationSettings
+) -> EvaluateResult:
     """Evaluate an output folder, and write `metrics` and `detectors`.
 
     Args:
       config: its `out` is the folder.
-      engine: runs the pass over its embeddings.
+      open_engine: returns what runs the pass over its embeddings; called if there is one.
       settings: what is evaluated.
 
     Raises:
@@ -128,7 +129,7 @@ def evaluate(config: ScoreConfig, engine: Engine, settings: EvaluationSettings) 
             detectors, notes = compare(folder, manifest, comparison)
         if settings.measures:
             stage = _metrics_stage(folder, manifest, config, control, settings)
-            measured = _measure(stage, folder, engine)
+            measured = _measure(stage, folder, open_engine())
             if measured is None:
                 return EvaluateResult(exit_code=exit_code_of(1, control))
             measures, parameters = measured, metrics_parameters(stage)
@@ -151,11 +152,13 @@ def _metrics_stage(
 ) -> MetricsStage:
     prompts = folder_prompt_set(manifest, folder.root)
     assert manifest.model is not None and manifest.embeddings is not None
+    members = read_members(folder)
+    if not members:
+        raise UsageError(f"{folder.root} holds no shard yet; run `clipsieve run` first")
     scored = ScoredFolder(folder, manifest)
     for column in (settings.labels, settings.by):
         if column is not None and not (column == BY_SHARD and column == settings.by):
             scored.require_source_column(column)
-    members = read_members(folder)
     scale = folder_logit_scale(folder, manifest, members)
     return MetricsStage(
         out=folder.root,

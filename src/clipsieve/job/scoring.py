@@ -6,15 +6,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from clipsieve.control import Control
-from clipsieve.errors import LedgerError, UsageError
+from clipsieve.errors import UsageError
 from clipsieve.job.plan import require_references
 from clipsieve.job.reporter import Reporter
 from clipsieve.neighbours.stored import NeighbourSet, NeighbourStage
-from clipsieve.schemas import footers
 from clipsieve.scorers.base import Scorer
 from clipsieve.scorers.columns import family_revision, scorer_basis, scorer_revision
 from clipsieve.scorers.registry import EMBEDDED, make_scorers
-from clipsieve.scoring.learn import Basis, LearnStage, ScorerSpec, is_learned, learn, scorer_context
+from clipsieve.scoring.learn import (
+    Basis,
+    LearnStage,
+    ScorerSpec,
+    folder_logit_scale,
+    is_learned,
+    learn,
+    scorer_context,
+)
 from clipsieve.scoring.prompts import PromptStage, prompt_sets
 from clipsieve.scoring.score import FamilySpec, ScoreStage
 from clipsieve.stage import Element, Engine, Report
@@ -22,7 +29,7 @@ from clipsieve.store import names
 from clipsieve.store.canonical import short_hash
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.manifest import FamilyEntry, Manifest, ScorerEntry
-from clipsieve.store.members import ShardRange, members_key, ok_rows, read_members
+from clipsieve.store.members import members_key, ok_rows, read_members
 from clipsieve.store.records import FAILED, read_records
 
 
@@ -298,28 +305,6 @@ class Scoring:
         for record in read_records(self._folder, self._settings.run_id) if report.failed else ():
             if record.state == FAILED and record.shard in report.failed:
                 self._reporter.report("failed", f"failed: {record.error}", shard=record.shard)
-
-
-def folder_logit_scale(
-    folder: OutputFolder, manifest: Manifest, members: Sequence[ShardRange]
-) -> float:
-    """Return the model's logit scale, as the first embeddings that can be read say.
-
-    Raises:
-      LedgerError: if none can.
-    """
-    entry = manifest.embeddings
-    assert entry is not None
-    for member in members:
-        name = names.embeddings(entry.model, entry.revision, member.shard)
-        footer = folder.read_footer(name)
-        if footers.LOGIT_SCALE in footer:
-            return float(footer[footers.LOGIT_SCALE])
-    raise LedgerError(
-        f"no embeddings of {folder.root}/"
-        f"{names.embeddings_folder(entry.model, entry.revision)} can be read; run "
-        "`clipsieve run` again"
-    )
 
 
 def folder_scorers(manifest: Manifest, scorers: Sequence[str]) -> tuple[str, ...]:

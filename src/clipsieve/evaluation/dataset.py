@@ -107,7 +107,7 @@ class MaNo:
 
 @dataclass(frozen=True, slots=True)
 class MaNoState:
-    """Sums over rows for MaNo (arXiv:2405.18979, section 4), in the dataset-level form.
+    """Sums over rows for MaNo (arXiv:2405.18979), in the dataset-level form.
 
     The authors' code averages norms of batches and decides on the branch by one batch; this takes
     all rows, as the paper does.

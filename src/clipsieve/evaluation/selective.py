@@ -34,7 +34,7 @@ def risk_coverage(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarr
 def aurc(confidence: np.ndarray, correct: np.ndarray) -> float | None:
     """Return the area under the risk-coverage curve, by trapezoids; lower is better, in [0, 1].
 
-    The curve begins at (0, 0), as in FixSC (arXiv:2305.15508, section 2.2); None without a row.
+    The curve begins at (0, 0), as in FixSC (arXiv:2305.15508); None without a row.
     See `risk_coverage`.
     """
     if not len(confidence):

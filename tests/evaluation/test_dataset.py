@@ -173,7 +173,7 @@ def test_confidence_is_the_softmax_of_the_first_largest_logit():
 
 @pytest.mark.parametrize("bins", [10, 15])
 def test_calibration_error_equals_the_authors_code(bins):
-    # It sums float32; 200 of the confidences are edges of bins.
+    # It sums float32; five of the confidences are edges of bins.
     state = CalibrationState.from_rows(DATA["confidence"], DATA["correct"], bins)
     assert state.error() == pytest.approx(VALUES[f"ECE FixSC (lo,hi] n_bins={bins}"], rel=1e-6)
 

@@ -45,6 +45,7 @@ OWNERS = {
 #: Rooms of the library, and the rooms above them, which they must not import.
 ABOVE = {
     "formats": ("store", "embed", "neighbours", "scorers", "scoring", "audit", "sql", "job"),
+    "evaluation": ("embed", "scoring", "audit", "sql", "job", "formats"),
     "statistics": ("embed", "scoring", "audit", "sql", "job", "formats"),
     "scorers": ("embed", "scoring", "audit", "sql", "job", "formats"),
     "clip": ("embed", "neighbours", "scorers", "scoring", "audit", "sql", "job", "formats"),

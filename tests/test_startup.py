@@ -20,6 +20,7 @@ MODULES = [
     "clipsieve",
     "clipsieve.cli",
     "clipsieve.job.audit",
+    "clipsieve.job.evaluate",
     "clipsieve.job.inputs",
     "clipsieve.job.status",
     "clipsieve.sql.connect",
@@ -94,6 +95,7 @@ def test_modules_that_look_at_a_folder_load_no_heavy_library(module):
         (["reconcile"], 1, "input  │ 5"),  # its ledger is of other rows
         (["sql", "SELECT count(*) AS n FROM scores"], 0, "4"),
         (["audit"], 2, ""),  # there is nothing to audit yet
+        (["evaluate", "--ood-column", "n"], 2, ""),  # nor scores to compare
     ],
 )
 def test_commands_that_look_at_a_folder_load_no_heavy_library(folder, words, status, output):

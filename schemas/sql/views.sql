@@ -23,6 +23,16 @@ CREATE OR REPLACE VIEW "{family}" AS
 CREATE OR REPLACE VIEW "{family}_groups" AS
   FROM read_parquet('audits/{family}/rev={rev}/groups.parquet', hive_partitioning = false);
 
+--: metrics
+-- Measures of the whole dataset, a row a group; written by `clipsieve evaluate`.
+CREATE OR REPLACE VIEW metrics AS
+  FROM read_parquet('metrics/dataset.parquet', hive_partitioning = false);
+
+--: detectors
+-- How well each score tells out-of-distribution rows, best first; written by `clipsieve evaluate`.
+CREATE OR REPLACE VIEW detectors AS
+  FROM read_parquet('metrics/detectors.parquet', hive_partitioning = false);
+
 --: scores
 CREATE OR REPLACE VIEW scores AS
   SELECT *{aliases}

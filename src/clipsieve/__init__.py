@@ -20,6 +20,7 @@ from clipsieve.settings import RunConfig, ScoreConfig
 if TYPE_CHECKING:
     import duckdb
 
+    from clipsieve.job.evaluate import EvaluateResult
     from clipsieve.job.run import RunResult
     from clipsieve.job.score import ScoreResult
     from clipsieve.neighbours.lists import NeighbourLists
@@ -80,6 +81,7 @@ __all__ = [
     "Statistic",
     "UsageError",
     "connect",
+    "evaluate",
     "run",
     "score",
     "score_column",
@@ -145,11 +147,62 @@ def score(
     return score_job(config, make_engine(config))
 
 
+def evaluate(
+    out: str | os.PathLike[str],
+    ood: str | os.PathLike[str] | None = None,
+    labels: str | None = None,
+    by: str | None = None,
+    ood_column: str | None = None,
+    bins: int = 15,
+    bootstrap: int = 200,
+    seed: int = 0,
+    **settings: Any,
+) -> "EvaluateResult":
+    """Measure a dataset under its classes, or its scores as detectors of outliers.
+
+    Without `ood` and `ood_column`: MaNo, and with `labels` accuracy, calibration and selective
+    risk, as the table `metrics`.  With one of them: AUROC, AUPR and FPR95 of every score of which
+    higher is more out of distribution or more suspicious, as the table `detectors`; the other
+    table is written too if `labels` or `by` is given.
+
+    Args:
+      out: output folder of an earlier run, with scores.
+      ood: output folder of rows that are out of distribution; those of `out` are not.
+      labels: column of the source with names of classes, or their positions.
+      by: column of the source, or `shard`: a row of measures for each of its values.
+      ood_column: column of the source that is true where a row is out of distribution, or
+        `column=a,b` with the values that are.
+      bins: of the calibration error.
+      bootstrap: replicates of the 95 % intervals; 0 for none.
+      seed: of the replicates.
+      **settings: `workers`, `runner` and other fields of `ExecutionSettings`.
+
+    Returns:
+      The rows of both tables, and what was left out.
+
+    Raises:
+      ClipsieveError: see `clipsieve.errors`.
+    """
+    from clipsieve.job.evaluate import EvaluationSettings
+    from clipsieve.job.evaluate import evaluate as evaluate_job
+
+    config = ScoreConfig(out=cast(Any, out), **settings)
+    other = None if ood is None else os.fspath(ood)
+    what = EvaluationSettings(other, ood_column, labels, by, bins, bootstrap, seed)
+
+    def open_engine() -> Any:
+        from clipsieve.pipelines.engine import make_engine
+
+        return make_engine(config)
+
+    return evaluate_job(config, open_engine, what)
+
+
 def connect(out: str | os.PathLike[str]) -> "duckdb.DuckDBPyConnection":
     """Open a DuckDB connection with the views of the output folder `out`.
 
     Views: `scores`, `score_columns`, `samples`, `embeddings`, one for each score family, `runs`,
-    `shards`.
+    `shards`, and after an evaluation `metrics` and `detectors`.
 
     Raises:
       UsageError: if the folder holds no dataset.

@@ -23,8 +23,10 @@ from clipsieve.printing import (
     SHOWN_ROWS,
     print_accounts,
     print_answer,
+    print_detectors,
     print_groups,
     print_lines,
+    print_metrics,
 )
 from clipsieve.settings import (
     ExecutionSettings,
@@ -36,7 +38,7 @@ from clipsieve.settings import (
 )
 
 #: Commands in which options of the Beam runner follow `--`.
-BEAM_COMMANDS = ("run", "embed", "score", "compact")
+BEAM_COMMANDS = ("run", "embed", "score", "compact", "evaluate")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -166,7 +168,8 @@ def compact(beam_args: Sequence[str], /, **options: Any) -> int:
 def sql(out: str, query: str | None, form: str) -> int:
     """Run QUERY over the output folder OUT; reads standard input if there is no QUERY.
 
-    Views: scores, score_columns, samples, embeddings, one for each score family, runs, shards.
+    Views: scores, score_columns, samples, embeddings, one for each score family, runs, shards;
+    metrics and detectors after evaluate.
     """
     from clipsieve.sql.connect import run_query
 
@@ -196,6 +199,39 @@ def audit(out: str, top: int, **options: Any) -> int:
     if result.groups:
         print_groups(result.groups[:top], out)
     return 0
+
+
+@cli.command()
+@options_for(ScoreConfig, only=("out", "workers", "runner"))
+@click.option("--ood", help="output folder of rows that are out of distribution")
+@click.option(
+    "--ood-column", help="column that is true where a row is out of distribution; or COLUMN=A,B"
+)
+@click.option("--labels", help="column with the name of each row's class, or its position")
+@click.option("--by", help="measure each value of this column, or each 'shard'")
+@click.option("--bins", default=15, show_default=True, help="of the calibration error")
+@click.option("--bootstrap", default=200, show_default=True, help="replicates of intervals")
+@click.option("--seed", default=0, show_default=True, help="of the replicates")
+@click.pass_obj
+def evaluate(beam_args: Sequence[str], /, **options: Any) -> int:
+    """Measure a dataset, or how well scores tell out-of-distribution rows.
+
+    Alone: MaNo; with --labels also accuracy, calibration (ECE) and selective risk (AURC). With
+    --ood or --ood-column: AUROC, AUPR and FPR95 of every ood_* and density_* score. Written as the
+    tables metrics and detectors, which `clipsieve sql` reads.
+    """
+    import clipsieve
+
+    given = _given({**options, "beam_args": tuple(beam_args)})
+    if "out" not in given:
+        raise UsageError("out is not given; say OUT")
+    result = clipsieve.evaluate(**given)
+    if result.metrics:
+        print_metrics(result.metrics)
+    if result.detectors:
+        print_detectors(result.detectors)
+    print_lines(result.notes)
+    return result.exit_code
 
 
 @cli.command()

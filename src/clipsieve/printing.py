@@ -166,6 +166,95 @@ def print_groups(groups: Sequence[Any], out: str) -> None:
     click.echo(f'all of them: clipsieve sql {out} "FROM {GROUPS_VIEW}"')
 
 
+def print_metrics(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Measures of a dataset, a line a group; at most `SHOWN_ROWS`.
+
+    Args:
+      rows: of the table `metrics`, one at least.
+    """
+    from rich.console import Console
+
+    group_by, labels = rows[0]["group_by"], rows[0]["labels"]
+    table = _figures(group_by, ["rows", "MaNo", "branch"])
+    if labels is not None:
+        for name in ("labelled", "accuracy", "ECE", "AURC"):
+            table.add_column(name, justify="right", no_wrap=True)
+    for row in rows[:SHOWN_ROWS]:
+        cells = [f"{row['rows']:,}", _number(row["mano"]), row["mano_branch"] or "NULL"]
+        if labels is not None:
+            cells.append(f"{row['labelled_rows']:,}")
+            cells += [_number(row[name]) for name in ("accuracy", "ece", "aurc")]
+        table.add_row(_cell(row["group"]), *cells)
+    Console(highlight=False).print(table)
+    if len(rows) > SHOWN_ROWS:
+        click.echo(f"{len(rows):,} groups, the first {SHOWN_ROWS:,} shown; all are in metrics")
+    _print_left_out(rows)
+
+
+def _print_left_out(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Say how many rows are in no measure."""
+    kinds = {
+        "missing_rows": "without an image embedding",
+        "unlabelled_rows": "without a label",
+        "unknown_labels": "with a label that is no class",
+    }
+    for name, kind in kinds.items():
+        count = sum(row[name] or 0 for row in rows)
+        if count:
+            click.echo(f"left out: {count:,} rows {kind}")
+
+
+def print_detectors(rows: Sequence[Mapping[str, Any]]) -> None:
+    """How well each score tells two sets of rows apart, with 95 % intervals, a line a score.
+
+    Args:
+      rows: of the table `detectors`, one at least.
+    """
+    from rich.console import Console
+
+    first = rows[0]
+    table = _figures("score", ["AUROC", "AUPR in", "AUPR out", "FPR95"])
+    for row in rows:
+        cells = (_estimate(row, name) for name in ("auroc", "aupr_in", "aupr_out", "fpr95"))
+        table.add_row(_cell(row["column"]), *cells)
+    console = Console(highlight=False)
+    # Rich would cut figures: in a narrow terminal lines are broken instead.
+    width, console.width = console.width, 10_000
+    console.width = max(width, console.measure(table).maximum)
+    console.print(table)
+    print_lines(
+        [
+            f"out of distribution: {first['out_of_distribution']}; rows of the first score: "
+            f"{first['in_rows']:,} in, {first['out_rows']:,} out of distribution",
+            f"FPR95: {first['fpr95_convention']}",
+        ]
+    )
+
+
+def _figures(first: str, names: Sequence[str]) -> Any:
+    """A table with a column of words and columns of figures."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column(Text(escaped(first)))
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _estimate(row: Mapping[str, Any], name: str) -> str:
+    """An estimate with its interval, if there is one."""
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    interval = "" if low is None else f" ({low:.3f}-{high:.3f})"
+    return f"{_number(row[name])}{interval}"
+
+
+def _number(value: float | None) -> str:
+    return "NULL" if value is None else f"{value:.4f}"
+
+
 def print_accounts(accounts: Sequence[Any]) -> None:
     """Totals by state and of all rows, what does not add up, and the verdict."""
     from rich.console import Console

@@ -132,13 +132,13 @@ def test_a_class_without_rows_is_told_apart(batch):
 def test_labels_are_names_or_numbers_and_others_are_counted():
     values = ["class 1", 0, None, "class 9", True, 2, -1, 3, 1.0, np.int64(2), "class 0"]
     assert label_classes(values, prompt_set(3).names).tolist() == [
-        *(1, 0, -1, -1, -1, 2, -1, -1, -1, 2, 0)
+        *(1, 0, -1, -2, -2, 2, -2, -2, 1, 2, 0)
     ]
     rng = np.random.default_rng(0)
     batch = pairs(rng.normal(size=(11, 8)), np.eye(3, 8), values, missing=[2, 5])
     moments = UnitMoments(prompt_set(3), "label").observe(batch, CONTEXT)
-    assert moments.counts.tolist() == [2, 1, 1]
-    assert moments.unlabelled == 5
+    assert moments.counts.tolist() == [2, 2, 1]
+    assert moments.unlabelled == 4
 
 
 def test_of_equal_names_the_first_has_the_rows():

@@ -56,5 +56,6 @@ def test_every_place_is_below_a_folder_that_is_swept():
         names.fit("s", "0"),
         names.prompts("m", "0", "0"),
         names.neighbours_folder("0"),
+        names.DATASET_METRICS,
     ]
     assert {place.split("/")[0] for place in places} == set(names.FOLDERS)

@@ -6,15 +6,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from clipsieve.control import Control
-from clipsieve.errors import LedgerError, UsageError
+from clipsieve.errors import UsageError
 from clipsieve.job.plan import require_references
 from clipsieve.job.reporter import Reporter
 from clipsieve.neighbours.stored import NeighbourSet, NeighbourStage
-from clipsieve.schemas import footers
 from clipsieve.scorers.base import Scorer
 from clipsieve.scorers.columns import family_revision, scorer_basis, scorer_revision
 from clipsieve.scorers.registry import EMBEDDED, is_family_only, make_scorers, own_options
-from clipsieve.scoring.learn import Basis, LearnStage, ScorerSpec, is_learned, learn, scorer_context
+from clipsieve.scoring.learn import (
+    Basis,
+    LearnStage,
+    ScorerSpec,
+    folder_logit_scale,
+    is_learned,
+    learn,
+    scorer_context,
+)
 from clipsieve.scoring.prompts import (
     PromptStage,
     cut_texts,
@@ -103,7 +110,9 @@ class Scoring:
         require_references(settings.scorers, settings.options, manifest.references_col())
         self._rows = ok_rows(self._members)
         self._scorers = make_scorers(settings.scorers, settings.options)
-        self._basis = Basis(manifest.model, manifest.embeddings, self._logit_scale())
+        self._basis = Basis(
+            manifest.model, manifest.embeddings, folder_logit_scale(folder, manifest, self._members)
+        )
         self._sources = {folder.root: self._members}
         if settings.learn_on is not None:
             self._source_members(settings.learn_on)
@@ -391,25 +400,6 @@ class Scoring:
         for record in read_records(self._folder, self._settings.run_id) if report.failed else ():
             if record.state == FAILED and record.shard in report.failed:
                 self._reporter.report("failed", f"failed: {record.error}", shard=record.shard)
-
-    def _logit_scale(self) -> float:
-        """Return the model's logit scale, as the first embeddings that can be read say.
-
-        Raises:
-          LedgerError: if none can.
-        """
-        entry = self._manifest.embeddings
-        assert entry is not None
-        for member in self._members:
-            name = names.embeddings(entry.model, entry.revision, member.shard)
-            footer = self._folder.read_footer(name)
-            if footers.LOGIT_SCALE in footer:
-                return float(footer[footers.LOGIT_SCALE])
-        raise LedgerError(
-            f"no embeddings of {self._folder.root}/"
-            f"{names.embeddings_folder(entry.model, entry.revision)} can be read; run "
-            "`clipsieve run` again"
-        )
 
 
 def folder_scorers(manifest: Manifest, scorers: Sequence[str]) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from clipsieve.clip.identity import ModelIdentity
 from clipsieve.control import Control
 from clipsieve.errors import ClipsieveError, LedgerError, UsageError
 from clipsieve.neighbours.stored import read_shard_lists
+from clipsieve.schemas import footers
 from clipsieve.scorers.base import Arrays, Context, Input, PairBatch, Scorer, State, Statistic
 from clipsieve.scorers.registry import make_scorer
 from clipsieve.scoring.prompts import load_prototypes, prompt_sets
@@ -22,7 +23,7 @@ from clipsieve.scoring.threads import map_parts
 from clipsieve.stage import Element, Report, Worker
 from clipsieve.store import names
 from clipsieve.store.folder import OutputFolder
-from clipsieve.store.manifest import EmbeddingsEntry
+from clipsieve.store.manifest import EmbeddingsEntry, Manifest
 from clipsieve.store.members import ShardRange
 from clipsieve.store.pairs import StoredPairs, split_batch
 
@@ -219,6 +220,28 @@ def statistics_by_rows(
     for statistic in statistics:
         groups.setdefault(getattr(statistic, "batch_rows", None), []).append(statistic)
     return list(groups.items())
+
+
+def folder_logit_scale(
+    folder: OutputFolder, manifest: Manifest, members: Sequence[ShardRange]
+) -> float:
+    """Return the model's logit scale, as the first embeddings that can be read say.
+
+    Raises:
+      LedgerError: if none can.
+    """
+    entry = manifest.embeddings
+    assert entry is not None
+    for member in members:
+        name = names.embeddings(entry.model, entry.revision, member.shard)
+        footer = folder.read_footer(name)
+        if footers.LOGIT_SCALE in footer:
+            return float(footer[footers.LOGIT_SCALE])
+    raise LedgerError(
+        f"no embeddings of {folder.root}/"
+        f"{names.embeddings_folder(entry.model, entry.revision)} can be read; run "
+        "`clipsieve run` again"
+    )
 
 
 def scorer_context(

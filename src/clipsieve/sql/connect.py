@@ -19,7 +19,8 @@ def connect(out: str | Path) -> duckdb.DuckDBPyConnection:
 
     It has the views `scores` (every column of every sample), `samples`, `embeddings`, one view
     for each score family, `score_columns` (what each score means), `density_groups` after an
-    audit, `runs` and `shards`, and the macros of `sql/macros.sql`.  The views read the files as
+    audit, `metrics` and `detectors` after an evaluation, `runs` and `shards`, and the macros of
+    `sql/macros.sql`.  The views read the files as
     they are now; nothing is copied.
 
     Args:

@@ -38,6 +38,9 @@ def views_sql(folder: OutputFolder, manifest: Manifest) -> str:
             parts.append(_filled(blocks["family"], {"family": family, "rev": revision}))
         if folder.files.exists(names.groups(family, revision)):
             parts.append(_filled(blocks["groups"], {"family": family, "rev": revision}))
+    for view, name in (("metrics", names.DATASET_METRICS), ("detectors", names.DETECTORS)):
+        if folder.files.exists(name):
+            parts.append(blocks[view])
     if manifest.wide and folder.tables(names.wide_folder(manifest.wide.build)):
         alias = f", clip_similarity AS {published_name(manifest)}"
         aliases = alias if "clip" in manifest.families else ""

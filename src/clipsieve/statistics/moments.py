@@ -9,6 +9,7 @@ import numpy as np
 
 from clipsieve.scorers.base import Context, Input, PairBatch, PromptSet
 from clipsieve.statistics.exact_sum import ExactSum
+from clipsieve.statistics.labels import Labels
 
 #: Rows that are observed at once.
 BATCH_ROWS = 4096
@@ -164,25 +165,17 @@ def predicted_classes(batch: PairBatch, prompts: PromptSet) -> tuple[np.ndarray,
 
 
 def label_classes(values: Sequence[Any], names: Sequence[str]) -> np.ndarray:
-    """Return the number of the class that each label names, (N,) int64; -1 for none.
+    """Return the number of the class that each label names, (N,) int64; negative for none.
 
     Args:
-      values: N labels, names or numbers of classes.
-      names: of K classes; of equal ones the first counts.
+      values: N labels, see `Labels`.
+      names: of K classes.
 
     >>> label_classes(["dog", 0, None, True, 2, "cow"], ["cat", "dog", "dog"]).tolist()
-    [1, 0, -1, -1, 2, -1]
+    [1, 0, -1, -2, 2, -2]
     """
-    numbers = {name: at for at, name in reversed(list(enumerate(names)))}
-
-    def number(value: Any) -> int:
-        if isinstance(value, str):
-            return numbers.get(value, -1)
-        if isinstance(value, int | np.integer) and not isinstance(value, bool):
-            return int(value) if 0 <= value < len(names) else -1
-        return -1
-
-    return np.array([number(value) for value in values], np.int64)
+    labels = Labels(names)
+    return np.array([labels.class_of(value) for value in values], np.int64)
 
 
 def sums_by_class(

@@ -9,6 +9,7 @@ FOLDERS = (
     "audits",
     "embeddings",
     "fits",
+    "metrics",
     "neighbours",
     "prompts",
     "samples",
@@ -19,6 +20,8 @@ FOLDERS = (
 SAMPLES = "samples"
 RUNS = "_runs"
 SQL = "sql"
+DATASET_METRICS = "metrics/dataset.parquet"
+DETECTORS = "metrics/detectors.parquet"
 
 
 def slug(name: str) -> str:

@@ -1,0 +1,1 @@
+"""Measures of a whole dataset, and of scores that tell two datasets apart; pure functions."""

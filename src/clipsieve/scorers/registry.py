@@ -17,7 +17,19 @@ EMBEDDED = "clip"
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)?")
 #: A family names a folder and a view; these views are clipsieve's own.
-_VIEWS = frozenset({"embeddings", "runs", "samples", "score_columns", "scores", "shards", "wide"})
+_VIEWS = frozenset(
+    [
+        "detectors",
+        "embeddings",
+        "metrics",
+        "runs",
+        "samples",
+        "score_columns",
+        "scores",
+        "shards",
+        "wide",
+    ]
+)
 
 #: Module and factory of each scorer; modules are imported when their scorer is asked for.
 _SHIPPED = {

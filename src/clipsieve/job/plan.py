@@ -21,7 +21,13 @@ from clipsieve.job.probe import ProbeStage, probe
 from clipsieve.job.reporter import Reporter
 from clipsieve.schemas import footers
 from clipsieve.scorers.base import Input
-from clipsieve.scorers.registry import EMBEDDED, is_family_only, make_scorers, resolve_names
+from clipsieve.scorers.registry import (
+    EMBEDDED,
+    has_option,
+    is_family_only,
+    make_scorers,
+    resolve_names,
+)
 from clipsieve.settings import RunConfig, merged_options
 from clipsieve.stage import Engine
 from clipsieve.store import names
@@ -189,7 +195,7 @@ def scorer_options(
             f"{', '.join(sorted(scorers))}; name it with --scorers, or leave its options out"
         )
     options = merged_options(recorded, read_option_files(given))
-    if OOD in families:
+    if any(name.startswith(f"{OOD}.") and has_option(name, "classes") for name in scorers):
         options[OOD] = {"classes": default_classes(model)} | options.get(OOD, {})
     return options
 

@@ -302,7 +302,13 @@ class Scoring:
         """
         if source not in self._sources:
             folder = OutputFolder.open(source)
-            manifest = folder.require_manifest()
+            manifest = folder.load_manifest()
+            if manifest is None:
+                raise UsageError(
+                    f"{source} holds no clipsieve dataset (no dataset.json) to learn on; name the "
+                    "OUT folder of another `clipsieve run` with --learn-on, or "
+                    f"{self._folder.root} for the folder itself"
+                )
             if manifest.embeddings != self._basis.embeddings:
                 model = manifest.model.model if manifest.model is not None else "no model"
                 theirs = manifest.embeddings.revision if manifest.embeddings is not None else "none"

@@ -199,6 +199,22 @@ def test_what_must_be_learnt_anew_is_learnt_on_the_recorded_folder(folder, clean
     assert entry.learned == entry_of(clean, "ood.mahalanobis").learned
 
 
+@pytest.mark.parametrize("refit", [False, True])
+def test_a_recorded_folder_that_is_gone_is_said_with_the_cure(folder, clean, refit):
+    score_folder(folder, ["ood.mahalanobis"], options_of(), learn_on=clean.root)
+    shutil.move(clean.root, clean.root + "-moved")
+    before = bytes_below(folder, ".")
+    options = options_of(CLASSES if refit else OTHERS)
+    cure = (
+        rf"clean holds no clipsieve dataset .* --learn-on, or {folder.root} for the folder itself"
+    )
+    with pytest.raises(UsageError, match=cure):
+        score_folder(folder, ["ood.mahalanobis"], options, refit=refit)
+    assert bytes_below(folder, ".") == before
+    score_folder(folder, ["ood.mahalanobis"], options, refit=refit, learn_on=folder.root)
+    assert entry_of(folder, "ood.mahalanobis").learned_on is None
+
+
 def test_refit_learns_again_on_the_recorded_folder(folder, clean):
     score_folder(folder, LEARNT, options_of(), learn_on=clean.root)
     before = entry_of(folder, "ood.vim")

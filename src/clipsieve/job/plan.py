@@ -15,19 +15,14 @@ from clipsieve.errors import UsageError
 from clipsieve.formats.base import InputPlan, WorkItem
 from clipsieve.formats.inputs import source_exists
 from clipsieve.formats.registry import plan_input
+from clipsieve.job.asked import asked_scorers, check_geometry, declared_geometry
 from clipsieve.job.inputs import read_options
 from clipsieve.job.option_files import OOD, default_classes, read_option_files
 from clipsieve.job.probe import ProbeStage, probe
 from clipsieve.job.reporter import Reporter
 from clipsieve.schemas import footers
 from clipsieve.scorers.base import Input
-from clipsieve.scorers.registry import (
-    EMBEDDED,
-    has_option,
-    is_family_only,
-    make_scorers,
-    resolve_names,
-)
+from clipsieve.scorers.registry import EMBEDDED, has_option, is_family_only, make_scorers
 from clipsieve.settings import RunConfig, merged_options
 from clipsieve.stage import Engine
 from clipsieve.store import names
@@ -195,8 +190,12 @@ def scorer_options(
             f"{', '.join(sorted(scorers))}; name it with --scorers, or leave its options out"
         )
     options = merged_options(recorded, read_option_files(given))
-    if any(name.startswith(f"{OOD}.") and has_option(name, "classes") for name in scorers):
-        options[OOD] = {"classes": default_classes(model)} | options.get(OOD, {})
+    if OOD in families:
+        defaults = {"classes": default_classes(model), **declared_geometry(model)}
+        check_geometry(scorers, {OOD: defaults | options.get(OOD, {})})
+        members = [name for name in scorers if name.startswith(f"{OOD}.")]
+        shared = {k: v for k, v in defaults.items() if any(has_option(m, k) for m in members)}
+        options[OOD] = shared | options.get(OOD, {})
     return options
 
 
@@ -230,7 +229,7 @@ def _scorers(
     family.
     """
     recorded = () if manifest is None else tuple(manifest.scorers())
-    asked = resolve_names(config.scorers)
+    asked = asked_scorers(config.scorers, config.model)
     every = tuple(dict.fromkeys([*asked, *recorded]))
     options = scorer_options(manifest, every, config.all_options(), config.model)
     scorers = tuple(name for name in every if name != EMBEDDED)

@@ -12,6 +12,7 @@ from clipsieve.job.reporter import Reporter
 from clipsieve.neighbours.stored import NeighbourSet, NeighbourStage
 from clipsieve.scorers.base import PromptSet, Scorer
 from clipsieve.scorers.columns import family_revision, scorer_basis, scorer_revision
+from clipsieve.scorers.ood.family import OodScorer
 from clipsieve.scorers.registry import EMBEDDED, is_family_only, make_scorers, own_options
 from clipsieve.scoring.learn import (
     Basis,
@@ -215,6 +216,8 @@ class Scoring:
             if entries[scorer.name][1].learned is not None
         ]
         missing = tuple(spec for spec in specs if not is_learned(self._folder, spec))
+        new = [scorer for scorer in self._scorers if entries[scorer.name][0]]
+        self._report_classes(new)
         for scorer in self._scorers:
             is_new, entry = entries[scorer.name]
             if is_new and entry.learned is not None:
@@ -364,6 +367,21 @@ class Scoring:
         )
         elements = stage.elements(self._members)
         return len(self._run(stage, elements).done) == len(elements)
+
+    def _report_classes(self, scorers: Sequence[Scorer]) -> None:
+        """Report what images are compared with, for each list of classes once."""
+        sets: dict[str, tuple[str, str]] = {}
+        for scorer in scorers:
+            if isinstance(scorer, OodScorer):
+                prompts = scorer.prompt_set
+                options = own_options(scorer.name, self._settings.options)
+                name = options.get("classes", "imagenet")
+                source = f" of {name}" if isinstance(name, str) else ""
+                texts = sum(map(len, prompts.texts))
+                text = f"{len(prompts.names):,} classes{source}, {texts:,} prompts"
+                sets.setdefault(prompts.key, (scorer.family, text))
+        for key, (family, text) in sets.items():
+            self._reporter.report("classes", f"{family}: {text}", prompts=key)
 
     def _report_learning(self, scorer: Scorer, entry: ScorerEntry) -> None:
         members = self._source_members(entry.learned_on or self._folder.root)

@@ -1,6 +1,7 @@
 """Open a pipeline on a named runner and see it through."""
 
 import logging
+import re
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -11,6 +12,7 @@ __all__ = ["LOCAL", "beam", "require_runner", "run_pipeline"]
 
 LOCAL = LOCAL_RUNNER
 _REFUSED = ("DirectRunner", "SwitchingDirectRunner", "PrismRunner")
+_STEP = re.compile(r"( \[while running '[^']*'\])+$")
 
 # Beam tells every importer that Google's client libraries are missing.
 logging.getLogger().addFilter(lambda record: "apitools not found" not in record.getMessage())
@@ -37,7 +39,8 @@ def run_pipeline(
 
     Raises:
       UsageError: for a runner that downloads and runs a binary unasked, or unknown options.
-      ClipsieveError: if the pipeline ends in another state than DONE.
+      ClipsieveError: if the pipeline ends in another state than DONE; one that a step raises, as it
+        was raised.
     """
     require_runner(runner)
     options = PipelineOptions(list(beam_args), runner=runner)
@@ -49,7 +52,12 @@ def run_pipeline(
         raise UsageError(f"runner {runner} knows no option {', '.join(unknown)}; leave it out")
     build(pipeline)
     check_portable(pipeline)
-    state = pipeline.run().wait_until_finish()
+    try:
+        state = pipeline.run().wait_until_finish()
+    except ClipsieveError as error:
+        if error.args:  # Beam puts the step's name behind the message
+            error.args = (_STEP.sub("", str(error.args[0])), *error.args[1:])
+        raise
     if state not in (PipelineState.DONE, None):
         raise ClipsieveError(f"the pipeline ended {state} on {runner}; see that runner's log")
 

@@ -146,10 +146,23 @@ class Silent(Reporter):
         """Nothing."""
 
 
-def score_folder(folder, scorers, options=None, engine=None, refit=False, control=None) -> Scored:
-    """Bring scores up to date as `clipsieve score` does, and save the manifest if all is done."""
+def score_folder(
+    folder, scorers, options=None, engine=None, refit=False, control=None, learn_on=None, asked=None
+) -> Scored:
+    """Bring scores up to date as `clipsieve score` does, and save the manifest if all is done.
+
+    `asked` are those of the scorers that the user named; None is all of them.
+    """
     control = control or Control("run", folder.root)
-    settings = ScoringSettings(tuple(scorers), options or {}, "cpu", "run", refit)
+    settings = ScoringSettings(
+        tuple(scorers),
+        options or {},
+        "cpu",
+        "run",
+        refit,
+        learn_on=learn_on,
+        asked=tuple(scorers if asked is None else asked),
+    )
     manifest = folder.require_manifest()
     engine = engine or InProcess()
     scored = Scoring(folder, manifest, settings, engine, Silent(), control).run()

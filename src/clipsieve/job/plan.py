@@ -27,13 +27,7 @@ from clipsieve.job.probe import ProbeStage, probe
 from clipsieve.job.reporter import Reporter
 from clipsieve.schemas import footers
 from clipsieve.scorers.base import Input
-from clipsieve.scorers.registry import (
-    EMBEDDED,
-    is_family_only,
-    make_scorers,
-    option_names,
-    scorer_factory,
-)
+from clipsieve.scorers.registry import EMBEDDED, has_option, is_family_only, make_scorers
 from clipsieve.settings import RunConfig, merged_options
 from clipsieve.stage import Engine
 from clipsieve.store import names
@@ -203,10 +197,11 @@ def scorer_options(
     options = merged_options(without_replaced(recorded, given), read_option_files(given))
     if OOD in families:
         defaults = {"classes": default_classes(model), **declared_geometry(model)}
-        taken = {o for s in scorers for o in option_names(scorer_factory(s)) if s.startswith(OOD)}
-        shared = {k: v for k, v in defaults.items() if k in taken} | options.get(OOD, {})
+        check_geometry(scorers, {OOD: defaults | options.get(OOD, {})})
+        members = [name for name in scorers if name.startswith(f"{OOD}.")]
+        shared = {k: v for k, v in defaults.items() if any(has_option(m, k) for m in members)}
+        shared |= options.get(OOD, {})
         options |= {OOD: shared} if shared else {}
-        check_geometry(scorers, options)
     return options
 
 

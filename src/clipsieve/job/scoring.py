@@ -10,7 +10,7 @@ from clipsieve.errors import UsageError
 from clipsieve.job.plan import require_references
 from clipsieve.job.reporter import Reporter
 from clipsieve.neighbours.stored import NeighbourSet, NeighbourStage
-from clipsieve.scorers.base import Scorer
+from clipsieve.scorers.base import PromptSet, Scorer
 from clipsieve.scorers.columns import family_revision, scorer_basis, scorer_revision
 from clipsieve.scorers.ood.family import OodScorer
 from clipsieve.scorers.registry import EMBEDDED, is_family_only, make_scorers, own_options
@@ -100,7 +100,8 @@ class Scoring:
         """Look at what the folder holds.
 
         Raises:
-          UsageError: if it has no shard, or for a scorer whose reference captions it lacks.
+          UsageError: if it has no shard, for a scorer whose reference captions it lacks, and for a
+            folder to learn on that cannot be used.
         """
         assert manifest.model is not None and manifest.embeddings is not None
         self._folder, self._manifest, self._settings = folder, manifest, settings
@@ -117,6 +118,8 @@ class Scoring:
         self._sources = {folder.root: self._members}
         if settings.learn_on is not None:
             self._source_members(settings.learn_on)
+        for scorer in self._scorers:  # refuses before anything is written or removed
+            self._source(scorer, manifest.scorers().get(scorer.name))
 
     def run(self) -> Scored:
         """Do what is missing; stopped, only part of it, and no family is switched then."""
@@ -174,7 +177,8 @@ class Scoring:
         stage = PromptStage(**self._common(), model=model, embeddings=embeddings, prompts=prompts)
         sets = {each.texts_key: each for each in prompts}
         for element in stage.elements():
-            take_from_cache(self._folder, model, embeddings, sets[element.name])
+            if take_from_cache(self._folder, model, embeddings, sets[element.name]):
+                self._report_cut(sets[element.name])
         elements = stage.elements()
         if not elements:
             return True
@@ -182,17 +186,21 @@ class Scoring:
         self._reporter.report("prompts", f"encoding {texts:,} texts of {len(elements)} sets")
         done = self._run(stage, elements).done
         for key in done:
-            cut = cut_texts(self._folder, embeddings, sets[key])
-            if cut:
-                text = (
-                    f"{cut:,} of {sum(map(len, sets[key].texts)):,} prompts are longer than the "
-                    f"model's {model.context_length} tokens and were cut"
-                )
-                self._reporter.report("cut", text)
+            self._report_cut(sets[key])
             problem = put_into_cache(self._folder, model, embeddings, sets[key])
             if problem:
                 self._reporter.report("cache", f"prompts are not kept for other folders: {problem}")
         return len(done) == len(elements)
+
+    def _report_cut(self, prompts: PromptSet) -> None:
+        """Report how many prompts of a set that is new to the folder were cut, if any."""
+        cut = cut_texts(self._folder, self._basis.embeddings, prompts)
+        if cut:
+            text = (
+                f"{cut:,} of {sum(map(len, prompts.texts)):,} prompts are longer than the "
+                f"model's {self._basis.model.context_length} tokens and were cut"
+            )
+            self._reporter.report("cut", text)
 
     # Learning
 
@@ -295,7 +303,8 @@ class Scoring:
         )
         if not (there.files.exists(name) and there.files.exists(description)):
             return None
-        self._folder.write_json(description, there.read_json(description))
+        members = {**there.read_json(description), "learned_on": source}
+        self._folder.write_json(description, members)
         self._folder.write_arrays(name, there.read_arrays(name))
         revision = scorer_revision(basis, learned, {})
         return ScorerEntry(revision, options, learned, basis, {}, source)
@@ -325,7 +334,13 @@ class Scoring:
         """
         if source not in self._sources:
             folder = OutputFolder.open(source)
-            manifest = folder.require_manifest()
+            manifest = folder.load_manifest()
+            if manifest is None:
+                raise UsageError(
+                    f"{source} holds no clipsieve dataset (no dataset.json) to learn on; name the "
+                    "OUT folder of another `clipsieve run` with --learn-on, or "
+                    f"{self._folder.root} for the folder itself"
+                )
             if manifest.embeddings != self._basis.embeddings:
                 model = manifest.model.model if manifest.model is not None else "no model"
                 theirs = manifest.embeddings.revision if manifest.embeddings is not None else "none"

@@ -189,6 +189,7 @@ class _LearnWorker:
                     batch = read_shard_lists(self._folder, batch, self._specs, self._lists)
             with stage.control.timing("encode"):
                 sums = self._observe(replace(batch, prototypes=self._prototypes))
+            stage.control.add(rows=len(batch), shards=1)
             stage.control.end(shard)
             held = held + Report((shard,), value=sums)
             if len(held.done) >= REPORTED_TOGETHER:

@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from families import DIM, random_shard
+from families import DIM, random_shard  # beside this file
 
 from clipsieve.clip.identity import ModelIdentity
 from clipsieve.control import Control

@@ -55,7 +55,7 @@ def test_shipped_scorers_come_in_the_order_asked_for():
 def test_every_shipped_scorer_has_the_name_and_family_it_is_registered_by(name, tmp_path):
     np.save(tmp_path / "no.npy", np.ones((1000, 4)))
     needed: dict[str, dict[str, Any]] = {
-        "ood.neglabel": {"negatives": ["a photo of nothing"]},
+        "ood.neglabel": {"negatives": ["a photo of nothing"], "groups": 1},
         "ood.clipn": {"no_prototypes": str(tmp_path / "no.npy")},
     }
     scorer = make_scorer(name, needed.get(name, {}))

@@ -15,13 +15,14 @@ from clipsieve.errors import UsageError
 from clipsieve.formats.base import InputPlan, WorkItem
 from clipsieve.formats.inputs import source_exists
 from clipsieve.formats.registry import plan_input
+from clipsieve.job.asked import asked_scorers, check_geometry, declared_geometry
 from clipsieve.job.inputs import read_options
 from clipsieve.job.option_files import OOD, default_classes, read_option_files
 from clipsieve.job.probe import ProbeStage, probe
 from clipsieve.job.reporter import Reporter
 from clipsieve.schemas import footers
 from clipsieve.scorers.base import Input
-from clipsieve.scorers.registry import EMBEDDED, is_family_only, make_scorers, resolve_names
+from clipsieve.scorers.registry import EMBEDDED, is_family_only, make_scorers
 from clipsieve.settings import RunConfig, merged_options
 from clipsieve.stage import Engine
 from clipsieve.store import names
@@ -190,7 +191,9 @@ def scorer_options(
         )
     options = merged_options(recorded, read_option_files(given))
     if OOD in families:
-        options[OOD] = {"classes": default_classes(model)} | options.get(OOD, {})
+        defaults = {"classes": default_classes(model), **declared_geometry(model)}
+        options[OOD] = defaults | options.get(OOD, {})
+        check_geometry(scorers, options)
     return options
 
 
@@ -224,7 +227,7 @@ def _scorers(
     family.
     """
     recorded = () if manifest is None else tuple(manifest.scorers())
-    asked = resolve_names(config.scorers)
+    asked = asked_scorers(config.scorers, config.model)
     every = tuple(dict.fromkeys([*asked, *recorded]))
     options = scorer_options(manifest, every, config.all_options(), config.model)
     scorers = tuple(name for name in every if name != EMBEDDED)

@@ -12,6 +12,7 @@ from clipsieve import versions
 from clipsieve.control import Control
 from clipsieve.embed.commit import embedded_family, embeddings_entry
 from clipsieve.errors import LedgerError, UsageError
+from clipsieve.job.asked import asked_scorers
 from clipsieve.job.audit import unseen_findings
 from clipsieve.job.compact import compact_folder
 from clipsieve.job.ood_summary import ood_line
@@ -32,7 +33,7 @@ from clipsieve.job.signals import (
     stopping_on_signals,
 )
 from clipsieve.schemas.states import RowState
-from clipsieve.scorers.registry import EMBEDDED, resolve_names
+from clipsieve.scorers.registry import EMBEDDED
 from clipsieve.settings import RunConfig
 from clipsieve.sql.views import write_sql
 from clipsieve.stage import Engine
@@ -194,7 +195,7 @@ def _score(
         config.refit,
         WORKERS_FROM,
         absolute_folder(config.learn_on),
-        resolve_names(config.scorers),
+        asked_scorers(config.scorers, config.model),
     )
     return Scoring(folder, manifest, settings, engine, reporter, control).run()
 

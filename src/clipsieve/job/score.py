@@ -4,12 +4,13 @@ import sys
 import time
 from dataclasses import dataclass
 
+from clipsieve.job.asked import asked_scorers
 from clipsieve.job.compact import compact_folder
 from clipsieve.job.plan import absolute_folder, scorer_options
 from clipsieve.job.reporter import Reporter
 from clipsieve.job.scoring import Scored, Scoring, ScoringSettings, drop_revisions, folder_scorers
 from clipsieve.job.signals import exit_code_of, start_control, stopping_on_signals
-from clipsieve.scorers.registry import EMBEDDED, resolve_names
+from clipsieve.scorers.registry import EMBEDDED
 from clipsieve.settings import ScoreConfig
 from clipsieve.sql.views import write_sql
 from clipsieve.stage import Engine
@@ -55,12 +56,12 @@ def score(config: ScoreConfig, engine: Engine, reporter: Reporter | None = None)
     reporter.run_id = control.run_id
     with stopping_on_signals(control), folder.lock():
         previous = folder.require_manifest()
-        asked = resolve_names(config.scorers)
+        model = previous.model.model if previous.model is not None else ""
+        asked = asked_scorers(config.scorers, model)
         if EMBEDDED in asked:
             reporter.report("kept", f"{EMBEDDED}: written with the embeddings; left as it is")
         scorers = folder_scorers(previous, asked)
         known = tuple(dict.fromkeys([*scorers, *asked]))
-        model = previous.model.model if previous.model is not None else ""
         options = scorer_options(previous, known, config.all_options(), model)
         settings = ScoringSettings(
             scorers,

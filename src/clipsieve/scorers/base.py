@@ -141,10 +141,9 @@ def unit_rows(vectors: np.ndarray) -> np.ndarray:
       vectors: (N, D), of any floating type and finite norm.
     """
     wide = vectors.astype(np.float64)
-    norms = np.sqrt(np.einsum("nd,nd->n", wide, wide))
+    norms = np.sqrt(np.vecdot(wide, wide))
     norms[norms == 0] = 1.0
-    unit: np.ndarray = wide / norms[:, None]
-    return unit
+    return np.asarray(np.divide(wide, norms[:, None], out=wide))
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +271,8 @@ class PairBatch:
         def make() -> np.ndarray:
             cosines: np.ndarray = embedded.unit() @ self.prototypes[prompts].T
             np.clip(cosines, -1.0, 1.0, out=cosines)
-            cosines[~embedded.valid] = np.nan
+            if not embedded.valid.all():
+                cosines[~embedded.valid] = np.nan
             return cosines
 
         return self.shared(("cosines", side, prompts), make)

@@ -146,7 +146,7 @@ def make_scorer(name: str, options: Mapping[str, Any]) -> Scorer:
     Raises:
       UsageError: see `make_scorers`.
     """
-    factory = _factory(name)
+    factory = scorer_factory(name)
     family = name.partition(".")[0]
     if not _NAME.fullmatch(name) or family in _VIEWS or family.endswith("_groups"):
         raise UsageError(
@@ -179,7 +179,7 @@ def own_options(name: str, options: Options) -> dict[str, Any]:
     own = dict(options.get(name, {}))
     if not is_family_only(family) or family not in options:
         return own
-    known = option_names(_factory(name))
+    known = option_names(scorer_factory(name))
     return {k: v for k, v in options[family].items() if k in known} | own
 
 
@@ -193,7 +193,7 @@ def is_family_only(name: str) -> bool:
     return name not in names and any(each.startswith(f"{name}.") for each in names)
 
 
-def _factory(name: str) -> Callable[..., Any]:
+def scorer_factory(name: str) -> Callable[..., Any]:
     """Return what makes the scorer of this name; its module is imported."""
     if name in _SHIPPED:
         module, attribute = _SHIPPED[name].split(":")
@@ -212,7 +212,7 @@ def _check_family_options(names: Iterable[str], options: Options) -> None:
     """Refuse an option of a family that none of its scorers among `names` has."""
     for family in filter(is_family_only, options):
         members = [name for name in names if name.startswith(f"{family}.")]
-        known = {option for name in members for option in option_names(_factory(name))}
+        known = {option for name in members for option in option_names(scorer_factory(name))}
         unknown = sorted(set(options[family]) - known)
         if members and unknown:
             raise UsageError(

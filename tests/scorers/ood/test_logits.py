@@ -139,13 +139,13 @@ def test_one_class_is_certain():
     for values in (row.rest_probability(), row.entropy(), row.variance(1)):
         assert values.tolist() == [0, 0]
     assert generalized_entropy(top, row, SCALE, 0.1, 100).tolist() == [0, 0]
-    assert np.isnan(top.second()).all()
+    assert np.isnan(top.second).all()
 
 
 def test_ties_go_to_the_first_and_have_no_margin():
     top = top_two(np.array([[0.1, 0.4, 0.4], [0.2, 0.2, 0.2]]))
     assert top.best.tolist() == [1, 0]
-    assert top.second().tolist() == top.largest.tolist()
+    assert top.second.tolist() == top.largest.tolist()
 
 
 def test_pnorm_does_not_depend_on_scale_or_shift_and_is_zero_for_equal_logits():
@@ -162,7 +162,7 @@ def test_rows_without_numbers_stay_without():
     similarities[1] = np.nan
     top = top_two(similarities)
     row = softmax(top, SCALE)
-    made = [row.entropy(), row.rest_probability(), top.second(), top.largest]
+    made = [row.entropy(), row.rest_probability(), top.second, top.largest]
     made += [generalized_entropy(top, row, SCALE, 0.1, 2), row.variance(4)]
     made += [max_over_norm(similarities, top.largest, 4), logsumexp_rows(similarities)]
     for values in made:

@@ -12,29 +12,22 @@ from statistics import NormalDist
 
 import numpy as np
 
-#: Takes the place of a row's largest similarity where only the others count: far below any cosine.
-_EXCLUDED = -1e6
-
 
 @dataclass(frozen=True, slots=True)
 class TopTwo:
-    """The largest entry of each row, and the others.
+    """The two largest entries of each row, and how far below the largest all of them are.
 
     Attributes:
       best: (N,) int64 column of the largest, the first of equals.
       largest: (N,) float64.
-      rest: (N, K) float64: the rows with their largest entry replaced by -1e6.
+      second: (N,) float64 the largest of the others; NaN if there is one class only.
+      gaps: (N, K) float64, largest minus entry; 0 for the largest and its equals.
     """
 
     best: np.ndarray
     largest: np.ndarray
-    rest: np.ndarray
-
-    def second(self) -> np.ndarray:
-        """Return the (N,) second largest; NaN if there is one class only."""
-        if self.rest.shape[1] < 2:
-            return np.full(len(self.rest), np.nan)
-        return np.asarray(self.rest.max(axis=1))
+    second: np.ndarray
+    gaps: np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +67,21 @@ class Softmax:
 
 
 def top_two(similarities: np.ndarray) -> TopTwo:
-    """Return the largest entry of each row, and the others.
+    """Return the two largest entries of each row, and the gaps below.
 
     Args:
-      similarities: (N, K) float64, K >= 1; far above -1e6.
+      similarities: (N, K) float64, K >= 1.
     """
     best = similarities.argmax(axis=1)
     rows = np.arange(len(similarities))
-    rest = similarities.copy()
-    rest[rows, best] = _EXCLUDED
-    return TopTwo(best, similarities[rows, best], rest)
+    largest = similarities[rows, best]
+    gaps = largest[:, None] - similarities
+    if similarities.shape[1] < 2:
+        return TopTwo(best, largest, np.full(len(rows), np.nan), gaps)
+    gaps[rows, best] = np.inf
+    second = largest - gaps.min(axis=1)
+    gaps[rows, best] = similarities[rows, best] - largest  # 0, or NaN
+    return TopTwo(best, largest, second, gaps)
 
 
 def softmax(top: TopTwo, scale: float) -> Softmax:
@@ -93,10 +91,14 @@ def softmax(top: TopTwo, scale: float) -> Softmax:
       top: of the similarities.
       scale: factor of the logits; above 0.
     """
-    gaps = top.largest[:, None] - top.rest
-    gaps *= scale
-    powers = np.exp(-gaps)
-    return Softmax(powers.sum(axis=1), np.vecdot(powers, gaps), np.vecdot(powers, powers))
+    powers = top.gaps * -scale
+    np.exp(powers, out=powers)
+    powers[np.arange(len(powers)), top.best] = top.largest * 0.0  # keeps NaN
+    return Softmax(
+        others=powers.sum(axis=1),
+        weighted=scale * np.vecdot(powers, top.gaps),
+        squares=np.vecdot(powers, powers),
+    )
 
 
 def generalized_entropy(
@@ -116,17 +118,18 @@ def generalized_entropy(
     """
     logsum = np.log1p(softmax.others)
     with np.errstate(divide="ignore"):  # one class, or others that are 0: p is 1, the term 0
-        score = np.exp(gamma * (np.log(softmax.others) - 2 * logsum))
-    count = top.rest.shape[1]
-    kept = min(most - 1, count - 1)
-    if kept > 0:
-        logs = _largest_of_rest(top, kept) - top.largest[:, None]
-        logs *= scale
-        logs -= logsum[:, None]
+        of_largest = np.exp(gamma * (np.log(softmax.others) - 2 * logsum))
+    gaps = _smallest(top.gaps, most)
+    logs = gaps * -scale
+    logs -= logsum[:, None]
+    with np.errstate(divide="ignore"):
         logs += np.log1p(-np.exp(logs))
-        logs *= gamma
-        score += np.exp(logs, out=logs).sum(axis=1)
-    return np.asarray(score)
+    logs *= gamma
+    terms = np.exp(logs, out=logs)
+    # The largest and its equals have a gap of 0, and their term is known to all digits.
+    below = gaps > 0
+    equals = gaps.shape[1] - np.count_nonzero(below, axis=1)
+    return np.asarray(np.vecdot(terms, below.astype(np.float64)) + equals * of_largest)
 
 
 def max_over_norm(similarities: np.ndarray, largest: np.ndarray, p: int) -> np.ndarray:
@@ -151,28 +154,27 @@ def max_over_norm(similarities: np.ndarray, largest: np.ndarray, p: int) -> np.n
     return np.asarray(ratios)
 
 
-def _largest_of_rest(top: TopTwo, count: int) -> np.ndarray:
-    """Return (N, count): the largest of each row's entries but the best, in any order.
+def _smallest(values: np.ndarray, most: int) -> np.ndarray:
+    """Return the `most` smallest entries of each row, in any order; all if there are fewer.
 
-    Most entries are set aside by a line that 1.6 times as many as needed would pass were they
-    normally distributed: 2.5 times as fast as to partition whole rows, which is what happens if a
-    row has too few above its line.
+    Most entries are set aside by a line that 1.6 times as many as needed would stay below were
+    they normally distributed: 2.5 times as fast as to partition whole rows, which is what happens
+    if a row has too few below its line.
     """
-    values, others = top.rest, top.rest.shape[1] - 1
-    if count < others:
-        means = (values.sum(axis=1) - _EXCLUDED) / others
-        squares = (np.vecdot(values, values) - _EXCLUDED**2) / others
-        spread = np.sqrt(np.maximum(squares - means * means, 0.0))
-        quantile = NormalDist().inv_cdf(max(0.05, 1.0 - 1.6 * count / others))
-        above = values > (means + quantile * spread)[:, None]
-        counts = np.count_nonzero(above, axis=1)
-        width = int(counts.max(initial=0))
-        if counts.min(initial=others) >= count:
-            candidates = np.full((len(values), width), _EXCLUDED)
-            candidates[np.arange(width) < counts[:, None]] = values.ravel()[np.flatnonzero(above)]
-            values = candidates
-    kept: np.ndarray = np.partition(values, values.shape[1] - count, axis=1)[:, -count:]
-    return kept
+    size = values.shape[1]
+    if most >= size:
+        return values
+    means = values.mean(axis=1)
+    spread = np.sqrt(np.maximum(np.vecdot(values, values) / size - means * means, 0.0))
+    quantile = NormalDist().inv_cdf(min(0.95, 1.6 * most / size))
+    below = values < (means + quantile * spread)[:, None]
+    counts = np.count_nonzero(below, axis=1)
+    if counts.min(initial=size) >= most:
+        candidates = np.full((len(values), int(counts.max(initial=most))), np.inf)
+        filled = np.arange(candidates.shape[1]) < counts[:, None]
+        candidates[filled] = values.ravel()[np.flatnonzero(below)]
+        values = candidates
+    return np.asarray(np.partition(values, most - 1, axis=1)[:, :most])
 
 
 def logsumexp_rows(logits: np.ndarray) -> np.ndarray:

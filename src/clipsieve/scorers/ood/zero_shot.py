@@ -62,7 +62,7 @@ class Margin(OodScorer):
     def score(self, batch: PairBatch, loaded: Any) -> Scores:
         """One column; NaN without image."""
         top = self.rows(batch).top_two()
-        return {"ood_margin": top.second() - top.largest}
+        return {"ood_margin": top.second - top.largest}
 
 
 class Energy(OodScorer):

@@ -7,6 +7,7 @@ import pytest
 
 from clipsieve.cli import main as clipsieve
 from clipsieve.demo.__main__ import main as demo
+from clipsieve.sql.connect import connect
 from tests.pipelines.jobs import run_command
 
 #: Least AUROC on dense data.
@@ -48,10 +49,9 @@ def test_held_out_classes_are_told_from_the_others(inside):
 
 
 def test_the_likeliest_class_is_the_one_that_is_shown(inside):
-    (build,) = (inside / "wide").iterdir()  # nothing was computed that the first run had not
-    wide = pq.read_table(build, columns=["uid", "ood_class"])
-    truth = pq.read_table(inside.parent / "in" / "_truth")
-    shown = {row["uid"]: f"{row['colour']} {row['class']}" for row in truth.to_pylist()}
-    right = [shown[row["uid"]] == row["ood_class"] for row in wide.to_pylist()]
-    assert len(right) == 400
+    with connect(inside) as scores:
+        classes = dict(scores.sql("SELECT uid, ood_class FROM scores").fetchall())
+    truth = pq.read_table(inside.parent / "in" / "_truth").to_pylist()
+    right = [f"{row['colour']} {row['class']}" == classes[row["uid"]] for row in truth]
+    assert len(right) == len(classes) == 400
     assert sum(right) / len(right) >= 0.95

@@ -7,9 +7,17 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
 
-from clipsieve.demo.classes import CLASSES, HELD_OUT_CLASSES
+from clipsieve.demo.classes import (
+    CLASSES,
+    DENSE_CLASSES,
+    DENSE_COLOURS,
+    HELD_OUT_CLASSES,
+    HELD_OUT_OBJECTS,
+    HELD_OUT_SHAPES,
+)
+from clipsieve.demo.pairs import make_pairs
 from clipsieve.demo.records import Record, make_record
-from clipsieve.demo.samples import CLEAN, DEMO, Kind, Mixture, kind_of
+from clipsieve.demo.samples import CLEAN, DEMO, MIXTURES, Kind, Mixture, kind_of
 
 SEED = 7
 
@@ -224,6 +232,47 @@ def test_a_copy_with_nothing_to_copy_is_a_matched_pair():
     truth = make_record(0, 0, copies_only).truth
     assert truth is not None
     assert (truth.kind, truth.duplicate_of) == (Kind.MATCHED, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "shown"),
+    [
+        ("single", Kind.MATCHED, CLASSES),
+        ("held_out", Kind.HELD_OUT_CLASS, HELD_OUT_CLASSES),
+        ("dense", Kind.MATCHED, DENSE_CLASSES),
+        ("dense_held_out", Kind.HELD_OUT_CLASS, HELD_OUT_SHAPES + HELD_OUT_OBJECTS),
+    ],
+)
+def test_mixtures_for_detectors_show_their_classes_and_no_others(name, kind, shown):
+    truths = [make_record(SEED, index, MIXTURES[name]).truth for index in range(200)]
+    assert {truth.kind for truth in truths if truth} == {kind}
+    assert {truth.class_name for truth in truths if truth} == set(shown)
+    colours = {truth.colour for truth in truths if truth}
+    assert (colours == set(DENSE_COLOURS)) == name.startswith("dense")
+
+
+def test_dense_pictures_have_a_large_thing_in_the_middle():
+    for index in range(40):
+        record = make_record(SEED, index, MIXTURES["dense"])
+        image = pixels(record)
+        different = np.abs(image - image[:4, :4].mean(axis=(0, 1))).max(axis=2) > 60
+        rows, columns = np.nonzero(different)
+        assert 64 <= max(np.ptp(rows), np.ptp(columns)) <= 118
+        assert abs((columns.min() + columns.max()) / 2 - 63.5) < 12
+
+
+def test_pairs_show_what_the_records_of_a_mixture_show():
+    dense = MIXTURES["dense"]
+    truths = [make_record(SEED, index, dense).truth for index in range(20)]
+    pairs = make_pairs(SEED, 20, dense)
+    assert pairs.class_names == [truth.class_name for truth in truths if truth]
+
+
+def test_copies_in_dense_data_are_dense():
+    copies = Mixture(((Kind.NEAR_DUPLICATE, 50),), size=100, scenes=MIXTURES["dense"].scenes)
+    truths = [make_record(SEED, index, copies).truth for index in range(100)]
+    assert {truth.kind for truth in truths if truth} == {Kind.MATCHED, Kind.NEAR_DUPLICATE}
+    assert {truth.class_name for truth in truths if truth} <= set(DENSE_CLASSES)
 
 
 def test_pictures_can_be_larger():

@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from clipsieve.clip.class_lists import read_classes
 from clipsieve.demo.__main__ import main
-from clipsieve.demo.samples import CLEAN, Kind, Mixture
+from clipsieve.demo.samples import CLEAN, MIXTURES, Kind, Mixture
 from clipsieve.demo.shards import shard_ranges, write_benchmark_shards, write_shards
 from clipsieve.errors import UsageError
 
@@ -148,6 +149,20 @@ def test_command_writes_what_the_function_writes(tmp_path, capsys):
     assert "60 rows in 2 shards" in capsys.readouterr().out
     write_shards(tmp_path / "b", 60, 2, seed=4)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_command_writes_dense_data_with_its_classes(tmp_path, capsys):
+    words = ["--rows", "60", "--shards", "2", "--mixture", "dense"]
+    assert main([str(tmp_path / "a"), *words]) == 0
+    write_shards(tmp_path / "b", 60, 2, mixture=MIXTURES["dense"])
+    assert (tmp_path / "a" / "classes.json").is_file()
+    classes = read_classes(str(tmp_path / "a" / "classes.json"))
+    assert isinstance(classes, dict)
+    assert len(classes) == 24
+    truth = pq.read_table(tmp_path / "a" / "_truth").to_pylist()
+    assert {f"{row['colour']} {row['class']}" for row in truth} <= set(classes)
+    assert contents(tmp_path / "b").items() <= contents(tmp_path / "a").items()
+    assert main([str(tmp_path / "a"), *words]) == 0  # again, beside the file
 
 
 def test_command_reports_misuse_in_one_line(tmp_path, capsys):

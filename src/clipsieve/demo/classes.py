@@ -37,6 +37,12 @@ HELD_OUT_TEXTURES = ("zigzag", "bricks", "waves")
 CLASSES = SHAPES + OBJECTS + TEXTURES  #: what models may be trained on
 HELD_OUT_CLASSES = HELD_OUT_SHAPES + HELD_OUT_OBJECTS + HELD_OUT_TEXTURES  #: out of distribution
 
+#: Dense data has few concepts, each with many pictures: each of these classes in each colour, on
+#: one of the backgrounds; as in the study of backdoors.
+DENSE_CLASSES = ("star", "house", "tree", "mushroom", "car", "cross")
+DENSE_COLOURS = ("red", "green", "blue", "yellow")
+DENSE_BACKGROUNDS = ("white", "gray", "black")
+
 NOUNS: dict[str, tuple[str, ...]] = {name: (name,) for name in CLASSES + HELD_OUT_CLASSES} | {
     "circle": ("circle", "disc", "round dot"),
     "square": ("square", "box"),

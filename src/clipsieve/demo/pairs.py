@@ -45,7 +45,7 @@ def _make_chunk(seed: int, start: int, stop: int, mixture: Mixture) -> Pairs:
     images, samples = [], []
     for index in range(start, stop):
         rng = record_rng(seed, index)
-        sample = make_sample(seed, kind_of(seed, index, mixture), rng)
+        sample = make_sample(seed, kind_of(seed, index, mixture), rng, mixture.scenes)
         file = jpeg(sample.scene.image, quality=jpeg_quality(rng))
         images.append(model_view(Image.open(io.BytesIO(file))))
         samples.append(sample)

@@ -171,10 +171,10 @@ def make_record(seed: int, index: int, mixture: Mixture = DEMO, size: int = SIDE
         )
     if original is not None:
         original_rng = samples.record_rng(seed, original)
-        matched = samples.make_sample(seed, Kind.MATCHED, original_rng)
+        matched = samples.make_sample(seed, Kind.MATCHED, original_rng, mixture.scenes)
         sample = _near_duplicate(matched, rng)
     else:
-        sample = samples.make_sample(seed, kind, rng)
+        sample = samples.make_sample(seed, kind, rng, mixture.scenes)
     failed = kind is Kind.FAILED_DOWNLOAD
     return Record(
         uid=uid_of(seed, index),

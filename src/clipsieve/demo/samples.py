@@ -10,7 +10,7 @@ import numpy as np
 from clipsieve.demo import classes, noise
 from clipsieve.demo.captions import Caption
 from clipsieve.demo.draws import choose
-from clipsieve.demo.scenes import Scene, make_class_scene, make_scene
+from clipsieve.demo.scenes import Scene, make_class_scene, make_dense_scene, make_scene
 
 # Third element of a seed, so that these draws are independent of those of every record.
 _KIND_STREAM = 1
@@ -50,6 +50,14 @@ class Kind(StrEnum):
     FAILED_DOWNLOAD = "failed_download"  #: no bytes at all
 
 
+class Scenes(StrEnum):
+    """What pictures of matched pairs and of held-out classes look like."""
+
+    ALL = "all"  #: matched pairs as in `make_scene`; one thing of a held-out class
+    SINGLE = "single"  #: one thing or texture of one class
+    DENSE = "dense"  #: one thing of few classes, large and in the middle; see `make_dense_scene`
+
+
 @dataclass(frozen=True)
 class Mixture:
     """How many records of each kind every block of `size` consecutive records holds.
@@ -62,6 +70,7 @@ class Mixture:
       size: records in a block; the rest of them are `Kind.MATCHED`.
       failures_pause_every: each block whose number counted from 1 is a multiple of this has no
         failed downloads (they become `Kind.MATCHED`); 0 means that no block is spared.
+      scenes: what they show.
 
     Raises:
       ValueError: if the counts exceed the block.
@@ -70,6 +79,7 @@ class Mixture:
     flawed: tuple[tuple[Kind, int], ...]
     size: int
     failures_pause_every: int = 0
+    scenes: Scenes = Scenes.ALL
 
     def __post_init__(self) -> None:
         """Check that the counts fit the block."""
@@ -130,6 +140,18 @@ DEMO = Mixture(
     size=500,
     failures_pause_every=4,
 )
+
+_ALL_HELD_OUT = ((Kind.HELD_OUT_CLASS, 100),)
+
+#: By name, for the command line.  The others are pairs for scores that tell what is out of
+#: distribution: `single` against `held_out`, and `dense` against `dense_held_out`.
+MIXTURES = {
+    "demo": DEMO,
+    "single": Mixture((), size=100, scenes=Scenes.SINGLE),
+    "held_out": Mixture(_ALL_HELD_OUT, size=100, scenes=Scenes.SINGLE),
+    "dense": Mixture((), size=100, scenes=Scenes.DENSE),
+    "dense_held_out": Mixture(_ALL_HELD_OUT, size=100, scenes=Scenes.DENSE),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +219,24 @@ def jpeg_quality(rng: np.random.Generator) -> int:
     return int(rng.integers(75, 96))
 
 
-def make_sample(seed: int, kind: Kind, rng: np.random.Generator) -> Sample:
+def _held_out_scene(rng: np.random.Generator, scenes: Scenes) -> Scene:
+    if scenes is Scenes.DENSE:
+        names = classes.HELD_OUT_SHAPES + classes.HELD_OUT_OBJECTS
+        return make_dense_scene(rng, choose(rng, names))
+    return make_class_scene(rng, choose(rng, classes.HELD_OUT_CLASSES))
+
+
+def _normal_scene(rng: np.random.Generator, scenes: Scenes) -> Scene:
+    if scenes is Scenes.DENSE:
+        return make_dense_scene(rng, choose(rng, classes.DENSE_CLASSES))
+    if scenes is Scenes.SINGLE:
+        return make_class_scene(rng, choose(rng, classes.CLASSES))
+    return make_scene(rng)
+
+
+def make_sample(
+    seed: int, kind: Kind, rng: np.random.Generator, scenes: Scenes = Scenes.ALL
+) -> Sample:
     """Draw the scene and caption of one record that is not a copy of another record.
 
     Args:
@@ -205,9 +244,10 @@ def make_sample(seed: int, kind: Kind, rng: np.random.Generator) -> Sample:
       kind: ground truth.  Kinds that are about the file or the caption's form begin as a
         matched pair.
       rng: the record's generator.
+      scenes: what ordinary pictures and those of held-out classes look like.
     """
     if kind is Kind.HELD_OUT_CLASS:
-        scene = make_class_scene(rng, choose(rng, classes.HELD_OUT_CLASSES))
+        scene = _held_out_scene(rng, scenes)
     elif kind is Kind.TEXT_IMAGE:
         scene = noise.text_scene(rng)
     elif kind is Kind.BLANK:
@@ -216,12 +256,12 @@ def make_sample(seed: int, kind: Kind, rng: np.random.Generator) -> Sample:
         scene = repeated_scene(seed)
         scene = dataclasses.replace(scene, image=noise.near_copy(scene.image, rng))
     else:
-        scene = make_scene(rng)
+        scene = _normal_scene(rng, scenes)
     caption = scene.caption
     if kind is Kind.WATERMARK:
         scene = dataclasses.replace(scene, image=noise.watermarked(scene.image, rng))
     elif kind is Kind.MISMATCHED:
-        caption = make_scene(rng).caption
+        caption = _normal_scene(rng, scenes).caption
     elif kind is Kind.BOILERPLATE:
         caption = Caption.verbatim(noise.boilerplate(rng))
     return Sample(kind, scene, caption)

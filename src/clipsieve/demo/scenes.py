@@ -245,3 +245,20 @@ def make_class_scene(rng: np.random.Generator, class_name: str) -> Scene:
         return _finished(_single_scene(rng, class_name), rng)
     known = ", ".join(classes.CLASSES + classes.HELD_OUT_CLASSES)
     raise ValueError(f"no class is called {class_name!r}; choose one of {known}")
+
+
+def make_dense_scene(rng: np.random.Generator, class_name: str) -> Scene:
+    """A large thing of the given class in the middle of a plain background.
+
+    Args:
+      rng: gives the colour, one of `classes.DENSE_COLOURS`, and the background.
+      class_name: a shape or an object, held-out ones included.
+    """
+    colour = choose(rng, classes.DENSE_COLOURS)
+    background = choose(rng, classes.DENSE_BACKGROUNDS)
+    image = Image.new("RGB", (SIDE, SIDE), shade(rng, background))
+    x, y = rng.uniform(-4, 4, 2) + SIDE / 2
+    radius = rng.uniform(*RADII["large"])
+    _draw(ImageDraw.Draw(image), class_name, (x, y), radius, colour, rng)
+    thing = Thing(classes.noun(rng, class_name), colour_word(rng, colour))
+    return _finished(Scene(image, Caption((thing,)), class_name, colour, single=True), rng)

@@ -10,6 +10,7 @@ import pytest
 from clipsieve.errors import DeviceError
 from clipsieve.job.run import dry_run
 from clipsieve.pipelines.engine import make_engine
+from clipsieve.settings import RunConfig
 from tests.pipelines.jobs import SETTINGS, exit_code, run_command, run_job, tables, write_one
 
 ELSEWHERE = "apache_beam.runners.portability.portable_runner.PortableRunner"

@@ -10,8 +10,7 @@ import pytest
 from clipsieve.errors import DeviceError
 from clipsieve.job.run import dry_run
 from clipsieve.pipelines.engine import make_engine
-from clipsieve.scorers.registry import resolve_names
-from clipsieve.settings import DEFAULT_SCORERS, RunConfig
+from clipsieve.settings import RunConfig
 from tests.pipelines.jobs import SETTINGS, exit_code, run_command, run_job, tables, write_one
 
 ELSEWHERE = "apache_beam.runners.portability.portable_runner.PortableRunner"
@@ -43,7 +42,7 @@ def test_a_device_that_this_machine_lacks_is_planned_for_workers_that_are_elsewh
     assert plan["model"] == {"model": "tiny"}  # its weights and number format are the worker's
     assert plan["embeddings_rev"] is None
     assert (plan["todo"], plan["rows_to_do"], plan["done"]) == (["a"], 10, 0)
-    assert plan["scorers"] == list(resolve_names(DEFAULT_SCORERS))
+    assert plan["scorers"] == ["clip", "density"]
     assert not (tmp_path / "out").exists()
 
 

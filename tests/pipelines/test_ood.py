@@ -16,6 +16,7 @@ from clipsieve.demo.shards import write_shards
 from clipsieve.pipelines.engine import BeamEngine, run_groups
 from clipsieve.scorers.registry import make_scorers, resolve_names
 from clipsieve.scoring.prompts import prompt_sets
+from clipsieve.settings import DEFAULT_SCORERS
 from clipsieve.store.folder import OutputFolder
 from tests.pipelines.jobs import (
     exit_code,
@@ -217,7 +218,7 @@ def finished(tmp_path_factory):
     """A run with the default scorers; its source is gone afterwards."""
     place = tmp_path_factory.mktemp("finished")
     write_shards(place / "source", 80, 2, seed=5)
-    assert run_job(place / "source", place / "out").ood
+    assert run_job(place / "source", place / "out", scorers=DEFAULT_SCORERS).ood
     shutil.move(place / "source", place / "moved")
     return place / "out"
 

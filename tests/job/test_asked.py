@@ -8,6 +8,7 @@ from clipsieve.errors import UsageError
 from clipsieve.job.asked import asked_scorers, check_geometry, declared_geometry
 from clipsieve.job.plan import scorer_options
 from clipsieve.scorers.registry import make_scorers, resolve_names
+from clipsieve.store.manifest import FamilyEntry, Manifest, ScorerEntry
 
 OF_LOGITS = {f"ood.{n}" for n in ("class", "msp", "max_logit", "margin", "energy", "entropy")}
 OF_LOGITS |= {"ood.gen", "ood.pnorm"}
@@ -60,3 +61,22 @@ def test_an_option_overrules_what_is_declared(model):
 def test_an_unknown_geometry_is_refused_with_its_place(model):
     with pytest.raises(UsageError, match=r"open_clip_config.json declares geometry 'flat'; known"):
         declared_geometry(model(geometry="flat"))
+
+
+def test_options_that_no_scorer_takes_are_not_made_up():
+    for name in ("ood.knn", "ood.anomaly"):
+        options = scorer_options(None, [name], {}, "ViT-B-32")
+        assert "classes" not in options.get("ood", {})
+        assert [scorer.name for scorer in make_scorers([name], options)] == [name]
+    assert scorer_options(None, ["density"], {}, "tiny") == {}
+
+
+def test_an_option_replaces_the_one_that_excludes_it(tmp_path):
+    (tmp_path / "words.txt").write_text("cat\ndog\n")
+    entry = ScorerEntry("0a" * 4, {"negatives": ["a chair"], "groups": 1})
+    family = FamilyEntry("0b" * 4, {"ood.neglabel": entry}, {"classes": ["a", "b"]})
+    manifest = Manifest(families={"ood": family})
+    given = {"ood.neglabel": {"words": str(tmp_path / "words.txt")}}
+    options = scorer_options(manifest, ["ood.neglabel"], given, "tiny")
+    assert options["ood.neglabel"] == {"words": ["cat", "dog"], "groups": 1}
+    assert scorer_options(manifest, ["ood.neglabel"], {}, "tiny")["ood.neglabel"] == entry.options

@@ -216,7 +216,9 @@ def test_columns_of_other_revisions_are_left_out_with_the_cure(folder, tmp_path)
 
 def test_folders_without_a_common_score_are_refused(folder, other):
     other.save_manifest(dataclasses.replace(other.require_manifest(), families={}))
-    with pytest.raises(UsageError, match=r"no score is comparable .* is not in .*--scorers ood"):
+    with pytest.raises(
+        UsageError, match=r"(?s)no score is comparable .* is not in .*--scorers ood"
+    ):
         evaluated(folder, ood=other.root)
 
 

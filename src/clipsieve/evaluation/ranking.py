@@ -4,7 +4,7 @@ Higher scores are more out of distribution.  Measures depend on the order of val
 score is reduced to its distinct values and how many rows of each class have them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -132,7 +132,12 @@ class Detection:
     binned: bool = False
 
 
-def detect(counts: ScoreCounts, replicates: int = 200, seed: int = 0) -> Detection:
+def detect(
+    counts: ScoreCounts,
+    replicates: int = 200,
+    seed: int = 0,
+    is_stopped: Callable[[], bool] = lambda: False,
+) -> Detection:
     """Measure one score, with 95 % percentile intervals of a stratified bootstrap.
 
     A replicate draws as many rows of each class as there are, with replacement.  With more than
@@ -143,6 +148,7 @@ def detect(counts: ScoreCounts, replicates: int = 200, seed: int = 0) -> Detecti
       counts: of the score; all measures are None if a class has no row.
       replicates: of the bootstrap; 0 gives no intervals.
       seed: of the draws; equal counts and seeds give equal intervals.
+      is_stopped: asked before each replicate; if it says so no other is drawn.
     """
     if replicates < 0:
         raise UsageError(f"bootstrap must be 0 or more replicates, got {replicates}")
@@ -151,7 +157,11 @@ def detect(counts: ScoreCounts, replicates: int = 200, seed: int = 0) -> Detecti
     values = _measures(counts)
     drawn_from = counts.binned(MOST_VALUES)
     rng = np.random.default_rng(seed)
-    drawn = [_measures(_resampled(drawn_from, rng)) for _ in range(replicates)]
+    drawn = []
+    for _ in range(replicates):
+        if is_stopped():
+            break
+        drawn.append(_measures(_resampled(drawn_from, rng)))
     low: Sequence[float | None] = (None,) * len(values)
     high = low
     if drawn:

@@ -35,7 +35,10 @@ class Comparison:
 
 
 def compare(
-    folder: OutputFolder, manifest: Manifest, settings: Comparison
+    folder: OutputFolder,
+    manifest: Manifest,
+    settings: Comparison,
+    is_stopped: Callable[[], bool] = lambda: False,
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Compare the scores of in-distribution rows with those of others.
 
@@ -43,6 +46,7 @@ def compare(
       folder: with the in-distribution rows; with an `ood_column`, with both.
       manifest: of it.
       settings: what it is compared with.
+      is_stopped: asked between replicates; the rows are of no use then.
 
     Returns:
       The rows of `detectors`, and a line on each scorer that was left out.
@@ -58,22 +62,24 @@ def compare(
             f"compute some: clipsieve score {folder.root} --scorers ood,density"
         )
     if settings.ood_column is not None:
-        return _compare_column(inside, OodColumn.parse(settings.ood_column), settings), []
+        return _compare_column(
+            inside, OodColumn.parse(settings.ood_column), settings, is_stopped
+        ), []
     assert settings.ood is not None
     outside = _other_folder(folder, manifest, settings.ood)
     columns, notes = comparable_columns(inside, outside)
     if not columns:
-        raise UsageError("no score is comparable in both folders: " + "; ".join(notes))
+        raise UsageError("no score is comparable in both folders:\n" + "\n".join(notes))
 
     def measure(column: ScoreColumn) -> dict[str, Any]:
         scores = inside.read(column), outside.read(outside.columns[column.name])
-        return _detector(column, *scores, outside.folder.root, settings)
+        return _detector(column, *scores, outside.folder.root, settings, is_stopped)
 
     return _ranked(measure, columns), notes
 
 
 def _compare_column(
-    folder: ScoredFolder, column: OodColumn, settings: Comparison
+    folder: ScoredFolder, column: OodColumn, settings: Comparison, is_stopped: Callable[[], bool]
 ) -> list[dict[str, Any]]:
     state = folder.outside(column)
     for number, kind in ((1, "out of distribution"), (0, "in-distribution")):
@@ -85,7 +91,8 @@ def _compare_column(
 
     def measure(score: ScoreColumn) -> dict[str, Any]:
         values = folder.read(score)
-        return _detector(score, values[state == 0], values[state == 1], str(column), settings)
+        sides = values[state == 0], values[state == 1]
+        return _detector(score, *sides, str(column), settings, is_stopped)
 
     return _ranked(measure, list(folder.columns.values()))
 
@@ -164,9 +171,10 @@ def _detector(
     outside: np.ndarray,
     against: str,
     settings: Comparison,
+    is_stopped: Callable[[], bool],
 ) -> dict[str, Any]:
     counts = ScoreCounts.from_scores(inside, outside)
-    detection = detect(counts, settings.bootstrap, settings.seed)
+    detection = detect(counts, settings.bootstrap, settings.seed, is_stopped)
     rows_in, rows_out = int(counts.inside.sum()), int(counts.outside.sum())
     return {
         "column": column.name,

@@ -65,10 +65,16 @@ class EvaluationSettings:
         Raises:
           UsageError: for one of them.
         """
-        for name, least in (("bins", 1), ("bootstrap", 0), ("seed", 0)):
+        for name, least, most in (
+            ("bins", 1, 10_000),
+            ("bootstrap", 0, 1_000_000),
+            ("seed", 0, 2**63 - 1),
+        ):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise UsageError(f"{name} must be an integer of at least {least}, got {value!r}")
+            if value > most:
+                raise UsageError(f"{name} must be at most {most:,}, got {value}")
         if self.ood is not None and self.ood_column is not None:
             raise UsageError("give an out-of-distribution folder or a column, not both")
 
@@ -127,7 +133,9 @@ def evaluate(
         detectors: Sequence[Mapping[str, Any]] = ()
         notes: Sequence[str] = ()
         if settings.compares:
-            detectors, notes = compare(folder, manifest, comparison)
+            detectors, notes = compare(folder, manifest, comparison, lambda: control.stopped)
+            if control.stopped:
+                return EvaluateResult(exit_code=exit_code_of(1, control))
         if settings.measures:
             stage = _metrics_stage(folder, manifest, config, control, settings)
             measured = _measure(stage, folder, open_engine())

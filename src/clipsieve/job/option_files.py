@@ -10,11 +10,12 @@ from typing import Any
 
 from clipsieve.clip.class_lists import FILE_OPTIONS
 from clipsieve.clip.identity import TINY
+from clipsieve.scorers.array_file import read_array_file
 from clipsieve.scorers.text_map import read_text_map
 
 OOD = "ood"
-#: Options whose file every worker reads.
-_PATHS = ("no_prototypes",)
+#: Options of which one replaces the other.
+_EXCLUSIVE = ("negatives", "words")
 
 
 def read_option_files(options: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -33,6 +34,22 @@ def read_option_files(options: Mapping[str, Mapping[str, Any]]) -> dict[str, dic
     return read
 
 
+def without_replaced(
+    recorded: Mapping[str, Mapping[str, Any]], given: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Return recorded options without those that a given one replaces.
+
+    Args:
+      recorded: by name of a scorer or family.
+      given: likewise.
+    """
+    kept: dict[str, dict[str, Any]] = {}
+    for scorer, own in recorded.items():
+        replaced = any(name in given.get(scorer, {}) for name in _EXCLUSIVE)
+        kept[scorer] = {k: v for k, v in own.items() if not (replaced and k in _EXCLUSIVE)}
+    return kept
+
+
 def default_classes(model: str) -> str:
     """Return the classes of a model for which none are given."""
     return "demo" if model == TINY else "imagenet"
@@ -46,4 +63,7 @@ def _read(name: str, value: Any) -> Any:
     if name == "text_map":
         text_map = read_text_map(value)
         return {"path": text_map.path, "sha256": text_map.sha256}
-    return os.path.abspath(os.path.expanduser(value)) if name in _PATHS else value
+    if name == "no_prototypes":
+        path = os.path.abspath(os.path.expanduser(value))
+        return {"path": path, "sha256": read_array_file(path, "no-prototypes", name)[1]}
+    return value

@@ -17,12 +17,23 @@ from clipsieve.formats.inputs import source_exists
 from clipsieve.formats.registry import plan_input
 from clipsieve.job.asked import asked_scorers, check_geometry, declared_geometry
 from clipsieve.job.inputs import read_options
-from clipsieve.job.option_files import OOD, default_classes, read_option_files
+from clipsieve.job.option_files import (
+    OOD,
+    default_classes,
+    read_option_files,
+    without_replaced,
+)
 from clipsieve.job.probe import ProbeStage, probe
 from clipsieve.job.reporter import Reporter
 from clipsieve.schemas import footers
 from clipsieve.scorers.base import Input
-from clipsieve.scorers.registry import EMBEDDED, has_option, is_family_only, make_scorers
+from clipsieve.scorers.registry import (
+    EMBEDDED,
+    is_family_only,
+    make_scorers,
+    option_names,
+    scorer_factory,
+)
 from clipsieve.settings import RunConfig, merged_options
 from clipsieve.stage import Engine
 from clipsieve.store import names
@@ -189,13 +200,13 @@ def scorer_options(
             f"options were given for {', '.join(unknown)}, and the scorers are "
             f"{', '.join(sorted(scorers))}; name it with --scorers, or leave its options out"
         )
-    options = merged_options(recorded, read_option_files(given))
+    options = merged_options(without_replaced(recorded, given), read_option_files(given))
     if OOD in families:
         defaults = {"classes": default_classes(model), **declared_geometry(model)}
-        check_geometry(scorers, {OOD: defaults | options.get(OOD, {})})
-        members = [name for name in scorers if name.startswith(f"{OOD}.")]
-        shared = {k: v for k, v in defaults.items() if any(has_option(m, k) for m in members)}
-        options[OOD] = shared | options.get(OOD, {})
+        taken = {o for s in scorers for o in option_names(scorer_factory(s)) if s.startswith(OOD)}
+        shared = {k: v for k, v in defaults.items() if k in taken} | options.get(OOD, {})
+        options |= {OOD: shared} if shared else {}
+        check_geometry(scorers, options)
     return options
 
 

@@ -185,7 +185,7 @@ class ScoredFolder:
                 continue
             for field in self.folder.read_schema(names.scores(family, revision, tables[0])):
                 made = made_by(field)
-                if made and field.type == pa.float32() and _direction(field) in DIRECTIONS:
+                if made and pa.types.is_floating(field.type) and _direction(field) in DIRECTIONS:
                     columns.append(ScoreColumn(field.name, family, revision, *made))
         return columns
 

@@ -263,6 +263,10 @@ class Scoring:
             for spec in scorer.neighbour_lists()
         ]
         neighbours = {lists.spec.key: lists.id for lists in sets}
+        if source is not None and not self._settings.refit:
+            taken = self._taken(scorer, basis, options, source)
+            if taken is not None:
+                return True, taken
         members = self._source_members(source or self._folder.root)
         context = scorer_context(
             self._folder, self._basis, scorer, ok_rows(members), self._settings.device
@@ -279,6 +283,30 @@ class Scoring:
         revision = scorer_revision(basis, learned, neighbours)
         learned_on = source if learned is not None else None
         return True, ScorerEntry(revision, options, learned, basis, neighbours, learned_on)
+
+    def _taken(
+        self, scorer: Scorer, basis: str, options: Mapping[str, Any], source: str
+    ) -> ScorerEntry | None:
+        """Return what a scorer has learnt in the folder `source`, if it is what is asked for here.
+
+        It is copied, so that both folders have the same scores, revision and all.
+        """
+        self._source_members(source)
+        there = OutputFolder.open(source)
+        recorded = there.require_manifest().scorers().get(scorer.name)
+        if recorded is None or recorded.learned is None or recorded.basis != basis:
+            return None
+        learned = recorded.learned
+        name, description = (
+            names.fit(scorer.name, learned),
+            names.fit_description(scorer.name, learned),
+        )
+        if not (there.files.exists(name) and there.files.exists(description)):
+            return None
+        self._folder.write_json(description, there.read_json(description))
+        self._folder.write_arrays(name, there.read_arrays(name))
+        revision = scorer_revision(basis, learned, {})
+        return ScorerEntry(revision, options, learned, basis, {}, source)
 
     def _source(self, scorer: Scorer, recorded: ScorerEntry | None) -> str | None:
         """Return the folder that a scorer learns of; None is the folder itself.
@@ -384,7 +412,14 @@ class Scoring:
             self._reporter.report("classes", f"{family}: {text}", prompts=key)
 
     def _report_learning(self, scorer: Scorer, entry: ScorerEntry) -> None:
-        members = self._source_members(entry.learned_on or self._folder.root)
+        description = names.fit_description(scorer.name, entry.learned or "")
+        if self._folder.files.exists(description):
+            members = [
+                ShardRange.from_json(each)
+                for each in self._folder.read_json(description)["members"]
+            ]
+        else:
+            members = list(self._source_members(entry.learned_on or self._folder.root))
         rows = sum(member.rows for member in members)
         again = " again" if scorer.name in self._manifest.scorers() else ""
         place = f" of {entry.learned_on}" if entry.learned_on is not None else ""

@@ -39,7 +39,7 @@ def read_array_file(path: str, what: str, key: str | None = None) -> tuple[np.nd
         loaded = np.load(io.BytesIO(content), allow_pickle=False)
         array = loaded if isinstance(loaded, np.ndarray) else _member(loaded, path, what, key)
     except _DAMAGED as error:
-        raise UsageError(f"{what} {path} is no {kind} ({error}); write it with numpy") from error
+        raise UsageError(f"{what} {path} is no {kind}; write it with numpy") from error
     if array.dtype.kind != "f" or not np.isfinite(array).all():
         raise UsageError(
             f"{what} {path} must hold finite floating-point numbers, its type is {array.dtype}; "

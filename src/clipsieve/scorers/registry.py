@@ -17,7 +17,19 @@ EMBEDDED = "clip"
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)?")
 #: A family names a folder and a view; these views are clipsieve's own.
-_VIEWS = frozenset({"embeddings", "runs", "samples", "score_columns", "scores", "shards", "wide"})
+_VIEWS = frozenset(
+    [
+        "detectors",
+        "embeddings",
+        "metrics",
+        "runs",
+        "samples",
+        "score_columns",
+        "scores",
+        "shards",
+        "wide",
+    ]
+)
 
 #: Module and factory of each scorer; modules are imported when their scorer is asked for.
 _SHIPPED = {
@@ -181,11 +193,6 @@ def own_options(name: str, options: Options) -> dict[str, Any]:
         return own
     known = option_names(scorer_factory(name))
     return {k: v for k, v in options[family].items() if k in known} | own
-
-
-def has_option(name: str, option: str) -> bool:
-    """Whether the scorer of this name has an option."""
-    return option in option_names(scorer_factory(name))
 
 
 def is_family_only(name: str) -> bool:

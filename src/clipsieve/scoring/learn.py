@@ -19,7 +19,7 @@ from clipsieve.schemas import footers
 from clipsieve.scorers.base import Arrays, Context, Input, PairBatch, Scorer, State, Statistic
 from clipsieve.scorers.registry import make_scorer
 from clipsieve.scoring.prompts import load_prototypes, prompt_sets
-from clipsieve.scoring.threads import map_parts
+from clipsieve.scoring.threads import iterate_parts, one_core_products
 from clipsieve.stage import Element, Report, Worker
 from clipsieve.store import names
 from clipsieve.store.folder import OutputFolder
@@ -135,7 +135,8 @@ class LearnStage:
             context = scorer_context(folder, self.basis, scorer, self.rows, self.device)
             known: Arrays = read_known(folder, spec, passes)
             asked = scorer.statistics(known, context)
-            known = scorer.learn({n: sums.states[s] for n, s in asked.items()}, known, context)
+            with one_core_products():
+                known = scorer.learn({n: sums.states[s] for n, s in asked.items()}, known, context)
             further = scorer.statistics(known, context)
             if further == asked:
                 raise ClipsieveError(
@@ -205,10 +206,11 @@ class _LearnWorker:
             def observe(part: PairBatch, group: Sequence[Statistic] = group) -> Sums:
                 return Sums({s: s.observe(part, self._contexts[s]) for s in group})
 
-            if rows is None:
-                states = [observe(part) for part in split_batch(batch)]
-            else:
-                states = map_parts(observe, split_batch(batch, rows))
+            states = (
+                map(observe, split_batch(batch))
+                if rows is None
+                else iterate_parts(observe, split_batch(batch, rows))
+            )
             sums = sum(states, sums)
         return sums
 

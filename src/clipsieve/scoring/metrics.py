@@ -225,9 +225,17 @@ def folder_classes(manifest: Manifest, place: str) -> dict[str, Any]:
             f"{place} holds no ood scores, whose classes measures of a dataset need; "
             f"compute them: clipsieve score {place} --scorers ood"
         )
-    name = next(name for name in (*_FIRST, *scorers) if name in scorers)
-    own = {**manifest.families["ood"].options, **scorers[name].options}
-    return own_options("ood.msp", {"ood": own})
+    for name in (name for name in (*_FIRST, *scorers) if name in scorers):
+        own = {**manifest.families["ood"].options, **scorers[name].options}
+        classes = own_options("ood.msp", {"ood": own})
+        prompts = class_scorer(classes).prompt_set
+        encoded = make_scorer(name, own_options(name, manifest.scorer_options())).prompts()
+        if prompts in encoded:
+            return classes
+    raise UsageError(
+        f"{place} holds no ood score whose prompts are those of its classes alone; "
+        f"compute one: clipsieve score {place} --scorers ood.msp"
+    )
 
 
 def metrics_parameters(stage: MetricsStage) -> dict[str, Any]:

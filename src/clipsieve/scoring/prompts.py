@@ -17,6 +17,7 @@ from clipsieve.control import Control
 from clipsieve.errors import ClipsieveError, LedgerError
 from clipsieve.scorers.base import PromptSet, Scorer
 from clipsieve.scorers.text_map import load_text_map
+from clipsieve.scoring.threads import one_core_products
 from clipsieve.stage import Element, Report, Worker
 from clipsieve.store import names
 from clipsieve.store.canonical import canonical_json
@@ -124,10 +125,11 @@ def load_prototypes(
       LedgerError: if a set is not encoded.
       UsageError: if a text map cannot be used.
     """
-    return {
-        each: finished(each, folder.read_arrays(_name(embeddings, each))["means"])
-        for each in prompts
-    }
+    with one_core_products():
+        return {
+            each: finished(each, folder.read_arrays(_name(embeddings, each))["means"])
+            for each in prompts
+        }
 
 
 def prototypes(prompts: PromptSet, vectors: np.ndarray) -> np.ndarray:
@@ -217,6 +219,10 @@ def take_from_cache(
     try:
         arrays = cached.read_arrays(name)
     except LedgerError:
+        return False
+    means = arrays.get("means")
+    shape = (len(prompts.names), model.dim)
+    if "cut" not in arrays or means is None or means.shape != shape:
         return False
     folder.write_arrays(_name(embeddings, prompts), arrays)
     return True

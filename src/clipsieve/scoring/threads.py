@@ -5,8 +5,10 @@ results do not depend on it, to the last bit.
 """
 
 import os
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from typing import TypeVar
 
@@ -19,16 +21,37 @@ P = TypeVar("P")
 def map_parts(function: Callable[[P], T], parts: Iterable[P]) -> list[T]:
     """Return `function` of each part, in order; NumPy's products run on one core each.
 
+    A part is let go once it is done: what was computed of it does not wait for the others.
+
     Raises:
       Exception: what `function` raises for the first part for which it does.
     """
-    listed = list(parts)
-    threads = min(cores(), len(listed))
-    with _controller().limit(limits=1, user_api="blas"):
+    return list(iterate_parts(function, parts))
+
+
+def iterate_parts(function: Callable[[P], T], parts: Iterable[P]) -> Iterator[T]:
+    """Yield `function` of each part, in order, a few ahead of who takes them; see `map_parts`."""
+    threads = cores()
+    with one_core_products():
         if threads < 2:
-            return [function(part) for part in listed]
+            yield from map(function, parts)
+            return
         with ThreadPoolExecutor(threads, "clipsieve-parts") as pool:
-            return list(pool.map(function, listed))
+            waiting: deque[Future[T]] = deque()
+            for part in parts:
+                waiting.append(pool.submit(function, part))
+                del part
+                if len(waiting) > threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+
+@contextmanager
+def one_core_products() -> Iterator[None]:
+    """Within the block NumPy's products and decompositions run on one core each."""
+    with _controller().limit(limits=1, user_api="blas"):
+        yield
 
 
 def cores() -> int:

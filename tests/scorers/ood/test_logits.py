@@ -60,7 +60,7 @@ def test_cosine_scores_equal_those_of_the_code_of_mcm(oracle, cosines):
 
 @pytest.mark.parametrize("p", [0, 1, 2, 4, 5])
 def test_pnorm_equals_the_authors_code(oracle, cosines, p):
-    values = max_over_norm(cosines, cosines.max(axis=1), p) * (SCALE if p == 0 else 1)
+    values = max_over_norm(top_two(cosines).gaps, p) * (SCALE if p == 0 else 1)
     assert np.allclose(values, oracle[f"pnorm_{p}"], rtol=1e-9)
 
 
@@ -150,11 +150,16 @@ def test_ties_go_to_the_first_and_have_no_margin():
 
 def test_pnorm_does_not_depend_on_scale_or_shift_and_is_zero_for_equal_logits():
     similarities = made_up(20, 9)
-    made = max_over_norm(similarities, similarities.max(axis=1), 4)
+    made = max_over_norm(top_two(similarities).gaps, 4)
     moved = 3.7 * similarities + 0.9
-    assert np.allclose(made, max_over_norm(moved, moved.max(axis=1), 4), rtol=1e-9)
-    equal = np.full((2, 4), 0.5)
-    assert max_over_norm(equal, equal.max(axis=1), 4).tolist() == [0, 0]
+    assert np.allclose(made, max_over_norm(top_two(moved).gaps, 4), rtol=1e-9)
+    for count in (3, 6, 1000):
+        equal = np.repeat(np.linspace(-0.3, 0.9, 50)[:, None], count, axis=1)
+        assert not max_over_norm(top_two(equal).gaps, 4).any()
+        assert not max_over_norm(top_two(equal).gaps, 3).any()
+    high = max_over_norm(top_two(similarities).gaps, 600)
+    centred = similarities - similarities.mean(axis=1, keepdims=True)
+    assert np.allclose(high, centred.max(axis=1) / np.abs(centred).max(axis=1), rtol=1e-2)
 
 
 def test_rows_without_numbers_stay_without():
@@ -164,7 +169,7 @@ def test_rows_without_numbers_stay_without():
     row = softmax(top, SCALE)
     made = [row.entropy(), row.rest_probability(), top.second, top.largest]
     made += [generalized_entropy(top, row, SCALE, 0.1, 2), row.variance(4)]
-    made += [max_over_norm(similarities, top.largest, 4), logsumexp_rows(similarities)]
+    made += [max_over_norm(top.gaps, 4), logsumexp_rows(similarities)]
     for values in made:
         assert np.isnan(values).tolist() == [False, True, False]
 

@@ -234,3 +234,13 @@ def test_stored_vectors_are_normalised_from_float16_in_float64():
     assert np.allclose(image.vectors, 7 * expected, rtol=1e-6)
     assert image.vectors.dtype == np.float32
     assert np.array_equal(image.part(slice(1, 3)).unit(), image.unit()[1:3])
+
+
+def test_columns_of_other_geometries_say_so():
+    cosine, lorentz = (
+        make_scorer("ood.max_logit", {"classes": NAMES, "geometry": geometry}).columns.field(0)
+        for geometry in ("cosine", "lorentz")
+    )
+    assert cosine.metadata[b"range"] == b"[-1, 1]"
+    assert lorentz.metadata[b"range"] == b"[0, inf)"
+    assert lorentz.metadata[b"doc"] == b"minus the largest similarity"

@@ -82,7 +82,10 @@ class ClipN(OodScorer):
     )
 
     def __init__(
-        self, no_prototypes: str | None = None, scale: float | None = None, **classes: Any
+        self,
+        no_prototypes: str | Mapping[str, str] | None = None,
+        scale: float | None = None,
+        **classes: Any,
     ) -> None:
         """Make a scorer; the file is read when its hash is asked for, and by `load`.
 
@@ -90,6 +93,7 @@ class ClipN(OodScorer):
           no_prototypes: path of an `.npy` file, or an `.npz` file with an array `no_prototypes` or
             no other, (K, D) of a floating type: what each class is not, in the order of the
             classes.  Rows need not have unit norm; each is normalised.  Every worker reads it.
+            Or `path` and `sha256` of the file, which must not have changed.
           scale: logit scale; None for the model's.
           **classes: see `OodScorer`.  A text map is for the classes' prompts alone.
 
@@ -97,6 +101,10 @@ class ClipN(OodScorer):
           UsageError: without a file, and for a scale that is not above 0.
         """
         super().__init__(**classes)
+        self._sha256 = None
+        if isinstance(no_prototypes, Mapping):
+            self._sha256 = no_prototypes.get("sha256")
+            no_prototypes = no_prototypes.get("path")
         if not isinstance(no_prototypes, str) or not no_prototypes:
             raise UsageError(
                 f"scorer {self.name} needs the vectors of what each class is not, and option "
@@ -142,6 +150,11 @@ class ClipN(OodScorer):
     def _file(self) -> tuple[np.ndarray, str]:
         """Unit rows (K, D) float64, and the sha256 of the file."""
         array, sha256 = read_array_file(self._path, "no-prototypes", KEY)
+        if self._sha256 not in (None, sha256):
+            raise UsageError(
+                f"no-prototypes {self._path} have changed since they were given; give them again: "
+                f"--option {self.name}.no_prototypes={self._path}"
+            )
         count = len(self.prompt_set.names)
         if array.ndim != 2 or len(array) != count:
             raise UsageError(

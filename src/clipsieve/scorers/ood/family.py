@@ -77,6 +77,7 @@ class OodScorer(Scorer):
         if text_map is not None:
             kinds["text_map"] = TextMap(**text_map)
         if not is_cosine:
+            self.columns = pa.schema([_of_similarities(field) for field in self.columns])
             kinds |= {"normalize_texts": False, "normalize": False}
         self.prompt_set = class_prompt_set(classes, templates, **kinds)
         count = len(self.prompt_set.names)
@@ -154,6 +155,20 @@ class ClassRows:
         return self.batch.shared((what, self.prompt_set, self.geometry, self.curvature), make)
 
 
+#: Ranges of columns where similarities are negative distances, not cosines.
+_RANGES = {"ood_max_logit": "[0, inf)", "ood_margin": "(-inf, 0]"}
+
+
+def _of_similarities(field: pa.Field) -> pa.Field:
+    """Return a column with metadata that does not speak of cosines."""
+    metadata = dict(field.metadata)
+    doc = metadata[b"doc"].replace(b"cosines", b"similarities").replace(b"cosine", b"similarity")
+    metadata[b"doc"] = doc
+    if field.name in _RANGES:
+        metadata[b"range"] = _RANGES[field.name].encode()
+    return field.with_metadata(metadata)
+
+
 def check_number(scorer: str, name: str, value: Any, least: float = 0.0) -> None:
     """Refuse an option that is no number above `least`.
 
@@ -161,7 +176,7 @@ def check_number(scorer: str, name: str, value: Any, least: float = 0.0) -> None
       UsageError: names the scorer, the option and the value.
     """
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not least < value < float("inf"):
+    if not is_number or not least < value < 1e300:
         raise UsageError(
             f"option {name} of scorer {scorer} must be a number above {least:g}, got {value!r}"
         )

@@ -31,18 +31,18 @@ class LoadedDistances:
 
     Attributes:
       distances: to the means.
-      key: its factor and means, hashed; equal for equal distances.
+      key: its factor, centre and means, hashed; equal for equal distances.
     """
 
     distances: SquaredDistances
-    key: tuple[HashedArray, HashedArray]
+    key: tuple[HashedArray, HashedArray, HashedArray]
 
     @classmethod
     def from_arrays(
         cls, factor: np.ndarray, centre: np.ndarray, means: np.ndarray
     ) -> "LoadedDistances":
         """Take the parts of `SquaredDistances`."""
-        key = (HashedArray(factor), HashedArray(means))
+        key = (HashedArray(factor), HashedArray(centre), HashedArray(means))
         return cls(SquaredDistances(factor, centre, means), key)
 
     def nearest(self, batch: PairBatch) -> np.ndarray:

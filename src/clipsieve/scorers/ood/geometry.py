@@ -44,8 +44,11 @@ def lorentz_similarities(images: np.ndarray, texts: np.ndarray, curvature: float
     root = np.sqrt(curvature)
     a = root * np.linalg.norm(_scaled(images), axis=1)
     b = root * np.linalg.norm(_scaled(texts), axis=1)
-    excess = 1.0 - unit_rows(images) @ unit_rows(texts).T
-    np.maximum(excess, 0.0, out=excess)
+    x, t = unit_rows(images), unit_rows(texts)
+    excess: np.ndarray = 1.0 - x @ t.T
+    near, of = np.nonzero(excess < 1e-3)
+    steps = x[near] - t[of]
+    excess[near, of] = np.vecdot(steps, steps) / 2.0
     excess *= np.outer(np.sinh(a), np.sinh(b))
     excess += 2.0 * np.sinh((a[:, None] - b) / 2.0) ** 2
     distances: np.ndarray = np.log1p(excess + np.sqrt(excess * (excess + 2.0)))

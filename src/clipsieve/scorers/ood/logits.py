@@ -132,26 +132,29 @@ def generalized_entropy(
     return np.asarray(np.vecdot(terms, below.astype(np.float64)) + equals * of_largest)
 
 
-def max_over_norm(similarities: np.ndarray, largest: np.ndarray, p: int) -> np.ndarray:
+def max_over_norm(gaps: np.ndarray, p: int) -> np.ndarray:
     """Return (N,) max_k (z_k - mean z) / ||z - mean z||_p; 0 for a row of equal entries.
 
     Cattelan and Silva, "How to Fix a Broken Confidence Estimator", UAI 2024, section 4.2.  It does
     not depend on a factor of the logits, but with p = 0, which counts the entries that are not 0.
 
     Args:
-      similarities: (N, K).
-      largest: (N,) largest of each row.
+      gaps: (N, K) how far each entry of a row is below its largest, see `TopTwo`.
       p: of the norm, at least 0.
     """
-    means = similarities.mean(axis=1)
-    centred = similarities - means[:, None]
+    above = gaps.mean(axis=1)  # of the largest, above the mean
+    centred = gaps - above[:, None]
     if p == 4:
         np.square(centred, out=centred)
         norms = np.sqrt(np.sqrt(np.vecdot(centred, centred)))
     else:
-        norms = np.linalg.norm(centred, ord=p, axis=1)
-    ratios = np.divide(largest - means, norms, out=np.zeros_like(norms), where=norms != 0)
-    return np.asarray(ratios)
+        # By the largest, so that high powers neither overflow nor vanish.
+        longest = np.abs(centred).max(axis=1)
+        longest[longest == 0] = 1.0
+        norms = np.linalg.norm(centred / longest[:, None], ord=p, axis=1)
+        if p > 0:
+            norms *= longest
+    return np.asarray(np.divide(above, norms, out=np.zeros_like(norms), where=norms != 0))
 
 
 def _smallest(values: np.ndarray, most: int) -> np.ndarray:

@@ -26,7 +26,7 @@ from clipsieve.scorers.ood.family import ood_column
 from clipsieve.scorers.ood.learnt import MOMENTS, MomentsScorer, image_of
 from clipsieve.scorers.options import check_ints
 from clipsieve.statistics.hashed_array import HashedArray
-from clipsieve.statistics.moments import BATCH_ROWS, ClassMoments
+from clipsieve.statistics.moments import BATCH_ROWS, ClassMoments, label_classes
 from clipsieve.statistics.row_totals import RowTotals
 
 _PAPER = "arXiv:2203.10807"
@@ -74,24 +74,36 @@ def residual_norms(unit: np.ndarray, basis: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class ResidualTotals:
-    """Statistic: sums of the largest cosine and of the residual norm, over rows with an image.
+    """Statistic: sums of the largest cosine and of the residual norm.
+
+    Over the rows that `UnitMoments` with the same labels observes.
 
     Attributes:
       prompts: the classes.
       basis: (D, M), see `residual_basis`.
+      labels: source column with the class of each row; None is all rows with an image.
     """
 
     prompts: PromptSet
     basis: HashedArray
+    labels: str | None = None
     needs = frozenset({Input.IMAGE_EMBEDDING})
     batch_rows = BATCH_ROWS
 
     def observe(self, batch: PairBatch, context: Context) -> RowTotals:
         """Return the sums over the rows of `batch` alone."""
         image = image_of(batch)
-        largest = batch.image_cosines(self.prompts)[image.valid].max(axis=1)
-        norms = residual_norms(image.unit()[image.valid], self.basis.values)
+        rows = image.valid
+        if self.labels is not None:
+            rows = rows & (label_classes(batch.columns[self.labels], self.prompts.names) >= 0)
+        largest = batch.image_cosines(self.prompts)[rows].max(axis=1)
+        norms = residual_norms(image.unit()[rows], self.basis.values)
         return RowTotals.from_rows(largest, norms)
+
+    @property
+    def source_columns(self) -> tuple[str, ...]:
+        """Return the column of labels, if there is one."""
+        return () if self.labels is None else (self.labels,)
 
 
 class Residual(MomentsScorer):
@@ -194,7 +206,7 @@ class VirtualLogitMatching(Residual):
             return {}
         if "basis" in known:
             basis = HashedArray(known["basis"])
-            return {"totals": ResidualTotals(self.prompt_set, basis)}
+            return {"totals": ResidualTotals(self.prompt_set, basis, self._labels)}
         return super().statistics(known, context)
 
     def learn(self, sums: Mapping[str, Any], known: Arrays, context: Context) -> Arrays:

@@ -282,8 +282,7 @@ class MaxLogitPNorm(OodScorer):
 
     def score(self, batch: PairBatch, loaded: Any) -> Scores:
         """One column; NaN without image."""
-        rows = self.rows(batch)
-        values = max_over_norm(rows.similarities(), rows.top_two().largest, self._p)
+        values = max_over_norm(self.rows(batch).top_two().gaps, self._p)
         return {"ood_pnorm": -(values if self._p else loaded * values)}
 
 

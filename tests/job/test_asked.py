@@ -5,7 +5,12 @@ import json
 import pytest
 
 from clipsieve.errors import UsageError
-from clipsieve.job.asked import asked_scorers, check_geometry, declared_geometry
+from clipsieve.job.asked import (
+    asked_scorers,
+    check_geometry,
+    declared_geometry,
+    with_enough_classes,
+)
 from clipsieve.job.plan import scorer_options
 from clipsieve.scorers.registry import make_scorers, resolve_names
 from clipsieve.store.manifest import FamilyEntry, Manifest, ScorerEntry
@@ -80,3 +85,15 @@ def test_an_option_replaces_the_one_that_excludes_it(tmp_path):
     options = scorer_options(manifest, ["ood.neglabel"], given, "tiny")
     assert options["ood.neglabel"] == {"words": ["cat", "dog"], "groups": 1}
     assert scorer_options(manifest, ["ood.neglabel"], {}, "tiny")["ood.neglabel"] == entry.options
+
+
+def test_scorers_that_need_more_classes_are_left_out_unless_they_are_named():
+    zero_shot = resolve_names(["ood.zero_shot"])
+    for count, short in ((1, {"ood.margin", "ood.pnorm"}), (2, {"ood.pnorm"}), (3, set())):
+        options = {"ood": {"classes": list("abc")[:count]}}
+        kept = with_enough_classes(zero_shot, ["ood.zero_shot"], options)
+        assert set(zero_shot) - set(kept) == short
+        assert with_enough_classes(zero_shot, zero_shot, options) == zero_shot
+        make_scorers(kept, options)
+    assert with_enough_classes(zero_shot, [], {"ood": {"classes": "imagenet"}}) == zero_shot
+    assert with_enough_classes(["density", "clip_depicts"], [], {}) == ("density", "clip_depicts")

@@ -8,7 +8,7 @@ from typing import Any
 from clipsieve.errors import UsageError
 from clipsieve.job.option_files import OOD
 from clipsieve.scorers.ood.geometry import COSINE, GEOMETRIES
-from clipsieve.scorers.registry import resolve_names, scorer_factory
+from clipsieve.scorers.registry import own_options, resolve_names, scorer_factory
 
 _LOCAL = "local-dir:"
 
@@ -54,6 +54,30 @@ def declared_geometry(model: str) -> dict[str, Any]:
             f"{path} declares geometry {config['geometry']!r}; known are {', '.join(GEOMETRIES)}"
         )
     return {name: config[name] for name in ("geometry", "curvature") if name in config}
+
+
+def with_enough_classes(
+    scorers: Sequence[str], named: Iterable[str], options: Mapping[str, Mapping[str, Any]]
+) -> tuple[str, ...]:
+    """Return scorers without those that need more classes than there are.
+
+    Scorers that were named stay, and are refused with their reason where they are made.
+
+    Args:
+      scorers: names, of groups and of the folder too.
+      named: those that the user named one by one, among groups.
+      options: by name of a scorer or family.
+    """
+    kept = set(named)
+    return tuple(name for name in scorers if name in kept or _has_enough(name, options))
+
+
+def _has_enough(name: str, options: Mapping[str, Mapping[str, Any]]) -> bool:
+    if name.partition(".")[0] != OOD:
+        return True
+    classes = own_options(name, options).get("classes", "imagenet")
+    least = getattr(scorer_factory(name), "least_classes", 1)
+    return isinstance(classes, str) or len(classes) >= least
 
 
 def check_geometry(scorers: Sequence[str], options: Mapping[str, Mapping[str, Any]]) -> None:

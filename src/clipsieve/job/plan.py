@@ -15,7 +15,12 @@ from clipsieve.errors import UsageError
 from clipsieve.formats.base import InputPlan, WorkItem
 from clipsieve.formats.inputs import source_exists
 from clipsieve.formats.registry import plan_input
-from clipsieve.job.asked import asked_scorers, check_geometry, declared_geometry
+from clipsieve.job.asked import (
+    asked_scorers,
+    check_geometry,
+    declared_geometry,
+    with_enough_classes,
+)
 from clipsieve.job.inputs import read_options
 from clipsieve.job.option_files import (
     OOD,
@@ -238,7 +243,8 @@ def _scorers(
     asked = asked_scorers(config.scorers, config.model)
     every = tuple(dict.fromkeys([*asked, *recorded]))
     options = scorer_options(manifest, every, config.all_options(), config.model)
-    scorers = tuple(name for name in every if name != EMBEDDED)
+    others = tuple(name for name in every if name != EMBEDDED)
+    scorers = with_enough_classes(others, config.scorers, options)
     make_scorers([EMBEDDED, *scorers], options)  # refuses unknown options before any work
     recorded_col = manifest.references_col() if manifest is not None else None
     require_references(scorers, options, config.references_col or recorded_col)

@@ -4,7 +4,7 @@ import sys
 import time
 from dataclasses import dataclass
 
-from clipsieve.job.asked import asked_scorers
+from clipsieve.job.asked import asked_scorers, with_enough_classes
 from clipsieve.job.compact import compact_folder
 from clipsieve.job.plan import absolute_folder, scorer_options
 from clipsieve.job.reporter import Reporter
@@ -63,6 +63,11 @@ def score(config: ScoreConfig, engine: Engine, reporter: Reporter | None = None)
         scorers = folder_scorers(previous, asked)
         known = tuple(dict.fromkeys([*scorers, *asked]))
         options = scorer_options(previous, known, config.all_options(), model)
+        enough = with_enough_classes(scorers, config.scorers, options)
+        if enough != scorers:
+            left_out = ", ".join(name for name in scorers if name not in enough)
+            reporter.report("left_out", f"{left_out}: left out, need more classes than given")
+        scorers = enough
         settings = ScoringSettings(
             scorers,
             options,

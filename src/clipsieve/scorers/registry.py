@@ -195,11 +195,6 @@ def own_options(name: str, options: Options) -> dict[str, Any]:
     return {k: v for k, v in options[family].items() if k in known} | own
 
 
-def has_option(name: str, option: str) -> bool:
-    """Whether the scorer of this name has an option."""
-    return option in option_names(scorer_factory(name))
-
-
 def is_family_only(name: str) -> bool:
     """Whether a name is that of a family, and not of a scorer."""
     if name in _SHIPPED:

@@ -32,7 +32,13 @@ from clipsieve.job.probe import ProbeStage, probe
 from clipsieve.job.reporter import Reporter
 from clipsieve.schemas import footers
 from clipsieve.scorers.base import Input
-from clipsieve.scorers.registry import EMBEDDED, has_option, is_family_only, make_scorers
+from clipsieve.scorers.registry import (
+    EMBEDDED,
+    is_family_only,
+    make_scorers,
+    option_names,
+    scorer_factory,
+)
 from clipsieve.settings import RunConfig, merged_options
 from clipsieve.stage import Engine
 from clipsieve.store import names
@@ -203,9 +209,8 @@ def scorer_options(
     if OOD in families:
         defaults = {"classes": default_classes(model), **declared_geometry(model)}
         check_geometry(scorers, {OOD: defaults | options.get(OOD, {})})
-        members = [name for name in scorers if name.startswith(f"{OOD}.")]
-        shared = {k: v for k, v in defaults.items() if any(has_option(m, k) for m in members)}
-        shared |= options.get(OOD, {})
+        taken = {o for s in scorers if s.startswith(OOD) for o in option_names(scorer_factory(s))}
+        shared = {k: v for k, v in defaults.items() if k in taken} | options.get(OOD, {})
         options |= {OOD: shared} if shared else {}
     return options
 

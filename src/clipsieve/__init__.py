@@ -37,7 +37,9 @@ if TYPE_CHECKING:
         Statistic,
         score_column,
     )
+    from clipsieve.statistics.exact_sum import ExactSum
     from clipsieve.statistics.hash_sample import HashSample, SampleState
+    from clipsieve.statistics.moments import ClassMoments, UnitMoments
 
 #: Names for plug-ins, by the module that defines them; NumPy and Arrow are imported with the first.
 _FOR_PLUGINS = {
@@ -58,15 +60,20 @@ _FOR_PLUGINS = {
         "clipsieve.scorers.base",
     ),
     "NeighbourLists": "clipsieve.neighbours.lists",
+    "ClassMoments": "clipsieve.statistics.moments",
+    "ExactSum": "clipsieve.statistics.exact_sum",
     "HashSample": "clipsieve.statistics.hash_sample",
     "SampleState": "clipsieve.statistics.hash_sample",
+    "UnitMoments": "clipsieve.statistics.moments",
 }
 
 __all__ = [
     "Arrays",
+    "ClassMoments",
     "ClipsieveError",
     "Context",
     "Embedded",
+    "ExactSum",
     "HashSample",
     "Input",
     "NeighbourLists",
@@ -79,6 +86,7 @@ __all__ = [
     "Scorer",
     "State",
     "Statistic",
+    "UnitMoments",
     "UsageError",
     "connect",
     "evaluate",

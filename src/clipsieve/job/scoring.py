@@ -7,10 +7,12 @@ from typing import Any
 
 from clipsieve.control import Control
 from clipsieve.errors import UsageError
+from clipsieve.job.learn_on import LearningFolders
 from clipsieve.job.plan import require_references
+from clipsieve.job.prompts import encode_prompts
 from clipsieve.job.reporter import Reporter
 from clipsieve.neighbours.stored import NeighbourSet, NeighbourStage
-from clipsieve.scorers.base import PromptSet, Scorer
+from clipsieve.scorers.base import Scorer
 from clipsieve.scorers.columns import family_revision, scorer_basis, scorer_revision
 from clipsieve.scorers.ood.family import OodScorer
 from clipsieve.scorers.registry import EMBEDDED, is_family_only, make_scorers, own_options
@@ -23,13 +25,7 @@ from clipsieve.scoring.learn import (
     learn,
     scorer_context,
 )
-from clipsieve.scoring.prompts import (
-    PromptStage,
-    cut_texts,
-    prompt_sets,
-    put_into_cache,
-    take_from_cache,
-)
+from clipsieve.scoring.prompts import PromptStage, prompt_sets
 from clipsieve.scoring.score import FamilySpec, ScoreStage
 from clipsieve.stage import Element, Engine, Report
 from clipsieve.store import names
@@ -115,15 +111,21 @@ class Scoring:
         self._basis = Basis(
             manifest.model, manifest.embeddings, folder_logit_scale(folder, manifest, self._members)
         )
-        self._sources = {folder.root: self._members}
-        if settings.learn_on is not None:
-            self._source_members(settings.learn_on)
+        self._folders = LearningFolders(
+            folder, self._basis, self._members, settings.learn_on, settings.asked
+        )
         for scorer in self._scorers:  # refuses before anything is written or removed
-            self._source(scorer, manifest.scorers().get(scorer.name))
+            self._folders.source(scorer, manifest.scorers().get(scorer.name))
 
     def run(self) -> Scored:
         """Do what is missing; stopped, only part of it, and no family is switched then."""
-        if not self._encode_prompts():
+        prompts = PromptStage(
+            **self._common(),
+            model=self._basis.model,
+            embeddings=self._basis.embeddings,
+            prompts=prompt_sets(self._scorers),
+        )
+        if not encode_prompts(self._run, prompts, self._reporter):
             return self._unfinished()
         entries = self._learn()
         if entries is None or self._control.stopped:
@@ -170,38 +172,6 @@ class Scoring:
     def _unfinished(self) -> Scored:
         return Scored(self._manifest, 0, len(self._members))
 
-    def _encode_prompts(self) -> bool:
-        """Encode the prompt sets that are missing; whether all of them are there."""
-        model, embeddings = self._basis.model, self._basis.embeddings
-        prompts = prompt_sets(self._scorers)
-        stage = PromptStage(**self._common(), model=model, embeddings=embeddings, prompts=prompts)
-        sets = {each.texts_key: each for each in prompts}
-        for element in stage.elements():
-            if take_from_cache(self._folder, model, embeddings, sets[element.name]):
-                self._report_cut(sets[element.name])
-        elements = stage.elements()
-        if not elements:
-            return True
-        texts = sum(element.weight for element in elements)
-        self._reporter.report("prompts", f"encoding {texts:,} texts of {len(elements)} sets")
-        done = self._run(stage, elements).done
-        for key in done:
-            self._report_cut(sets[key])
-            problem = put_into_cache(self._folder, model, embeddings, sets[key])
-            if problem:
-                self._reporter.report("cache", f"prompts are not kept for other folders: {problem}")
-        return len(done) == len(elements)
-
-    def _report_cut(self, prompts: PromptSet) -> None:
-        """Report how many prompts of a set that is new to the folder were cut, if any."""
-        cut = cut_texts(self._folder, self._basis.embeddings, prompts)
-        if cut:
-            text = (
-                f"{cut:,} of {sum(map(len, prompts.texts)):,} prompts are longer than the "
-                f"model's {self._basis.model.context_length} tokens and were cut"
-            )
-            self._reporter.report("cut", text)
-
     # Learning
 
     def _learn(self) -> dict[str, ScorerEntry] | None:
@@ -227,7 +197,7 @@ class Scoring:
             source = entries[spec.name][1].learned_on or ""
             by_source.setdefault(source, []).append(spec)
         for source, learning in by_source.items():
-            members = self._source_members(source or self._folder.root)
+            members = self._folders.members(source)
             stage = LearnStage(
                 **self._common(),
                 basis=self._basis,
@@ -250,7 +220,7 @@ class Scoring:
         basis = scorer_basis(scorer, self._basis.embeddings.revision)
         recorded = self._manifest.scorers().get(scorer.name)
         options = dict(self._settings.options.get(scorer.name, {}))
-        source = self._source(scorer, recorded)
+        source = self._folders.source(scorer, recorded)
         if (
             recorded is not None
             and recorded.basis == basis
@@ -264,10 +234,10 @@ class Scoring:
         ]
         neighbours = {lists.spec.key: lists.id for lists in sets}
         if source is not None and not self._settings.refit:
-            taken = self._taken(scorer, basis, options, source)
+            taken = self._folders.taken(scorer, basis, options, source)
             if taken is not None:
                 return True, taken
-        members = self._source_members(source or self._folder.root)
+        members = self._folders.members(source)
         context = scorer_context(
             self._folder, self._basis, scorer, ok_rows(members), self._settings.device
         )
@@ -283,77 +253,6 @@ class Scoring:
         revision = scorer_revision(basis, learned, neighbours)
         learned_on = source if learned is not None else None
         return True, ScorerEntry(revision, options, learned, basis, neighbours, learned_on)
-
-    def _taken(
-        self, scorer: Scorer, basis: str, options: Mapping[str, Any], source: str
-    ) -> ScorerEntry | None:
-        """Return what a scorer has learnt in the folder `source`, if it is what is asked for here.
-
-        It is copied, so that both folders have the same scores, revision and all.
-        """
-        self._source_members(source)
-        there = OutputFolder.open(source)
-        recorded = there.require_manifest().scorers().get(scorer.name)
-        if recorded is None or recorded.learned is None or recorded.basis != basis:
-            return None
-        learned = recorded.learned
-        name, description = (
-            names.fit(scorer.name, learned),
-            names.fit_description(scorer.name, learned),
-        )
-        if not (there.files.exists(name) and there.files.exists(description)):
-            return None
-        members = {**there.read_json(description), "learned_on": source}
-        self._folder.write_json(description, members)
-        self._folder.write_arrays(name, there.read_arrays(name))
-        revision = scorer_revision(basis, learned, {})
-        return ScorerEntry(revision, options, learned, basis, {}, source)
-
-    def _source(self, scorer: Scorer, recorded: ScorerEntry | None) -> str | None:
-        """Return the folder that a scorer learns of; None is the folder itself.
-
-        Raises:
-          UsageError: for another folder, and a scorer that reads neighbour lists among all rows.
-        """
-        settings = self._settings
-        source = recorded.learned_on if recorded is not None else None
-        if settings.learn_on is not None and scorer.name in settings.asked:
-            source = settings.learn_on if settings.learn_on != self._folder.root else None
-        if source is not None and scorer.neighbour_lists():
-            raise UsageError(
-                f"scorer {scorer.name} reads the neighbours of each row among all rows of its own "
-                "folder and cannot learn on another; give it a sample as reference, or leave it out"
-            )
-        return source
-
-    def _source_members(self, source: str) -> tuple[ShardRange, ...]:
-        """Return the shards of a folder that is learnt of.
-
-        Raises:
-          UsageError: if it holds no dataset, no shard, or the embeddings of another model.
-        """
-        if source not in self._sources:
-            folder = OutputFolder.open(source)
-            manifest = folder.load_manifest()
-            if manifest is None:
-                raise UsageError(
-                    f"{source} holds no clipsieve dataset (no dataset.json) to learn on; name the "
-                    "OUT folder of another `clipsieve run` with --learn-on, or "
-                    f"{self._folder.root} for the folder itself"
-                )
-            if manifest.embeddings != self._basis.embeddings:
-                model = manifest.model.model if manifest.model is not None else "no model"
-                theirs = manifest.embeddings.revision if manifest.embeddings is not None else "none"
-                raise UsageError(
-                    f"{source} holds embeddings of {model} (revision {theirs}) and "
-                    f"{self._folder.root} of {self._basis.model.model} (revision "
-                    f"{self._basis.embeddings.revision}); learn on a folder of the same model"
-                )
-            members = read_members(folder)
-            if not members:
-                raise UsageError(f"{source} holds no shard yet; run `clipsieve run` first")
-            self._sources[source] = members
-        return self._sources[source]
 
     def _holds(self, scorer: Scorer, recorded: ScorerEntry) -> bool:
         """Whether what a scorer has learnt can score the rows that are there now."""
@@ -420,7 +319,7 @@ class Scoring:
                 for each in self._folder.read_json(description)["members"]
             ]
         else:
-            members = list(self._source_members(entry.learned_on or self._folder.root))
+            members = list(self._folders.members(entry.learned_on))
         rows = sum(member.rows for member in members)
         again = " again" if scorer.name in self._manifest.scorers() else ""
         place = f" of {entry.learned_on}" if entry.learned_on is not None else ""

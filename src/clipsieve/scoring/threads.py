@@ -9,10 +9,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache
 from typing import TypeVar
 
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import threadpool_limits
 
 T = TypeVar("T")
 P = TypeVar("P")
@@ -50,7 +49,7 @@ def iterate_parts(function: Callable[[P], T], parts: Iterable[P]) -> Iterator[T]
 @contextmanager
 def one_core_products() -> Iterator[None]:
     """Within the block NumPy's products and decompositions run on one core each."""
-    with _controller().limit(limits=1, user_api="blas"):
+    with threadpool_limits(limits=1, user_api="blas"):
         yield
 
 
@@ -60,8 +59,3 @@ def cores() -> int:
     if share.isdecimal() and int(share) > 0:
         return int(share)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@cache
-def _controller() -> ThreadpoolController:
-    return ThreadpoolController()

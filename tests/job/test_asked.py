@@ -14,6 +14,7 @@ from clipsieve.job.asked import (
 from clipsieve.job.plan import scorer_options
 from clipsieve.scorers.registry import make_scorers, resolve_names
 from clipsieve.store.manifest import FamilyEntry, Manifest, ScorerEntry
+from tests.scoring.folders import Silent
 
 OF_LOGITS = {f"ood.{n}" for n in ("class", "msp", "max_logit", "margin", "energy", "entropy")}
 OF_LOGITS |= {"ood.gen", "ood.pnorm"}
@@ -88,12 +89,14 @@ def test_an_option_replaces_the_one_that_excludes_it(tmp_path):
 
 
 def test_scorers_that_need_more_classes_are_left_out_unless_they_are_named():
+    said = Silent()
     zero_shot = resolve_names(["ood.zero_shot"])
     for count, short in ((1, {"ood.margin", "ood.pnorm"}), (2, {"ood.pnorm"}), (3, set())):
         options = {"ood": {"classes": list("abc")[:count]}}
-        kept = with_enough_classes(zero_shot, ["ood.zero_shot"], options)
+        kept = with_enough_classes(zero_shot, ["ood.zero_shot"], options, said)
         assert set(zero_shot) - set(kept) == short
-        assert with_enough_classes(zero_shot, zero_shot, options) == zero_shot
+        assert with_enough_classes(zero_shot, zero_shot, options, said) == zero_shot
         make_scorers(kept, options)
-    assert with_enough_classes(zero_shot, [], {"ood": {"classes": "imagenet"}}) == zero_shot
-    assert with_enough_classes(["density", "clip_depicts"], [], {}) == ("density", "clip_depicts")
+    imagenet = {"ood": {"classes": "imagenet"}}
+    assert with_enough_classes(zero_shot, [], imagenet, said) == zero_shot
+    assert with_enough_classes(["density"], [], {}, said) == ("density",)

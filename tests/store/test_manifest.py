@@ -197,3 +197,12 @@ def test_a_scorer_that_is_no_name_is_refused(scorer):
     content = changed("families/clip/scorers", {scorer: entry})
     with pytest.raises(UsageError, match="is not a name of clipsieve's"):
         Manifest.from_json(content, "dataset.json")
+
+
+def test_the_order_of_classes_in_an_option_is_kept(tmp_path):
+    classes = {"star": ["a star"], "circle": ["a circle", "a disc"], "arrow": ["an arrow"]}
+    family = FamilyEntry("0a" * 4, {"ood.msp": ScorerEntry("0b" * 4)}, {"classes": classes})
+    folder = OutputFolder.open(tmp_path)
+    folder.save_manifest(Manifest(families={"ood": family}))
+    kept = folder.require_manifest().families["ood"].options["classes"]
+    assert list(kept.items()) == list(classes.items())

@@ -124,6 +124,8 @@ FILE_OPTIONS: Mapping[str, Callable[[str], Any]] = {
     "templates": read_templates,
     "negatives": read_texts,
     "words": read_texts,
+    "normal": read_texts,
+    "abnormal": read_texts,
 }
 """Readers of options that may name a file, by name of the option."""
 

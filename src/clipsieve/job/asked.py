@@ -7,6 +7,7 @@ from typing import Any
 
 from clipsieve.errors import UsageError
 from clipsieve.job.option_files import OOD
+from clipsieve.job.reporter import Reporter
 from clipsieve.scorers.ood.geometry import COSINE, GEOMETRIES
 from clipsieve.scorers.registry import own_options, resolve_names, scorer_factory
 
@@ -57,7 +58,10 @@ def declared_geometry(model: str) -> dict[str, Any]:
 
 
 def with_enough_classes(
-    scorers: Sequence[str], named: Iterable[str], options: Mapping[str, Mapping[str, Any]]
+    scorers: Sequence[str],
+    named: Iterable[str],
+    options: Mapping[str, Mapping[str, Any]],
+    reporter: Reporter,
 ) -> tuple[str, ...]:
     """Return scorers without those that need more classes than there are.
 
@@ -67,9 +71,13 @@ def with_enough_classes(
       scorers: names, of groups and of the folder too.
       named: those that the user named one by one, among groups.
       options: by name of a scorer or family.
+      reporter: is told what is left out.
     """
     kept = set(named)
-    return tuple(name for name in scorers if name in kept or _has_enough(name, options))
+    short = [name for name in scorers if name not in kept and not _has_enough(name, options)]
+    if short:
+        reporter.report("left_out", f"{', '.join(short)}: left out, need more classes than given")
+    return tuple(name for name in scorers if name not in short)
 
 
 def _has_enough(name: str, options: Mapping[str, Mapping[str, Any]]) -> bool:

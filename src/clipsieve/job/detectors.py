@@ -130,17 +130,18 @@ def comparable_columns(
     """
     columns: list[ScoreColumn] = []
     reasons: dict[tuple[str, str, str], list[str]] = {}
-    scorers = inside.manifest.scorers()
+    scorers, others = inside.manifest.scorers(), outside.manifest.scorers()
     for name, column in inside.columns.items():
         other = outside.columns.get(name)
         if other and (other.scorer, other.revision) == (column.scorer, column.revision):
             columns.append(column)
             continue
-        entry = scorers.get(column.scorer)
-        learnt = entry is not None and entry.learned is not None
+        entry, theirs = scorers.get(column.scorer), others.get(column.scorer)
         command = f"clipsieve score {outside.folder.root} --scorers {column.scorer}"
-        if learnt:
-            command += f" --learn-on {inside.folder.root}"
+        learnt = False
+        if entry is not None and entry.learned is not None:
+            learnt = theirs is not None and theirs.basis == entry.basis
+            command += f" --learn-on {entry.learned_on or inside.folder.root}"
         reason = (
             f"is not in {outside.folder.root}"
             if other is None

@@ -110,7 +110,7 @@ def make_plan(
     reporter.report("input", inputs.description)
     _check_places(folder, inputs)
     _check_naming(config, manifest)
-    scorers, options = _scorers(config, manifest)
+    scorers, options = _scorers(config, manifest, reporter)
     identity, device = _identity(config, manifest, inputs, engine, reporter, control, is_dry)
     earlier = frozenset(record.to_json() for record in read_records(folder, run_id))
     if identity is None:
@@ -237,7 +237,7 @@ def require_references(
 
 
 def _scorers(
-    config: RunConfig, manifest: Manifest | None
+    config: RunConfig, manifest: Manifest | None, reporter: Reporter
 ) -> tuple[tuple[str, ...], dict[str, dict[str, Any]]]:
     """Return the scorers to compute from storage, and all options.
 
@@ -249,7 +249,7 @@ def _scorers(
     every = tuple(dict.fromkeys([*asked, *recorded]))
     options = scorer_options(manifest, every, config.all_options(), config.model)
     others = tuple(name for name in every if name != EMBEDDED)
-    scorers = with_enough_classes(others, config.scorers, options)
+    scorers = with_enough_classes(others, config.scorers, options, reporter)
     make_scorers([EMBEDDED, *scorers], options)  # refuses unknown options before any work
     recorded_col = manifest.references_col() if manifest is not None else None
     require_references(scorers, options, config.references_col or recorded_col)

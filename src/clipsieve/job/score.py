@@ -63,11 +63,7 @@ def score(config: ScoreConfig, engine: Engine, reporter: Reporter | None = None)
         scorers = folder_scorers(previous, asked)
         known = tuple(dict.fromkeys([*scorers, *asked]))
         options = scorer_options(previous, known, config.all_options(), model)
-        enough = with_enough_classes(scorers, config.scorers, options)
-        if enough != scorers:
-            left_out = ", ".join(name for name in scorers if name not in enough)
-            reporter.report("left_out", f"{left_out}: left out, need more classes than given")
-        scorers = enough
+        scorers = with_enough_classes(scorers, config.scorers, options, reporter)
         settings = ScoringSettings(
             scorers,
             options,

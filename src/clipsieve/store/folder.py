@@ -95,7 +95,8 @@ class OutputFolder:
 
     def save_manifest(self, manifest: Manifest) -> None:
         """Replace the manifest."""
-        self.write_json(names.MANIFEST, manifest.to_json())
+        # In its own order: that of classes in an option is the order of their numbers.
+        self.write_json(names.MANIFEST, manifest.to_json(), sort_keys=False)
 
     # Tables
 
@@ -198,9 +199,10 @@ class OutputFolder:
         """Return the value of a JSON file."""
         return json.loads(self.files.read(name))
 
-    def write_json(self, name: str, value: Any) -> None:
+    def write_json(self, name: str, value: Any, sort_keys: bool = True) -> None:
         """Replace a file by `value` as readable JSON; NaN and infinity are refused."""
-        self.write_text(name, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+        text = json.dumps(value, indent=1, sort_keys=sort_keys, allow_nan=False)
+        self.write_text(name, text + "\n")
 
     def write_text(self, name: str, text: str, durable: bool = True) -> None:
         """Replace a file by `text`, as UTF-8; see `FileSystem.writing`."""

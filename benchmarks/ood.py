@@ -2,6 +2,7 @@
 
     python benchmarks/ood.py --rows 200000 --rounds 3
     python benchmarks/ood.py --memory 50000,400000
+    python benchmarks/ood.py --run 2000 --rounds 3
 
 Writes an output folder of made-up embeddings with the library itself: unit vectors of clusters in a
 narrow cone, 512 components, 1,000 classes.  Ways in turns, medians over rounds, seconds:
@@ -14,10 +15,15 @@ First the scores that need no learning, then the whole set but for the nearest n
 nearest neighbours; learning is included on all sides.  pytorch-ood's ways over a thousand classes
 are timed on fewer rows, and its seconds are for as many rows as ours.
 
+`--memory` is the peak resident set of a process that scores folders of several sizes.  `--run` is
+the whole job on that many JPEGs with ViT-B-32 (random weights), with and without the scores that
+`run` computes by default; prompts are encoded the first time and come from the user's cache later.
+
     pip install pytorch-ood      not a dependency: without it, (b) is left out
 """
 
 import argparse
+import os
 import resource
 import statistics
 import subprocess
@@ -66,6 +72,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--sets", default="zero_shot,all,knn")
     parser.add_argument("--memory", metavar="ROWS,ROWS", help="peak memory for numbers of rows")
+    parser.add_argument("--run", type=int, metavar="ROWS", help="time the whole job")
     parser.add_argument("--peak", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.peak:
@@ -73,6 +80,9 @@ def main() -> None:
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         return
     with tempfile.TemporaryDirectory(prefix="clipsieve-ood-") as folder:
+        if options.run:
+            time_runs(Path(folder), options.run, options.rounds)
+            return
         if options.memory:
             print_memory(Path(folder), [int(rows) for rows in options.memory.split(",")])
             return
@@ -239,6 +249,30 @@ def ways(data: Data, scorers: tuple[str, ...], with_theirs: bool) -> Iterator[tu
         yield way, time.perf_counter() - started
     if with_theirs:
         yield "pytorch-ood", pytorch_ood(data, scorers)
+
+
+def time_runs(root: Path, rows: int, rounds: int) -> None:
+    """Print the seconds of whole jobs with and without ood scores, in turns."""
+    from throughput import random_model, write_benchmark_shards
+
+    import clipsieve
+
+    os.environ["CLIPSIEVE_CACHE"] = str(root / "cache")
+    write_benchmark_shards(root / "shards", rows=rows, shards=4, seed=1)
+    model = f"local-dir:{random_model('ViT-B-32', root)}"
+    ways = {"without": "clip,density", "with": "clip,density,ood.zero_shot"}
+    times: dict[str, list[float]] = {way: [] for way in ways}
+    for number in range(-1, rounds):  # the first round loads and encodes
+        for way, scorers in ways.items():
+            out = root / f"{way}{number}"
+            started = time.perf_counter()
+            clipsieve.run(f"{root}/shards/*.parquet", out, model=model, scorers=scorers)
+            times[way].append(time.perf_counter() - started)
+    for way, (first, *seconds) in times.items():
+        shown = [round(value, 1) for value in seconds]
+        print(f"{way:8} first {first:6.1f} s, then {statistics.median(seconds):6.1f} s  {shown}")
+    pairs = zip(times["with"][1:], times["without"][1:], strict=True)
+    print(f"with / without  {statistics.median(a / b for a, b in pairs):.3f}")
 
 
 def print_memory(root: Path, sizes: list[int]) -> None:

@@ -127,7 +127,8 @@ def test_templates_are_read_from_files(write):
 def test_texts_are_read_from_files(write):
     assert read_texts(write("t.txt", "the nice owl\nowl\nowl\n")) == ["the nice owl", "owl", "owl"]
     assert read_texts(write("t.json", ["owl "])) == ["owl"]
-    assert set(FILE_OPTIONS) == {"classes", "templates", "negatives", "words"}
+    lists = {"negatives", "words", "normal", "abnormal"}
+    assert set(FILE_OPTIONS) == {"classes", "templates", *lists}
     assert FILE_OPTIONS["words"]("t.json") == ["owl"]
 
 

@@ -366,7 +366,7 @@ CLASS_FILES = {"dup.txt": "cat\ndog\ncat\n", "empty.txt": "", "one.txt": "cat\n"
         ("ood.msp", ["--classes", "dup.txt"], "class name 'cat' is given twice, as line 1 of"),
         ("ood.msp", ["--classes", "empty.txt"], "empty.txt are none; name one class at least"),
         ("ood.margin", ["--classes", "one.txt"], "ood.margin needs 2 classes at least"),
-        ("ood.msp", ["--classes", "two.txt"], "ood.pnorm needs 3 classes at least"),
+        ("ood.pnorm", ["--classes", "two.txt"], "ood.pnorm needs 3 classes at least"),
         ("ood.msp", ["--templates", "two.txt"], "has no {}; put {} where the class is to stand"),
         ("ood.clipn", [], "scorer ood.clipn needs the vectors of what each class is not"),
         ("ood.msp", ["--option", "ood.colour=3"], "that is asked for has an option colour"),

@@ -189,6 +189,7 @@ def test_the_portable_runner_gives_the_bytes_of_the_local_one_in_every_stage(tmp
         "scorer_options": {"density": {"reference": "20,all", "k": 3, "lid_k": 4}},
     }
     run_job(source, here, **settings)
+    monkeypatch.setenv("CLIPSIEVE_CACHE", str(tmp_path / "cache"))  # so that prompts are encoded
     ran: list[tuple[str, str]] = []
 
     def seen(stage: Stage, groups: Any, runner: str, beam_args: Any) -> Report:

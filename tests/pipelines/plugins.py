@@ -1,6 +1,7 @@
 """Small packages that a test installs for this process and those it starts."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ def install_scorer(site: Path, name: str, code: str, patch: pytest.MonkeyPatch) 
     (site / f"{name}_plugin.py").write_text(code)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(f"[clipsieve.scorers]\n{name} = {name}_plugin:Plugin\n")
+    patch.delitem(sys.modules, f"{name}_plugin", raising=False)  # of another test
     patch.syspath_prepend(str(site))
     put_on_path(site, patch)
 

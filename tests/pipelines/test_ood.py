@@ -142,14 +142,14 @@ def test_any_grouping_and_number_of_threads_makes_the_same_bytes(
     assert_same_bytes(folder, calm)
 
 
-DEADLY = """
+FATAL = """
 import os, signal
 from dataclasses import dataclass
 import numpy as np, pyarrow as pa
 from clipsieve import Input, Scorer, score_column
 
 def die(where, batch):
-    if os.environ.get("DEADLY") == where and batch.shard == "d":
+    if os.environ.get("FATAL") == where and batch.shard == "d":
         os.kill(os.getpid(), signal.SIGKILL)
 
 @dataclass(frozen=True)
@@ -162,8 +162,8 @@ class Rows:
         return len(batch)
 
 class Plugin(Scorer):
-    name = family = "deadly"
-    columns = pa.schema([score_column("deadly", "doc", "none", "0", "test")])
+    name = family = "fatal"
+    columns = pa.schema([score_column("fatal", "doc", "none", "0", "test")])
 
     def statistics(self, known, context):
         missing = [name for name in ("first", "second") if name not in known]
@@ -174,21 +174,21 @@ class Plugin(Scorer):
 
     def score(self, batch, loaded):
         die("score", batch)
-        return {"deadly": np.zeros(len(batch))}
+        return {"fatal": np.zeros(len(batch))}
 """
 
 
 def test_a_job_killed_while_it_learns_and_while_it_scores_ends_with_the_same_bits(
     embedded, calm, tmp_path, monkeypatch
 ):
-    install_scorer(tmp_path / "site", "deadly", DEADLY, monkeypatch)
+    install_scorer(tmp_path / "site", "fatal", FATAL, monkeypatch)
     folder = copy_of(embedded, tmp_path / "out")
     root = Path(folder.root)
     before = made(folder, "dataset.json")
-    words = ["score", str(root), "--scorers", "ood,deadly", *DEVICE, "--run-id", "run"]
+    words = ["score", str(root), "--scorers", "ood,fatal", *DEVICE, "--run-id", "run"]
 
     def killed_in(where):
-        with start(words, env={**os.environ, "DEADLY": where}) as process:
+        with start(words, env={**os.environ, "FATAL": where}) as process:
             _, errors = process.communicate()
         assert process.returncode == -signal.SIGKILL, errors
 

@@ -20,7 +20,7 @@ from clipsieve.scorers.ood.geometry import (
 )
 
 #: Rows of a batch: N x K cosines of a thousand classes stay in the caches of a core.
-BATCH_ROWS = 256
+BATCH_ROWS = 512
 
 T = TypeVar("T")
 

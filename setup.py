@@ -33,6 +33,7 @@ setup(
         "filelock>=3.12",
         "fsspec>=2024.2",
         "img2dataset>=1.47",
+        "mmh3>=5",
         "numpy>=2",
         "open_clip_torch>=3.3",
         "pillow>=11",
@@ -48,6 +49,7 @@ setup(
     extras_require={
         "dev": [
             "build>=1.2",
+            "datasets>=3",
             "mypy>=1.15",
             "pytest>=8.3",
             "ruff>=0.11",

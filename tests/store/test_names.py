@@ -38,6 +38,9 @@ def test_slug_is_a_safe_folder_name(name, expected):
         (names.neighbours_folder("1a"), "neighbours/1a"),
         (names.neighbour_lists("1a", "text", "00000"), "neighbours/1a/text/00000.parquet"),
         (names.neighbours_description("1a"), "neighbours/1a/set.json"),
+        (names.subset_manifest("keep"), "subsets/keep/subset.json"),
+        (names.dropped("keep", "1b", "00000"), "subsets/keep/rev=1b/dropped/00000.parquet"),
+        (names.subset_table("keep", "1b", "funnel"), "subsets/keep/rev=1b/funnel.parquet"),
     ],
 )
 def test_everything_has_its_place(name, expected):
@@ -57,5 +60,6 @@ def test_every_place_is_below_a_folder_that_is_swept():
         names.prompts("m", "0", "0"),
         names.neighbours_folder("0"),
         names.DATASET_METRICS,
+        names.kept("keep", "0", "a"),
     ]
     assert {place.split("/")[0] for place in places} == set(names.FOLDERS)

@@ -14,15 +14,15 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from clipsieve.control import Control
-from clipsieve.errors import LedgerError
 from clipsieve.schemas import footers
 from clipsieve.stage import Element, Report, Worker
 from clipsieve.statistics.counts import RowCounts
 from clipsieve.store import names
 from clipsieve.store.canonical import canonical_json, short_hash
 from clipsieve.store.folder import OutputFolder
-from clipsieve.store.members import ledger_key, require_footer
-from clipsieve.store.parquet import ROW_GROUP_ROWS, Footer, open_writer
+from clipsieve.store.glue import GluedShards, check_aligned, conformed, unified
+from clipsieve.store.members import ledger_key
+from clipsieve.store.parquet import ROW_GROUP_ROWS, open_writer
 
 PART_ROWS = 1_000_000
 
@@ -170,7 +170,8 @@ def write_part(folder: OutputFolder, build: Build, part: Part) -> None:
             if known != target:
                 folder.files.copy(known, target)
             return
-    schema = _unified([_glued_schema(folder, shard, build) for shard in part.shards])
+    glued = GluedShards(folder, build.families, build.reserved)
+    schema = unified(map(glued.schema, part.shards))
     footer = {
         footers.LAYOUT: footers.LAYOUT_VERSION,
         footers.FAMILY: "wide",
@@ -179,7 +180,7 @@ def write_part(folder: OutputFolder, build: Build, part: Part) -> None:
         footers.MEMBERS: canonical_json(list(part.shards)),
     }
     with folder.files.writing(target) as temporary, open_writer(temporary, schema) as writer:
-        for group in _row_groups(folder, build, part, schema):
+        for group in _row_groups(glued, part, schema):
             writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
         writer.add_key_value_metadata(footer)
 
@@ -202,116 +203,18 @@ def _aligned_shards(
         for family, revision in families.items()
     }
     for at, (shard, ledger) in enumerate(zip(shards, ledgers, strict=True)):
-        require_footer(folder, names.samples(shard), ledger)
-        for family, revision in families.items():
-            _check_aligned(folder, shard, ledger, family, revision, written[family][at])
+        files = {names.scores(f, r, shard): written[f][at] for f, r in families.items()}
+        check_aligned(folder, shard, ledger, files)
         yield shard, int(ledger[footers.ROWS]), ledger_key(ledger)
 
 
-def _check_aligned(
-    folder: OutputFolder, shard: str, ledger: Footer, family: str, revision: str, footer: Footer
-) -> None:
-    name = names.scores(family, revision, shard)
-    if not footer:
-        raise LedgerError(
-            f"{folder.files.url(name)} is missing or damaged; run `clipsieve run` or "
-            "`clipsieve score` again"
-        )
-    for key in (footers.UID_HASH, footers.ROWS):
-        if footer.get(key) != ledger.get(key):
-            raise LedgerError(
-                f"{folder.files.url(name)} and {folder.files.url(names.samples(shard))} differ in "
-                f"{key}: {footer.get(key)} and {ledger.get(key)}; delete both files and run "
-                "`clipsieve run` again"
-            )
-
-
-def _row_groups(
-    folder: OutputFolder, build: Build, part: Part, schema: pa.Schema
-) -> Iterator[pa.Table]:
+def _row_groups(glued: GluedShards, part: Part, schema: pa.Schema) -> Iterator[pa.Table]:
     """Yield the part's rows in tables of about a row group: no more than that is in memory."""
     waiting: list[pa.Table] = []
     for shard in part.shards:
-        waiting.append(_conformed(_glued(folder, shard, build), schema))
+        waiting.append(conformed(glued.read(shard), schema))
         if sum(table.num_rows for table in waiting) >= ROW_GROUP_ROWS:
             yield pa.concat_tables(waiting)
             waiting.clear()
     if waiting:
         yield pa.concat_tables(waiting)
-
-
-def _glued(folder: OutputFolder, shard: str, build: Build) -> pa.Table:
-    """Return the ledger of a shard with the columns of every family, named by `_glued_schema`."""
-    ledger = folder.read_table(names.samples(shard))
-    columns = ledger.columns
-    for family, revision in build.families.items():
-        name = names.scores(family, revision, shard)
-        scores = folder.read_table(name)
-        if not scores["uid"].equals(ledger["uid"]):
-            raise LedgerError(
-                f"{folder.files.url(name)} has other uids than "
-                f"{folder.files.url(names.samples(shard))}; delete both files and run "
-                "`clipsieve run` again"
-            )
-        columns += [scores[column] for column in scores.column_names if column != "uid"]
-    return pa.Table.from_arrays(columns, schema=_glued_schema(folder, shard, build))
-
-
-def _glued_schema(folder: OutputFolder, shard: str, build: Build) -> pa.Schema:
-    """Return the columns of the ledger of a shard, then those of every family.
-
-    A column of the source with the name of a score, or with a reserved one, becomes
-    `source_<name>`, as in the ledger one with the name of a ledger column does.  Names are compared
-    as SQL compares them, without case.
-    """
-    ledger = list(folder.read_schema(names.samples(shard)))
-    scores: list[pa.Field] = []
-    for family, revision in build.families.items():
-        name = names.scores(family, revision, shard)
-        for field in folder.read_schema(name):
-            if field.name.lower() in (other.name.lower() for other in scores):
-                raise LedgerError(
-                    f"{folder.files.url(name)} has column {field.name!r}, as another family; "
-                    "rename it"
-                )
-            if field.name != "uid":
-                scores.append(field)
-    taken = {field.name.lower() for field in scores} | {name.lower() for name in build.reserved}
-    for at, field in enumerate(ledger):
-        if field.name.lower() in taken:
-            used = taken | {other.name.lower() for other in ledger}
-            ledger[at] = field.with_name(_free_name(field.name, used))
-    return pa.schema([*ledger, *scores])
-
-
-def _free_name(name: str, used: Collection[str]) -> str:
-    """Return `source_<name>`, with as many `source_` as it needs; `used` is lower case."""
-    free = f"source_{name}"
-    while free.lower() in used:
-        free = f"source_{free}"
-    return free
-
-
-def _unified(schemas: Sequence[pa.Schema]) -> pa.Schema:
-    """Return one schema for all: the wider of two types, text where they have nothing in common."""
-    fields: dict[str, pa.Field] = {}
-    for field in (field for schema in schemas for field in schema):
-        first = fields.setdefault(field.name, field)
-        if first.type != field.type:
-            try:
-                pair = [pa.schema([first]), pa.schema([field])]
-                fields[field.name] = pa.unify_schemas(pair, promote_options="permissive").field(0)
-            except pa.ArrowException:
-                fields[field.name] = pa.field(field.name, pa.string())
-    return pa.schema(fields.values())
-
-
-def _conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Return `table` with exactly the columns and types of `schema`; NULL for missing columns."""
-    columns = [
-        table[field.name].cast(field.type)
-        if field.name in table.column_names
-        else pa.nulls(table.num_rows, field.type)
-        for field in schema
-    ]
-    return pa.Table.from_arrays(columns, schema=schema)

@@ -15,11 +15,13 @@ FOLDERS = (
     "samples",
     "scores",
     "sql",
+    "subsets",
     "wide",
 )
 SAMPLES = "samples"
 RUNS = "_runs"
 SQL = "sql"
+SUBSETS = "subsets"
 DATASET_METRICS = "metrics/dataset.parquet"
 DETECTORS = "metrics/detectors.parquet"
 
@@ -105,3 +107,32 @@ def neighbour_lists(identifier: str, side: str, shard: str) -> str:
 def neighbours_description(identifier: str) -> str:
     """Name the description of a set of lists: its specification, and the shards it is among."""
     return f"{neighbours_folder(identifier)}/set.json"
+
+
+def subset_manifest(name: str) -> str:
+    """Name the description of a subset, which says which revision is active."""
+    return f"{SUBSETS}/{name}/subset.json"
+
+
+def subset_folder(name: str, revision: str) -> str:
+    """Name the folder of one revision of a subset."""
+    return f"{SUBSETS}/{name}/rev={revision}"
+
+
+def kept(subset: str, revision: str, shard: str) -> str:
+    """Name the rows of a shard that a subset keeps.
+
+    >>> kept("keep", "0a1b2c3d", "00000")
+    'subsets/keep/rev=0a1b2c3d/kept/00000.parquet'
+    """
+    return f"{subset_folder(subset, revision)}/kept/{shard}.parquet"
+
+
+def dropped(subset: str, revision: str, shard: str) -> str:
+    """Name the rows of a shard that a subset drops, with their reasons."""
+    return f"{subset_folder(subset, revision)}/dropped/{shard}.parquet"
+
+
+def subset_table(subset: str, revision: str, table: str) -> str:
+    """Name a table of a whole subset: "funnel", "overlaps" or "thresholds"."""
+    return f"{subset_folder(subset, revision)}/{table}.parquet"

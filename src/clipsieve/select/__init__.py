@@ -1,0 +1,1 @@
+"""Which rows to keep: thresholds, verdicts with reasons, subsets."""

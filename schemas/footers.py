@@ -28,4 +28,5 @@ RUN_ID = PREFIX + "run_id"
 REFERENCES = PREFIX + "references_col"  #: column of reference captions, if one was named
 LEDGER = PREFIX + "ledger_rev"  #: scores from storage only: revision of the ledger they follow
 BUILD = PREFIX + "build"  #: audits and metrics: the wide build of that time
+PATTERNS = PREFIX + "patterns"  #: JSON, subsets: rows by the steps of the filter they fail
 MEMBERS = PREFIX + "members"  #: JSON, wide parts only: the shards glued into this part

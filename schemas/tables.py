@@ -21,7 +21,7 @@ LEDGER = pa.schema(
 )
 
 #: Columns with few distinct values: the only ones for which a Parquet dictionary pays.
-DICTIONARY_COLUMNS = frozenset({"shard", "status", "error", "source_status", "domain"})
+DICTIONARY_COLUMNS = frozenset({"shard", "status", "error", "source_status", "domain", "reason"})
 
 
 def samples_schema(uid_type: pa.DataType, carried: pa.Schema) -> pa.Schema:

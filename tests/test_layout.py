@@ -54,7 +54,8 @@ ABOVE = {
     "neighbours": ("embed", "scoring", "audit", "sql", "job", "formats"),
     "scoring": ("embed", "audit", "sql", "job"),
     "audit": ("embed", "neighbours", "scoring", "sql", "job", "clip"),
-    "sql": ("embed", "neighbours", "scoring", "audit", "job", "formats"),
+    "sql": ("embed", "neighbours", "scoring", "audit", "select", "job", "formats"),
+    "select": ("embed", "neighbours", "scoring", "audit", "job", "formats"),
     "job": (),
 }
 #: For type checkers only.

@@ -23,6 +23,17 @@ CREATE OR REPLACE VIEW "{family}" AS
 CREATE OR REPLACE VIEW "{family}_groups" AS
   FROM read_parquet('audits/{family}/rev={rev}/groups.parquet', hive_partitioning = false);
 
+--: subsets
+-- What `clipsieve filter` has chosen: a row a subset.
+CREATE OR REPLACE VIEW subsets AS SELECT * FROM (VALUES
+    {rows}
+  ) AS t(subset, revision, "rows", kept, dropped, definition, run_id, created_at);
+
+--: subset_rows
+-- Rows of every subset: kept, and dropped with the first step they fail.  A row is (shard, row).
+CREATE OR REPLACE VIEW {view} AS
+  {selects};
+
 --: metrics
 -- Measures of the whole dataset, a row a group; written by `clipsieve evaluate`.
 CREATE OR REPLACE VIEW metrics AS

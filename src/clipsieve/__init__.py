@@ -10,7 +10,7 @@ Everything here may be imported from `clipsieve`; the modules below it may move.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import duckdb
 
     from clipsieve.job.evaluate import EvaluateResult
+    from clipsieve.job.filter import FilterResult
     from clipsieve.job.run import RunResult
     from clipsieve.job.score import ScoreResult
     from clipsieve.neighbours.lists import NeighbourLists
@@ -90,6 +91,7 @@ __all__ = [
     "UsageError",
     "connect",
     "evaluate",
+    "filter",
     "run",
     "score",
     "score_column",
@@ -204,6 +206,78 @@ def evaluate(
         return make_engine(config)
 
     return evaluate_job(config, open_engine, what)
+
+
+def filter(
+    out: str | os.PathLike[str],
+    name: str | None = None,
+    where: str | None = None,
+    *,
+    recipe: str | None = None,
+    parameters: Mapping[str, str] | Sequence[str] = (),
+    base: str | None = None,
+    intersect: Sequence[str] = (),
+    union: Sequence[str] = (),
+    subtract: Sequence[str] = (),
+    by: str | None = None,
+    dry_run: bool = False,
+    replace: bool = False,
+    thresholds: str = "auto",
+    **settings: Any,
+) -> "FilterResult":
+    """Choose which rows of an output folder to keep, with a reason for every other row.
+
+    Kept is what is in `base` and in every set of `intersect`, and where `where` is true; or is in a
+    set of `union`; and is in no set of `subtract`.  A set is the name of a subset, or the path of a
+    file of ids.
+
+    Args:
+      out: output folder of an earlier run, with scores.
+      name: of the subset; None is that of the recipe.
+      where: condition in SQL, with `top_fraction` and others: docs/filters.md.
+      recipe: name of a recipe, or path of its TOML file, in place of `where`.
+      parameters: of the recipe, by name, or as texts `NAME=VALUE`.
+      base: a subset to filter in place of all rows.
+      intersect: sets.
+      union: sets.
+      subtract: sets.
+      by: kind of the ids in files: `uid`, `sha256`, `url` or `laion_hash`; None is by looking.
+      dry_run: count only.
+      replace: take the name of a subset that has another definition.
+      thresholds: `driver` (DuckDB in this process), `stage` (on the workers), or `auto`.
+      **settings: `workers`, `runner` and other fields of `ExecutionSettings`.
+
+    Returns:
+      The funnel, the thresholds, and how many rows are kept.
+
+    Raises:
+      ClipsieveError: see `clipsieve.errors`.
+    """
+    from clipsieve.job.filter import filter_rows
+    from clipsieve.job.filter_inputs import FilterSettings, parse_parameters
+
+    config = ScoreConfig(out=cast(Any, out), **settings)
+    what = FilterSettings(
+        name=name,
+        where=where,
+        recipe=recipe,
+        parameters=parse_parameters(parameters),
+        base=base,
+        intersect=tuple(intersect),
+        union=tuple(union),
+        subtract=tuple(subtract),
+        by=by,
+        dry_run=dry_run,
+        replace=replace,
+        thresholds=thresholds,
+    )
+
+    def open_engine() -> Any:
+        from clipsieve.pipelines.engine import make_engine
+
+        return make_engine(config)
+
+    return filter_rows(config, open_engine, what)
 
 
 def connect(out: str | os.PathLike[str]) -> "duckdb.DuckDBPyConnection":

@@ -18,6 +18,7 @@ import click
 
 from clipsieve.definitions import Definition, definitions_of
 from clipsieve.errors import ClipsieveError, UsageError
+from clipsieve.funnel_picture import print_funnel
 from clipsieve.printing import (
     FORMS,
     SHOWN_ROWS,
@@ -38,7 +39,7 @@ from clipsieve.settings import (
 )
 
 #: Commands in which options of the Beam runner follow `--`.
-BEAM_COMMANDS = ("run", "embed", "score", "compact", "evaluate")
+BEAM_COMMANDS = ("run", "embed", "score", "compact", "evaluate", "filter")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -231,6 +232,44 @@ def evaluate(beam_args: Sequence[str], /, **options: Any) -> int:
     if result.detectors:
         print_detectors(result.detectors)
     print_lines(result.notes)
+    return result.exit_code
+
+
+@cli.command(name="filter")
+@options_for(ScoreConfig, only=("out", "workers", "runner", "deadline", "log_format"))
+@click.option("--name", help="of the subset  [default: that of the recipe]")
+@click.option("--where", help="what to keep: a condition in SQL; see docs/filters.md")
+@click.option("--recipe", help="a recipe's name, or a TOML file, in place of --where")
+@click.option("--set", "parameters", multiple=True, help="NAME=VALUE of the recipe")
+@click.option("--from", "base", help="a subset to filter in place of all rows")
+@click.option("--and", "intersect", multiple=True, help="keep only rows of a subset, or of a list")
+@click.option("--or", "union", multiple=True, help="keep the rows of a subset or list too")
+@click.option("--minus", "subtract", multiple=True, help="leave out those of a subset or list")
+@click.option("--by", help="ids of the lists: uid, sha256, url, laion_hash  [default: by looking]")
+@click.option("--dry-run", is_flag=True, help="print the funnel, and write nothing")
+@click.option("--replace", is_flag=True, help="take the name of another definition's subset")
+@click.option(
+    "--thresholds",
+    type=click.Choice(("auto", "driver", "stage")),
+    default="auto",
+    show_default=True,
+    help="where they are computed: by DuckDB here, or on the workers",
+)
+@click.pass_obj
+def filter_(beam_args: Sequence[str], /, **options: Any) -> int:
+    """Choose what to keep, with a reason for every other row.
+
+    Writes the subset NAME: subsets/NAME/ with the rows kept, the rows dropped and why, and the
+    funnel. `clipsieve export` hands it to training.
+    """
+    import clipsieve
+
+    given = _given({**options, "beam_args": tuple(beam_args)})
+    if "out" not in given:
+        raise UsageError("out is not given; say OUT")
+    result = clipsieve.filter(**given)
+    if result.exit_code == 0:
+        print_funnel(result)
     return result.exit_code
 
 

@@ -107,13 +107,13 @@ def _print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     for name in columns:
         table.add_column(Text(escaped(name)))
     for row in rows[:SHOWN_ROWS]:
-        table.add_row(*(_cell(value) for value in row))
+        table.add_row(*(cell(value) for value in row))
     Console(highlight=False).print(table)
     if len(rows) > SHOWN_ROWS:
         click.echo(f"more than {SHOWN_ROWS:,} rows; add LIMIT, or use --format csv", err=True)
 
 
-def _cell(value: Any) -> "Text":
+def cell(value: Any) -> "Text":
     """A value as it is: brackets in it are no markup."""
     from rich.text import Text
 
@@ -175,7 +175,7 @@ def print_metrics(rows: Sequence[Mapping[str, Any]]) -> None:
     from rich.console import Console
 
     group_by, labels = rows[0]["group_by"], rows[0]["labels"]
-    table = _figures(group_by, ["rows", "MaNo", "branch"])
+    table = figures(group_by, ["rows", "MaNo", "branch"])
     if labels is not None:
         for name in ("labelled", "accuracy", "ECE", "AURC"):
             table.add_column(name, justify="right", no_wrap=True)
@@ -184,7 +184,7 @@ def print_metrics(rows: Sequence[Mapping[str, Any]]) -> None:
         if labels is not None:
             cells.append(f"{row['labelled_rows']:,}")
             cells += [_number(row[name]) for name in ("accuracy", "ece", "aurc")]
-        table.add_row(_cell(row["group"]), *cells)
+        table.add_row(cell(row["group"]), *cells)
     Console(highlight=False).print(table)
     if len(rows) > SHOWN_ROWS:
         click.echo(f"{len(rows):,} groups, the first {SHOWN_ROWS:,} shown; all are in metrics")
@@ -213,10 +213,10 @@ def print_detectors(rows: Sequence[Mapping[str, Any]]) -> None:
     from rich.console import Console
 
     first = rows[0]
-    table = _figures("score", ["AUROC", "AUPR in", "AUPR out", "FPR95"])
+    table = figures("score", ["AUROC", "AUPR in", "AUPR out", "FPR95"])
     for row in rows:
         cells = (_estimate(row, name) for name in ("auroc", "aupr_in", "aupr_out", "fpr95"))
-        table.add_row(_cell(row["column"]), *cells)
+        table.add_row(cell(row["column"]), *cells)
     console = Console(highlight=False)
     # Rich would cut figures: in a narrow terminal lines are broken instead.
     width, console.width = console.width, 10_000
@@ -231,7 +231,7 @@ def print_detectors(rows: Sequence[Mapping[str, Any]]) -> None:
     )
 
 
-def _figures(first: str, names: Sequence[str]) -> Any:
+def figures(first: str, names: Sequence[str]) -> Any:
     """A table with a column of words and columns of figures."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table

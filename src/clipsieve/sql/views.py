@@ -1,5 +1,6 @@
 """The views of one output folder, as text that any DuckDB runs."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
@@ -12,6 +13,7 @@ from clipsieve.scorers.columns import made_by
 from clipsieve.store import names
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.manifest import Manifest
+from clipsieve.store.subsets import require_subset, subset_names
 
 #: Models whose cosine has a published column name, by model and pretrained tag.
 _PUBLISHED = {
@@ -38,6 +40,7 @@ def views_sql(folder: OutputFolder, manifest: Manifest) -> str:
             parts.append(_filled(blocks["family"], {"family": family, "rev": revision}))
         if folder.files.exists(names.groups(family, revision)):
             parts.append(_filled(blocks["groups"], {"family": family, "rev": revision}))
+    parts += _subset_views(folder, blocks)
     for view, name in (("metrics", names.DATASET_METRICS), ("detectors", names.DETECTORS)):
         if folder.files.exists(name):
             parts.append(blocks[view])
@@ -85,6 +88,40 @@ def published_name(manifest: Manifest) -> str:
     known = _PUBLISHED.get((manifest.model.model, str(manifest.model.pretrained)))
     name = re.sub("[^a-z0-9]+", "_", manifest.embeddings.model.lower()).strip("_")
     return known or f"clip_{name}_similarity_score"
+
+
+def _subset_views(folder: OutputFolder, blocks: Mapping[str, str]) -> Iterator[str]:
+    """Yield the views of subsets, if there are any."""
+    subsets = [require_subset(folder, name) for name in subset_names(folder)]
+    if not subsets:
+        return
+    rows = [
+        ", ".join(
+            [
+                *map(_literal, (subset.name, subset.revision)),
+                *(f"{count}::BIGINT" for count in (subset.rows, subset.kept, subset.dropped)),
+                *map(_literal, (json.dumps(dict(subset.definition)), subset.run_id)),
+                f"to_timestamp({subset.created_at!r})",
+            ]
+        )
+        for subset in subsets
+    ]
+    yield _filled(blocks["subsets"], {"rows": ",\n    ".join(f"({row})" for row in rows)})
+    for view, tables in (
+        ("kept", "kept/*"),
+        ("dropped", "dropped/*"),
+        ("funnel", "funnel"),
+        ("funnel_overlaps", "overlaps"),
+        ("thresholds", "thresholds"),
+    ):
+        selects = [
+            f"SELECT {_literal(each.name)} AS subset, * FROM read_parquet("
+            f"{_literal(f'{names.subset_folder(each.name, each.revision)}/{tables}.parquet')}, "
+            "hive_partitioning = false)"
+            for each in subsets
+        ]
+        values = {"view": view, "selects": "\n  UNION ALL BY NAME ".join(selects)}
+        yield _filled(blocks["subset_rows"], values)
 
 
 def _score_columns(folder: OutputFolder, manifest: Manifest) -> Iterator[Sequence[str | None]]:

@@ -1,0 +1,330 @@
+"""What a filter is made of: its predicate, the columns it reads, and the sets of rows it names."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+
+from clipsieve.errors import UsageError
+from clipsieve.scorers.registry import EMBEDDED
+from clipsieve.select.membership import Membership
+from clipsieve.select.rows import FilterRows
+from clipsieve.select.verdict import MAX_STEPS, Step, StepKind
+from clipsieve.sql.predicate import Predicate, read_predicate
+from clipsieve.sql.quantity import Quantity
+from clipsieve.sql.syntax import parse_where, walk
+from clipsieve.sql.views import published_name
+from clipsieve.store import names
+from clipsieve.store.compact import plan_build
+from clipsieve.store.folder import OutputFolder
+from clipsieve.store.glue import GluedShards, check_aligned
+from clipsieve.store.members import members_key, read_members
+from clipsieve.store.subsets import Subset, check_subset_name, load_subset, require_subset
+
+#: How thresholds are computed: by DuckDB on this machine, by the stage, or as fits.
+WAYS = ("auto", "driver", "stage")
+
+
+@dataclass(frozen=True, slots=True)
+class FilterSettings:
+    """What to keep.
+
+    Kept is what is in `base` and in every set of `intersect`, and where `where` is true; or is in
+    a set of `union`; and is in no set of `subtract`.
+
+    Attributes:
+      name: of the subset.
+      where: predicate; None keeps what the sets say.
+      recipe: name of a recipe, or path of its file, in place of `where`.
+      parameters: of the recipe.
+      base: a subset to filter in place of all rows.
+      intersect: subsets or files of ids.
+      union: likewise.
+      subtract: likewise.
+      by: kind of the ids in files; None is by the look of them.
+      dry_run: count only.
+      replace: take the name of a subset that another definition has.
+      thresholds: one of `WAYS`.
+    """
+
+    name: str | None = None
+    where: str | None = None
+    recipe: str | None = None
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    base: str | None = None
+    intersect: tuple[str, ...] = ()
+    union: tuple[str, ...] = ()
+    subtract: tuple[str, ...] = ()
+    by: str | None = None
+    dry_run: bool = False
+    replace: bool = False
+    thresholds: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Refuse what contradicts itself.
+
+        Raises:
+          UsageError: says what.
+        """
+        if self.where is not None and self.recipe is not None:
+            raise UsageError("where and recipe are both given; a recipe brings its own predicate")
+        if self.parameters and self.recipe is None:
+            raise UsageError("parameters are of a recipe; name it with --recipe")
+        sets = (self.base, *self.intersect, *self.union, *self.subtract)
+        if self.where is None and self.recipe is None and not any(sets):
+            raise UsageError(
+                "nothing says what to keep; give --where, --recipe, --from, --and, --or or --minus"
+            )
+        if self.thresholds not in WAYS:
+            raise UsageError(
+                f"thresholds must be one of {', '.join(WAYS)}, got {self.thresholds!r}"
+            )
+
+
+def parse_parameters(parameters: Mapping[str, str] | Sequence[str]) -> dict[str, str]:
+    """Return parameters of a recipe by name, from texts `NAME=VALUE` too.
+
+    Raises:
+      UsageError: for a text of another form, or a name that comes twice.
+
+    >>> parse_parameters(["fraction=0.2"])
+    {'fraction': '0.2'}
+    """
+    if isinstance(parameters, Mapping):
+        return {name: str(value) for name, value in parameters.items()}
+    parsed: dict[str, str] = {}
+    for text in parameters:
+        name, equals, value = text.partition("=")
+        if not equals or not name or name in parsed:
+            raise UsageError(f"--set {text!r} is not NAME=VALUE, each name once")
+        parsed[name] = value
+    return parsed
+
+
+class FilterInputs:
+    """A filter of one folder, checked against what the folder holds."""
+
+    def __init__(self, folder: OutputFolder, settings: FilterSettings) -> None:
+        """Read the predicate and look up every set.
+
+        Raises:
+          UsageError: for whatever in the settings cannot be done.
+          LedgerError: if files are missing or damaged.
+        """
+        self.folder, self.settings = folder, settings
+        self.manifest = folder.require_manifest()
+        self.members = read_members(folder)
+        if not self.members:
+            raise UsageError(f"{folder.root} holds no shard yet; run `clipsieve run` first")
+        self.name = self._name()
+        self.notes: list[str] = []
+        self.removals = ""
+        self.base = self._own_subset(settings.base) if settings.base is not None else None
+        self.predicate = self._predicate()
+        self.families = self._families()
+        self.steps, self.memberships = self._steps()
+        self.rescues = tuple(self._membership(each, True) for each in settings.union)
+        self._check_name()
+
+    @property
+    def count(self) -> int:
+        """Rows of the ledger."""
+        return sum(member.rows for member in self.members)
+
+    @property
+    def quantities(self) -> tuple[Quantity, ...]:
+        """Thresholds that the predicate takes of the dataset."""
+        return self.predicate.quantities if self.predicate is not None else ()
+
+    @cached_property
+    def definition(self) -> dict[str, Any]:
+        """What was asked for, as plain JSON."""
+        settings = self.settings
+        return {
+            "where": self.predicate.text if self.predicate is not None else None,
+            "recipe": settings.recipe,
+            "parameters": dict(settings.parameters),
+            "from": settings.base,
+            "and": list(settings.intersect),
+            "or": list(settings.union),
+            "minus": list(settings.subtract),
+        }
+
+    def resolved(self, thresholds: Mapping[int, str]) -> tuple[str, ...]:
+        """Return the SQL of each clause with the thresholds that have no groups."""
+        if self.predicate is None:
+            return ()
+        return tuple(clause.sql for clause in self.predicate.resolved(thresholds))
+
+    def clause_rows(self) -> FilterRows:
+        """Return the rows with the columns that clauses read."""
+        return self._rows(self.predicate.columns if self.predicate is not None else ())
+
+    def threshold_rows(self) -> FilterRows:
+        """Return the rows with the columns that thresholds are computed of."""
+        texts = [text for q in self.quantities for text in (q.value, q.group) if text is not None]
+        read = {
+            name
+            for text in texts
+            for node in walk(parse_where(text))
+            if node["class"] == "COLUMN_REF"
+            for name in node["column_names"]
+        }
+        return self._rows([name for name in self._schema.names if name in read])
+
+    def is_wide_current(self) -> bool:
+        """Whether the view `scores` shows every row, with the active scores."""
+        if self.manifest.wide is None:
+            return False
+        build = plan_build(self.folder, self.manifest.revisions(), reserved=self._reserved)
+        return build.id == self.manifest.wide.build
+
+    def set_keys(self) -> list[str]:
+        """Return what identifies the rows of every set that is named."""
+        sets = [*self.memberships.values(), *self.rescues]
+        return [membership.key for membership in sets]
+
+    # The predicate
+
+    def _predicate(self) -> Predicate | None:
+        text = self.settings.where
+        if text is None:
+            return None
+        return read_predicate(text, self._schema)
+
+    @cached_property
+    def _reserved(self) -> list[str]:
+        return [published_name(self.manifest)] if EMBEDDED in self.manifest.families else []
+
+    @property
+    def _aliases(self) -> dict[str, str]:
+        return dict.fromkeys(self._reserved, "clip_similarity")
+
+    @cached_property
+    def _schema(self) -> pa.Schema:
+        """Columns of the view `scores`, whether or not it is up to date."""
+        glued = GluedShards(self.folder, self._present_families(), self._reserved)
+        schema = glued.common_schema([member.shard for member in self.members])
+        for alias, column in self._aliases.items():
+            if column in schema.names:
+                schema = schema.append(schema.field(column).with_name(alias))
+        return schema
+
+    def _present_families(self) -> dict[str, str]:
+        """Return the revisions of families that have a file for the first shard at least."""
+        first = self.members[0].shard
+        return {
+            family: revision
+            for family, revision in self.manifest.revisions().items()
+            if self.folder.files.exists(names.scores(family, revision, first))
+        }
+
+    def _families(self) -> dict[str, str]:
+        """Return the families that the predicate reads; each has a file for every shard."""
+        read = set(self.predicate.columns) if self.predicate is not None else set()
+        read = {self._aliases.get(name, name) for name in read}
+        first = self.members[0].shard
+        families = {}
+        for family, revision in self._present_families().items():
+            schema = self.folder.read_schema(names.scores(family, revision, first))
+            if read & set(schema.names) - {"uid"}:
+                families[family] = revision
+        self._check_complete(families)
+        return families
+
+    def _check_complete(self, families: Mapping[str, str]) -> None:
+        """Refuse families that lack shards, or were made for other rows."""
+        shards = [member.shard for member in self.members]
+        ledgers = self.folder.read_footers(map(names.samples, shards))
+        for family, revision in families.items():
+            files = [names.scores(family, revision, shard) for shard in shards]
+            written = self.folder.read_footers(files)
+            missing = [shard for shard, footer in zip(shards, written, strict=True) if not footer]
+            if missing:
+                raise UsageError(
+                    f"family {family!r} has no scores for {len(missing):,} of {len(shards):,} "
+                    f"shards, such as {missing[0]}; run `clipsieve run` again, or `clipsieve score "
+                    f"{self.folder.root} --scorers {family}`"
+                )
+            for shard, ledger, file, footer in zip(shards, ledgers, files, written, strict=True):
+                check_aligned(self.folder, shard, ledger, {file: footer})
+
+    def _rows(self, columns: Sequence[str]) -> FilterRows:
+        return FilterRows(
+            self.folder.root,
+            self.families,
+            tuple(self._reserved),
+            self._aliases,
+            pa.schema([self._schema.field(name) for name in columns]),
+            self.base,
+        )
+
+    # Steps
+
+    def _steps(self) -> tuple[tuple[Step, ...], dict[int, Membership]]:
+        steps: list[Step] = []
+        memberships: dict[int, Membership] = {}
+        settings = self.settings
+
+        def add(kind: StepKind, label: str, membership: Membership | None = None) -> None:
+            if membership is not None:
+                memberships[len(steps)] = membership
+            steps.append(Step(kind, label))
+
+        if self.base is not None:
+            add(StepKind.FROM, self.base.name, Membership(self.base))
+        for clause in self.predicate.clauses if self.predicate is not None else ():
+            add(StepKind.CLAUSE, clause.text)
+        for each in settings.intersect:
+            add(StepKind.AND, each, self._membership(each, True))
+        for each in settings.subtract:
+            add(StepKind.MINUS, each, self._membership(each, False))
+        if len(steps) > MAX_STEPS:
+            raise UsageError(
+                f"the filter has {len(steps)} steps, at most {MAX_STEPS} are counted; filter "
+                "twice, with --from"
+            )
+        return tuple(steps), memberships
+
+    def _membership(self, text: str, passes_inside: bool) -> Membership:
+        """Return the set that a name or path means."""
+        return Membership(self._own_subset(text), passes_inside)
+
+    def _own_subset(self, name: str) -> Subset:
+        """Return a subset of the shards that are there now."""
+        subset = require_subset(self.folder, name)
+        if subset.members != members_key(self.members):
+            raise UsageError(
+                f"subset {name!r} was made before shards were added or changed; make it again with "
+                f"the same `clipsieve filter ... --name {name}`"
+            )
+        return subset
+
+    # The name
+
+    def _name(self) -> str:
+        settings = self.settings
+        name = settings.name
+        if name is None and settings.recipe is not None:
+            name = settings.recipe.rpartition("/")[2].removesuffix(".toml").replace(".", "_")
+        if name is None and settings.dry_run:
+            return ""
+        if name is None:
+            raise UsageError("the subset has no name; give --name, or --dry-run to count only")
+        if name in (settings.base, *settings.intersect, *settings.union, *settings.subtract):
+            raise UsageError(f"subset {name!r} is made of itself; give it another --name")
+        return check_subset_name(name)
+
+    def _check_name(self) -> None:
+        """Refuse a name that a subset of another definition has."""
+        if self.settings.dry_run or self.settings.replace:
+            return
+        present = load_subset(self.folder, self.name)
+        if present is not None and dict(present.definition) != self.definition:
+            before = present.definition.get("where") or present.definition
+            raise UsageError(
+                f"subset {self.name!r} is there with another definition ({before}); choose another "
+                "--name, or replace it with --replace"
+            )

@@ -91,7 +91,7 @@ def judge(
       states: for each step (N,) of `PASS`, `FAIL` or `NULL`.
       rescued: (N,) bool: rows that `or` keeps; None if there is no `or`.
     """
-    rows = len(states[0]) if states else 0 if rescued is None else len(rescued)
+    rows = len(states[0]) if len(states) else 0 if rescued is None else len(rescued)
     rescues = np.zeros(rows, bool) if rescued is None else rescued
     step = np.zeros(rows, np.int16)
     is_null = np.zeros(rows, bool)

@@ -80,6 +80,8 @@ class DigitCounts:
           codes: (N,) position of each value's group.
           digits: (N,) digit of each value, below 65,536.
         """
+        if not len(digits):
+            return cls()
         keys = codes.astype(np.int64) * _DIGITS + digits
         if len(groups) == 1:  # a histogram: no sort
             counts = np.bincount(digits, minlength=_DIGITS)
@@ -162,10 +164,11 @@ class RankSearch:
         """
         first = self.known == 0
         groups = counts.groups if first else self.groups
-        ends = np.searchsorted(counts.keys, np.arange(1, len(counts.groups) + 1) * _DIGITS)
-        parts = dict(
-            zip(counts.groups, np.split(np.arange(len(counts.keys)), ends[:-1]), strict=True)
-        )
+        ends = np.searchsorted(counts.keys, np.arange(len(counts.groups) + 1) * _DIGITS)
+        parts = {
+            group: np.arange(ends[place], ends[place + 1])
+            for place, group in enumerate(counts.groups)
+        }
         prefixes, ranks, rows = [], [], []
         for place, group in enumerate(groups):
             own = parts.get(group, np.empty(0, np.int64))[::-1]

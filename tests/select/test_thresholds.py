@@ -54,7 +54,7 @@ def test_quantiles_and_ranks_are_exact(tmp_path, way):
     present = np.array([v for v in values if v is not None], np.float32)
     result = filtered(folder, "q", "x < quantile_of(x, 0.75) AND rank_in(x) > 3", thresholds=way)
     line = np.quantile(present, 0.75, method="inverted_cdf")
-    greater = [None if v is None else int((present > np.float32(v)).sum()) for v in values]
+    greater = [-1 if v is None else int((present > np.float32(v)).sum()) for v in values]
     expected = [
         v is not None and np.float32(v) < line and greater[at] >= 3 for at, v in enumerate(values)
     ]

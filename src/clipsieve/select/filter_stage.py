@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clipsieve.control import Control
+from clipsieve.control import Control, unless_stopped
 from clipsieve.errors import LedgerError, UsageError
 from clipsieve.schemas import footers
 from clipsieve.schemas.states import RowState
@@ -17,7 +17,7 @@ from clipsieve.select.membership import Membership
 from clipsieve.select.rows import FilterRows
 from clipsieve.select.thresholds import Thresholds, group_text
 from clipsieve.select.verdict import FAIL, NULL, PASS, Funnel, Step, Verdicts, judge
-from clipsieve.sql.locked import LockedDuckDB
+from clipsieve.sql.locked import ThreadDatabases
 from clipsieve.sql.quantity import THRESHOLD, Quantity
 from clipsieve.stage import Element, Report, Worker
 from clipsieve.statistics.counts import RowCounts
@@ -26,6 +26,7 @@ from clipsieve.store.canonical import canonical_json
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.members import ShardRange, ledger_key
 from clipsieve.store.parquet import Footer
+from clipsieve.threads import iterate_parts
 
 
 @dataclass(frozen=True)
@@ -88,20 +89,21 @@ class _FilterWorker:
         self._stage = stage
         self._folder = OutputFolder.open(stage.out)
         self._rows = stage.rows.open()
-        self._database = LockedDuckDB()
+        self._databases = ThreadDatabases()
 
     def work(self, elements: Sequence[str]) -> Iterator[Report]:
+        # Several shards at a time: writing waits for the disk, reading for neither.
+        yield from iterate_parts(self._shard, unless_stopped(elements, self._stage.control))
+
+    def _shard(self, shard: str) -> Report:
         control = self._stage.control
-        for shard in elements:
-            if control.stopped:
-                return
-            control.begin(shard)
-            funnel = self._written(shard) if self._stage.writes else None
-            if funnel is None:
-                funnel = self._filter(shard)
-            control.add(rows=funnel.rows, shards=1)
-            control.end(shard)
-            yield Report((shard,), rows=RowCounts(shards=1), value=funnel)
+        control.begin(shard)
+        funnel = self._written(shard) if self._stage.writes else None
+        if funnel is None:
+            funnel = self._filter(shard)
+        control.add(rows=funnel.rows, shards=1)
+        control.end(shard)
+        return Report((shard,), rows=RowCounts(shards=1), value=funnel)
 
     def _written(self, shard: str) -> Funnel | None:
         """Return the counts of a shard whose tables are there already."""
@@ -154,14 +156,14 @@ class _FilterWorker:
 
     def _clause_states(self, shard: str, table: pa.Table) -> list[np.ndarray]:
         """Return (N,) int8 states of each clause."""
-        stage = self._stage
+        stage, database = self._stage, self._databases.own()
         try:
             for number, (quantity, thresholds) in stage.grouped.items():
                 assert quantity.group is not None
-                (groups,) = self._database.evaluate(table, [group_text(quantity.group)])
+                (groups,) = database.evaluate(table, [group_text(quantity.group)])
                 column = thresholds.column(groups)
                 table = table.append_column(f"{THRESHOLD}{number}", column)
-            values = self._database.evaluate(table, stage.clauses)
+            values = database.evaluate(table, stage.clauses)
         except UsageError as error:
             raise UsageError(f"where cannot be computed for shard {shard}: {error}") from error
         return [_states(value) for value in values]

@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clipsieve.control import Control
+from clipsieve.control import Control, unless_stopped
 from clipsieve.errors import LedgerError, UsageError
 from clipsieve.select.rows import FilterRows
-from clipsieve.sql.locked import LockedDuckDB
+from clipsieve.sql.locked import ThreadDatabases
 from clipsieve.sql.quantity import ORDERED_TYPES, Quantity
 from clipsieve.stage import Report, Worker
 from clipsieve.statistics.counts import RowCounts
@@ -27,6 +27,7 @@ from clipsieve.statistics.radix import (
     sorted_groups,
     values_of_bits,
 )
+from clipsieve.threads import iterate_parts
 
 #: More groups than this are refused: their thresholds travel to every worker.
 MOST_GROUPS = 1_000_000
@@ -129,30 +130,30 @@ class _ThresholdWorker:
     def __init__(self, stage: ThresholdStage) -> None:
         self._stage = stage
         self._rows = stage.rows.open()
-        self._database = LockedDuckDB()
+        self._databases = ThreadDatabases()
 
     def work(self, elements: Sequence[str]) -> Iterator[Report]:
+        yield from iterate_parts(self._shard, unless_stopped(elements, self._stage.control))
+
+    def _shard(self, shard: str) -> Report:
         control = self._stage.control
-        for shard in elements:
-            if control.stopped:
-                return
-            control.begin(shard)
-            with control.timing("read"):
-                table = self._rows.read(shard, self._stage.rows.schema.names)
-                ranked = self._rows.ranked(shard)
-                if ranked is not None:
-                    table = table.filter(pa.array(ranked))
-            with control.timing("encode"):
-                counts = self._observe(table)
-            control.add(rows=table.num_rows, shards=1)
-            control.end(shard)
-            yield Report((shard,), rows=RowCounts(shards=1), value=counts)
+        control.begin(shard)
+        with control.timing("read"):
+            table = self._rows.read(shard, self._stage.rows.schema.names)
+            ranked = self._rows.ranked(shard)
+            if ranked is not None:
+                table = table.filter(pa.array(ranked))
+        with control.timing("encode"):
+            counts = self._observe(table)
+        control.add(rows=table.num_rows, shards=1)
+        control.end(shard)
+        return Report((shard,), rows=RowCounts(shards=1), value=counts)
 
     def _observe(self, table: pa.Table) -> _Counts:
         quantities, searches = self._stage.quantities, self._stage.searches
         texts = [quantity.value for quantity in quantities]
         texts += [group_text(q.group) for q in quantities if q.group is not None]
-        arrays = self._database.evaluate(table, list(dict.fromkeys(texts)))
+        arrays = self._databases.own().evaluate(table, list(dict.fromkeys(texts)))
         by_text = dict(zip(dict.fromkeys(texts), arrays, strict=True))
         counts = []
         for quantity, search in zip(quantities, searches, strict=True):

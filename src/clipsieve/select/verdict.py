@@ -82,7 +82,9 @@ class Verdicts:
 
 
 def judge(
-    steps: Sequence[Step], states: Sequence[np.ndarray], rescued: np.ndarray | None = None
+    steps: Sequence[Step],
+    states: Sequence[np.ndarray] | np.ndarray,
+    rescued: np.ndarray | None = None,
 ) -> Verdicts:
     """Return the verdicts on N rows.
 

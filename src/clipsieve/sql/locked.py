@@ -5,6 +5,7 @@ configuration is locked.  What may run in it at all is decided before, by `predi
 limits of time and memory do not hold for every function (`repeat` ignores both in 2.0).
 """
 
+import threading
 from collections.abc import Sequence
 from importlib.resources import files
 
@@ -70,6 +71,21 @@ class LockedDuckDB:
         except duckdb.Error as error:
             raise UsageError(_first_line(error)) from error
         return [column.combine_chunks() for column in result.columns]
+
+
+class ThreadDatabases:
+    """A locked connection for each thread that asks: one is for one thread at a time."""
+
+    def __init__(self) -> None:
+        """Open none yet."""
+        self._local = threading.local()
+
+    def own(self) -> LockedDuckDB:
+        """Return the connection of the calling thread."""
+        if not hasattr(self._local, "database"):
+            self._local.database = LockedDuckDB()
+        database: LockedDuckDB = self._local.database
+        return database
 
 
 def predicate_macros_sql() -> str:

@@ -232,7 +232,8 @@ class SemDeDup(Scorer):
         """Return (K, D) float32 centroids learnt of (n, D) vectors."""
         if not len(images):
             raise UsageError(
-                f"scorer {self.name} learns of 0 rows with an image, and needs one at least"
+                f"scorer {self.name} learns of 0 rows with an image, and needs one at least; "
+                "run `clipsieve run` on images first"
             )
         clusters = self._cluster_count(rows)
         if self._clusters == AUTO:

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -10,9 +11,8 @@ import pytest
 from clipsieve.errors import UsageError
 from clipsieve.pipelines.engine import BeamEngine
 from clipsieve.store.folder import OutputFolder
-from clipsieve.store.pairs import StoredPairs
 from tests.pipelines.jobs import exit_code, manifest_of, read, run_job, write_one
-from tests.scoring.folders import score_folder
+from tests.scoring.folders import pairs_of, score_folder
 
 SEMDEDUP = "duplicates.semdedup"
 DEVICE = ("--device", "cpu")
@@ -113,14 +113,11 @@ def test_later_shards_have_no_similarity_until_all_is_learnt_again(out, tmp_path
 
 
 def test_clusters_of_given_centroids(out, tmp_path, monkeypatch):
-    folder = OutputFolder.open(out)
-    manifest = folder.require_manifest()
-    dim = manifest.model.dim
+    pairs = pairs_of(OutputFolder.open(out))
     rng = np.random.default_rng(0)
-    centroids = rng.normal(size=(12, dim)).astype(np.float32) * rng.uniform(0.5, 2, (12, 1))
+    centroids = rng.normal(size=(12, pairs.dim)).astype(np.float32) * rng.uniform(0.5, 2, (12, 1))
     np.save(tmp_path / "centroids.npy", centroids.astype(np.float32))
-    pairs = StoredPairs(folder, manifest.embeddings, dim)
-    images = {shard: pairs.read(shard, frozenset()).image for shard in "abc"}
+    images: dict[str, Any] = {shard: pairs.read(shard, frozenset()).image for shard in "abc"}
     np.save(tmp_path / "targets.npy", images["b"].vectors[images["b"].valid][:2])
     monkeypatch.chdir(tmp_path)
     config = Path("job.toml")

@@ -1,5 +1,7 @@
 """SemDeDup against a plain loop: order, ties, missing and later rows, passes, splits."""
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -52,7 +54,9 @@ def context_of(batches):
 
 def learned(scorer, batches, rows=1000, passes=None):
     """What a scorer learns of batches in their order, and the names of its passes."""
-    around, known, names = context_of(batches), {}, []
+    around = context_of(batches)
+    known: Any = {}
+    names: list[str] = []
     while asked := scorer.statistics(known, around):
         sums = {}
         for name, statistic in asked.items():
@@ -190,7 +194,8 @@ def test_another_distribution_over_shards_changes_no_bit():
 
 def test_less_memory_takes_more_passes_and_changes_no_bit():
     batches = dataset(3000, (1500, 1, 1499))
-    passes, many = [], []
+    passes: list[str] = []
+    many: list[str] = []
     scorer, small = (SemDeDup(clusters=60, memory_mib=mib) for mib in (2048, 1))
     known = learned(scorer, batches, passes=passes)
     assert passes == ["sample", "rows", "members"]
@@ -203,7 +208,7 @@ def test_less_memory_takes_more_passes_and_changes_no_bit():
     around = Context(256, 3000, 100.0)
     results = []
     for each, names in ((scorer, []), (small, many)):
-        state: dict = {}
+        state: Any = {}
         while asked := each.statistics(state, around):
             (name, statistic), *_ = asked.items()
             parts = [statistic.observe(batch, around) for batch in wide]
@@ -267,7 +272,8 @@ def test_a_sample_that_came_out_short_is_drawn_again():
     uids = [f"{at}" for at in range(8000)]
     hashes = row_hashes(pa.array(uids), 1234)
     high = [uid for uid, value in zip(uids, hashes, strict=True) if value > 2**63]
-    batch, passes = batch_of(made_up(len(high)), high, "s"), []
+    batch = batch_of(made_up(len(high)), high, "s")
+    passes: list[str] = []
     known = learned(SemDeDup(clusters=3, sample=50), [batch], passes=passes)
     assert passes == ["sample", "sample", "rows", "members"]
     assert "short" not in known and (known["counts"] > 0).all()

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-#: Rows of a block: its products, 4 MiB, stay in the caches of a core.
-BLOCK_ROWS = 1024
+#: Rows of a block: its products, 1 MiB, stay in the caches of a core.
+BLOCK_ROWS = 512
 
 
 def max_earlier_similarity(vectors: np.ndarray, block_rows: int = BLOCK_ROWS) -> np.ndarray:

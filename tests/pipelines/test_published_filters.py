@@ -1,6 +1,7 @@
 """SemDeDup and DataComp's filters over whole folders: workers, later shards, options as files."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,18 @@ from clipsieve.errors import UsageError
 from clipsieve.pipelines.engine import BeamEngine
 from clipsieve.store.folder import OutputFolder
 from tests.pipelines.jobs import exit_code, manifest_of, read, run_job, write_one
-from tests.scoring.folders import pairs_of, score_folder
+from tests.scoring.folders import (
+    MODEL,
+    InProcess,
+    make_folder,
+    make_shard,
+    pairs_of,
+    score_folder,
+)
 
 SEMDEDUP = "duplicates.semdedup"
 DEVICE = ("--device", "cpu")
+MODEL_128 = replace(MODEL, dim=128)
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +105,20 @@ def test_two_workers_make_the_bytes_of_one(out, tmp_path):
     assert engine.ran == ["learn", "learn", "learn", "score"]
     assert len(made(out, "duplicates")) == 5
     assert made(out, "duplicates") == made(other, "duplicates")
+
+
+def test_a_stopped_pass_is_done_again_and_many_passes_make_the_bytes_of_one(tmp_path):
+    shards = [make_shard(name, 900, at, no_image=[7], dim=128) for at, name in enumerate("abc")]
+    whole, parts = (make_folder(tmp_path / name, shards, MODEL_128) for name in ("one", "many"))
+    score_folder(whole, [SEMDEDUP], {SEMDEDUP: {"clusters": 30}})
+    small = {SEMDEDUP: {"clusters": 30, "memory_mib": 1}}
+    engine = InProcess(stop_in=3, stop_after=1)
+    assert score_folder(parts, [SEMDEDUP], small, engine).left
+    assert score_folder(parts, [SEMDEDUP], small, engine).left == 0
+    # Sample, clusters, four groups, of which the second was stopped, and scores.
+    assert [name for name, _ in engine.ran] == [*["learn"] * 7, "score"]
+    one, many = (made(Path(folder.root), "duplicates") for folder in (whole, parts))
+    assert len(one) == 5 and one == many
 
 
 def test_later_shards_have_no_similarity_until_all_is_learnt_again(out, tmp_path):

@@ -9,7 +9,7 @@ BLOCK_ROWS = 512
 def max_earlier_similarity(vectors: np.ndarray, block_rows: int = BLOCK_ROWS) -> np.ndarray:
     """Return the highest cosine of each vector with one before it, or 0.
 
-    SemDeDup's M_j = max(0, max_{i<j} cos_ij), Abbas et al., arXiv:2303.09540, section 3.  Vectors
+    SemDeDup's M_j = max(0, max_{i<j} cos_ij), Abbas et al., arXiv:2303.09540.  Vectors
     that are dropped count for later ones like those that are kept, as published.
 
     Args:

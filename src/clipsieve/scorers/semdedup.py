@@ -1,7 +1,7 @@
 """SemDeDup: how similar a row is to the rows before it in its cluster.
 
 Abbas et al., "SemDeDup: Data-efficient learning at web-scale through semantic deduplication",
-arXiv:2303.09540, section 3.  Written from the formulas.
+arXiv:2303.09540.  Written from the formulas.
 """
 
 from collections.abc import Mapping
@@ -37,12 +37,12 @@ from clipsieve.statistics.hashed_array import HashedArray
 from clipsieve.statistics.recorded_rows import RecordedRows, recorded_rows
 
 AUTO = "auto"
-#: Rows of a cluster on average, and clusters at most: the paper's number for LAION-440M.
+#: Rows of a cluster on average, and clusters at most: those of the released code.
 _ROWS_PER_CLUSTER, _MOST_CLUSTERS = 1000, 50_000
 #: Rows of the sample: 64 a cluster; 40 a cluster are left of the most clusters.
 _SAMPLE_PER_CLUSTER, _LEAST_SAMPLE, _MOST_SAMPLE = 64, 4096, 2_000_000
 
-_PAPER = "arXiv:2303.09540, section 3"
+_PAPER = "arXiv:2303.09540"
 
 
 class SemDeDup(Scorer):
@@ -98,13 +98,14 @@ class SemDeDup(Scorer):
         """Make a scorer.
 
         Args:
-          eps: rows with a similarity above 1 - eps are not kept; the paper has 0.03 to 0.1 for
-            LAION, the released configuration 0.07.
-          clusters: of k-means, or `auto`: one for 1,000 rows, 50,000 at most, as in the paper.
+          eps: rows with a similarity above 1 - eps are not kept; the released configuration
+            has 0.059 to 0.07, which keeps about half of LAION.
+          clusters: of k-means, or `auto`: one for 1,000 rows, 50,000 at most, as in the
+            released code.
           keep: `hard`: rows come in rising order of their cosine with the centroid, so that of
             duplicates the one least like the centroid is kept, as published; `easy`: in falling
             order; `random`: by the hash of the uid.  Ties by uid, then shard and row.
-          iterations: of k-means, at most; the paper has 100.
+          iterations: of k-means, at most; the released code makes 100.
           sample: rows that k-means learns of, those whose uids hash lowest, or `auto`: 64 for each
             cluster, 4,096 at least and 2,000,000 at most.
           seed: of the hash and of the first centroids.

@@ -1,7 +1,7 @@
 """Spherical k-means: clusters of unit vectors by cosine.
 
 Dhillon and Modha, "Concept Decompositions for Large Sparse Text Data Using Clustering", Machine
-Learning 42 (2001), section 3.  For equal vectors in equal order the result has the same bits
+Learning 42 (2001).  For equal vectors in equal order the result has the same bits
 whatever the number of threads.
 """
 

@@ -1,9 +1,9 @@
 """DataComp's image-based filter: whether an image's cluster has an image of a target set.
 
 Gadre et al., "DataComp: In search of the next generation of multimodal datasets",
-arXiv:2304.14108, section 3.2 and appendix D.  The released code takes the centroid with the largest
-inner product, and its centroids do not have unit norm: the nearest centroid by distance is often
-another one.  DataComp's centroids are of images whose caption passed a filter of its own.
+arXiv:2304.14108, the baseline "image-based filtering".  The released code takes the centroid with
+the largest inner product, and its centroids do not have unit norm: the nearest centroid by distance
+is often another one.  DataComp's centroids are of images whose caption passed a filter of its own.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from clipsieve.scorers.nulls import with_nulls
 from clipsieve.scorers.option_file import OptionFile
 from clipsieve.threads import map_parts
 
-_PAPER = "arXiv:2304.14108, section 3.2"
+_PAPER = "arXiv:2304.14108, image-based filtering"
 #: Vectors that are assigned at once, by one thread.
 _BATCH_ROWS = 2048
 

@@ -3,8 +3,8 @@ r"""DataComp's text-based filter: whether a caption has a word of a given set.
 Gadre et al., arXiv:2304.14108, the baseline "text-based filtering".  The released code splits a
 caption at whitespace and looks up the first WordNet synset of each token; the caption passes if the
 synset's offset is that of an ImageNet-21k class, whatever the part of speech.  Here a file holds
-the tokens for which that is so.  With NLTK, its WordNet, the list of offsets, and the captions of an output
-folder `out`, this makes one:
+the tokens for which that is so.  With NLTK, its WordNet, the set of offsets, and the captions of an
+output folder `out`, this makes one:
 
     import clipsieve
     from nltk.corpus import wordnet

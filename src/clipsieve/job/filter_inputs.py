@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from clipsieve.errors import UsageError
+from clipsieve.scorers.columns import made_by
 from clipsieve.scorers.registry import EMBEDDED
 from clipsieve.select.membership import Membership
 from clipsieve.select.rows import FilterRows
@@ -124,6 +125,7 @@ class FilterInputs:
         self.base = self._own_subset(settings.base) if settings.base is not None else None
         self.predicate = self._predicate()
         self.families = self._families()
+        self._check_groups()
         self.steps, self.memberships = self._steps()
         self.rescues = tuple(self._membership(each, True) for each in settings.union)
         self._check_name()
@@ -233,6 +235,23 @@ class FilterInputs:
                 families[family] = revision
         self._check_complete(families)
         return families
+
+    def _check_groups(self) -> None:
+        """Refuse groups of duplicates that were learnt before some of the rows came."""
+        for column in self.predicate.group_columns if self.predicate is not None else ():
+            scorer, _ = made_by(self._schema.field(column)) or ("", "")
+            entry = self.manifest.scorers().get(scorer)
+            if entry is None or entry.learned is None:
+                continue  # a column of the user's own
+            learnt = self.folder.read_json(names.fit_description(scorer, entry.learned))
+            known = {(member["shard"], member["key"]) for member in learnt["members"]}
+            later = [m.shard for m in self.members if (m.shard, m.key) not in known]
+            if later:
+                raise UsageError(
+                    f"{column} knows nothing of {len(later):,} shards that came later, such as "
+                    f"{later[0]}; learn it again: clipsieve score {self.folder.root} --scorers "
+                    f"{scorer} --refit"
+                )
 
     def _check_complete(self, families: Mapping[str, str]) -> None:
         """Refuse families that lack shards, or were made for other rows."""

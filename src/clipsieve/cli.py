@@ -162,18 +162,60 @@ def compact(beam_args: Sequence[str], /, **options: Any) -> int:
 
 
 @cli.command(cls=_QueryCommand)
-@click.argument("out")
+@click.argument("out", required=False)
 @click.argument("query", required=False)
 @click.option("--format", "form", type=click.Choice(FORMS), default="table", show_default=True)
-def sql(out: str, query: str | None, form: str) -> int:
+@click.option("--recipe", help="run the recipe of this name in place of a query")
+@click.option(
+    "--set", "assignments", multiple=True, metavar="NAME=VALUE", help="parameter of the recipe"
+)
+@click.option("--recipes", is_flag=True, help="list recipes and their parameters")
+@click.option(
+    "--catalog",
+    is_flag=False,
+    flag_value="",
+    metavar="[PATH]",
+    help="write views and macros to a database file  [without PATH: OUT/catalog.duckdb]",
+)
+def sql(
+    out: str | None,
+    query: str | None,
+    form: str,
+    recipe: str | None,
+    assignments: Sequence[str],
+    recipes: bool,
+    catalog: str | None,
+) -> int:
     """Run QUERY over the output folder OUT; reads standard input if there is no QUERY.
 
     Views: scores, score_columns, samples, embeddings, one for each score family, runs, shards;
     metrics and detectors after evaluate.
     """
+    if recipes:
+        from clipsieve.sql.recipes import recipe_lines
+
+        print_lines(recipe_lines())
+        return 0
+    if out is None:
+        raise UsageError("out is not given; say OUT")
+    if (query is not None) + (recipe is not None) + (catalog is not None) > 1:
+        raise UsageError("a query, --recipe and --catalog are three things; give one of them")
+    if assignments and recipe is None:
+        raise UsageError("--set is for parameters of a recipe; say --recipe NAME")
+    if catalog is not None:
+        from clipsieve.sql.catalog import write_catalog
+
+        print_lines([f"wrote {write_catalog(out, catalog or None)}"])
+        return 0
+
     from clipsieve.sql.connect import run_query
 
-    text = query if query is not None else sys.stdin.read()
+    if recipe is not None:
+        from clipsieve.sql.run_recipe import parse_assignments, recipe_sql
+
+        text = recipe_sql(out, recipe, parse_assignments(assignments))
+    else:
+        text = query if query is not None else sys.stdin.read()
     answer = run_query(out, text, SHOWN_ROWS + 1 if form == "table" else None)
     if answer is not None:
         print_answer(answer.columns, answer.rows, form)

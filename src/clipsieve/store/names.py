@@ -20,6 +20,7 @@ FOLDERS = (
 SAMPLES = "samples"
 RUNS = "_runs"
 SQL = "sql"
+CATALOG = "catalog.duckdb"
 DATASET_METRICS = "metrics/dataset.parquet"
 DETECTORS = "metrics/detectors.parquet"
 

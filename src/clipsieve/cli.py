@@ -1,8 +1,8 @@
 """The command line: `clipsieve run`, `embed`, `score`, `compact`, `sql`, `status`, ...
 
-Exit codes: 0 done, also if there was nothing to do; 1 failed, or rows do not add up; 2 a usage
-error; 3 finished, but shards failed or a deadline left some; 75 another run is writing there;
-130 and 143 stopped by SIGINT and SIGTERM, after the shard in hand.
+Exit codes: 0 done, also if there was nothing to do; 1 failed, rows do not add up, or scores differ
+by more than a tolerance; 2 a usage error; 3 finished, but shards failed or a deadline left some; 75
+another run is writing there; 130 and 143 stopped by SIGINT and SIGTERM, after the shard in hand.
 
 Options of a Beam runner follow `--`:  clipsieve run IN OUT --runner NAME -- --option=value
 """
@@ -27,6 +27,7 @@ from clipsieve.printing import (
     print_groups,
     print_lines,
     print_metrics,
+    print_verification,
 )
 from clipsieve.settings import (
     ExecutionSettings,
@@ -220,6 +221,27 @@ def sql(
     if answer is not None:
         print_answer(answer.columns, answer.rows, form)
     return 0
+
+
+@cli.command()
+@click.argument("out")
+@click.option("--against", required=True, metavar="FILE", help="Parquet, CSV or JSON; or a glob")
+@click.option("--column", required=True, help="published column in it, such as similarity")
+@click.option("--ours", help="column of scores  [default: clip_similarity]")
+@click.option("--on", help="uid or url  [default: uid if the file has it]")
+@click.option("--tolerance", type=float, help="exit code 1 if a difference is larger")
+@click.option("--top", type=click.IntRange(0, 10_000), default=10, show_default=True, help="pairs")
+def verify(out: str, **options: Any) -> int:
+    """Compare our scores with a published column, such as LAION's, DataComp's or COYO's.
+
+    Rows are joined by uid or url; keys that are there more than once on a side are left out and
+    counted.
+    """
+    import clipsieve
+
+    result = clipsieve.verify(out, **_given(options))
+    print_verification(result)
+    return result.exit_code
 
 
 @cli.command()

@@ -231,6 +231,47 @@ def print_detectors(rows: Sequence[Mapping[str, Any]]) -> None:
     )
 
 
+def print_verification(result: Any) -> None:
+    """How our column compares with a published one: rows of both sides, figures, largest pairs.
+
+    Args:
+      result: of `clipsieve.verify`.
+    """
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    kinds = {
+        "rows": "rows",
+        "without_key": f"without {result.key}",
+        "duplicates": f"{result.key} more than once",
+        "unmatched": f"{result.key} not on the other side",
+        "missing": "joined, without a value",
+    }
+    table = _figures(f"joined by {result.key}", [result.our_column, result.their_column])
+    for name, kind in kinds.items():
+        table.add_row(kind, *(f"{getattr(side, name):,}" for side in (result.ours, result.theirs)))
+    console.print(table)
+    print_lines(
+        [
+            f"{result.joined:,} rows joined, {result.compared:,} compared",
+            "Pearson correlation  "
+            + ("NULL" if result.pearson is None else f"{result.pearson:.6f}"),
+            f"mean difference      {result.mean_difference:.6f}",
+            f"mean |difference|    {result.mean_absolute:.6f}",
+            f"max |difference|     {result.max_absolute:.6f}",
+        ]
+    )
+    if result.largest:
+        table = _figures(f"largest, by {result.key}", ["ours", "theirs", "difference"])
+        for pair in result.largest:
+            figures = (pair.ours, pair.theirs, pair.ours - pair.theirs)
+            table.add_row(_cell(pair.key), *(f"{figure:.6f}" for figure in figures))
+        console.print(table)
+    if result.tolerance is not None:
+        verdict = "over" if result.exit_code else "within"
+        click.echo(f"max |difference| is {verdict} the tolerance of {result.tolerance:g}")
+
+
 def _figures(first: str, names: Sequence[str]) -> Any:
     """A table with a column of words and columns of figures."""
     from rich.box import SIMPLE_HEAD

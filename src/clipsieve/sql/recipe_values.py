@@ -7,10 +7,10 @@ import pyarrow as pa
 
 from clipsieve.errors import UsageError
 from clipsieve.scorers.registry import make_scorer, scorer_names
+from clipsieve.sql.columns import score_columns, stored_columns, wide_columns
 from clipsieve.sql.literals import close_names, identifier, literal
 from clipsieve.sql.parameters import COLUMN, REVISION, SCORE, Parameter
 from clipsieve.sql.recipes import Recipe, Value
-from clipsieve.sql.columns import score_columns, stored_columns, wide_columns
 from clipsieve.store import names
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.manifest import Manifest

@@ -14,6 +14,7 @@ from clipsieve.store import names
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.manifest import Manifest
 
+
 def views_sql(folder: OutputFolder, manifest: Manifest, root: str = "") -> str:
     """Return the text of `sql/views.sql` for the active revisions, without views of no files.
 

@@ -98,17 +98,22 @@ def _hexadecimal(value: Any) -> Any:
 
 
 def _print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """A table that fits the terminal."""
+    """A table that fits the terminal; a single row that does not is shown column by column."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    console = Console(highlight=False)
     table = Table()
     for name in columns:
         table.add_column(Text(escaped(name)))
     for row in rows[:SHOWN_ROWS]:
         table.add_row(*(_cell(value) for value in row))
-    Console(highlight=False).print(table)
+    if len(rows) == 1 and console.measure(table).maximum >= console.width:
+        table = Table("column", "value")
+        for name, value in zip(columns, rows[0], strict=True):
+            table.add_row(Text(escaped(name)), _cell(value))
+    console.print(table)
     if len(rows) > SHOWN_ROWS:
         click.echo(f"more than {SHOWN_ROWS:,} rows; add LIMIT, or use --format csv", err=True)
 

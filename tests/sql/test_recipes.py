@@ -14,7 +14,7 @@ from clipsieve.sql.recipe_values import recipe_text
 from clipsieve.sql.recipes import Recipe, find_recipe, recipe_lines, recipes
 from clipsieve.sql.run_recipe import parse_assignments
 from clipsieve.sql.views import write_sql
-from tests.sql.folders import ACTIVE, BEFORE, HOSTS, make_scored_folder
+from tests.sql.folders import ACTIVE, BEFORE, HOSTS, add_scores, make_scored_folder
 from tests.store.folders import make_folder, path_of, shard_of
 
 
@@ -182,6 +182,9 @@ def test_funnel(answer, columns, parameters):
         assert row["dropped_null"] == (before & missing.get(name, np.zeros(125, bool))).sum()
         assert row["of_input"] == pytest.approx(kept.sum() / 125)
         assert row["of_previous"] == pytest.approx(kept.sum() / before.sum())
+    if "clip_min" in parameters:
+        filters = ["clip_score >= 0.3", "density_kdist < 2.1", "ood_msp < -0.25"]
+        assert [row["filter"] for row in rows[2:]] == filters
     assert sum(row["dropped"] for row in rows) + rows[-1]["kept"] == 125
 
 
@@ -318,14 +321,21 @@ def test_no_drift_between_a_revision_and_itself(answer):
 
 
 def test_drift_needs_two_revisions_and_says_where_there_are(answer):
-    with pytest.raises(UsageError, match=r"'previous' of family 'clip'.*of those here: ood"):
+    with pytest.raises(UsageError, match=r"'clip'.* no revision beside the active.*here: ood"):
         answer("drift")
-    with pytest.raises(
-        UsageError, match=rf"'12345678' of family 'ood'.*{ACTIVE} \(active\), {BEFORE}"
-    ):
-        answer("drift", column="ood_msp", before="12345678")
+    with pytest.raises(UsageError, match=rf"no revision '1234'; .*{ACTIVE} \(active\), {BEFORE};"):
+        answer("drift", column="ood_msp", before="1234")
     with pytest.raises(UsageError, match="'row' is no score"):
         answer("drift", column="row")
+
+
+def test_drift_between_more_than_two_revisions_or_of_a_new_column(tmp_path):
+    folder, manifest = make_scored_folder(tmp_path / "out")
+    add_scores(folder, manifest, "ood", {"ood_energy": np.zeros(125)}, "0d" * 4)
+    with pytest.raises(UsageError, match=r"several revisions beside the active; .*name one"):
+        clipsieve.sql_recipe(folder.root, "drift", column="ood_msp")
+    with pytest.raises(UsageError, match=r"0d0d0d0d .* no column 'ood_msp'; it has ood_energy"):
+        clipsieve.sql_recipe(folder.root, "drift", column="ood_msp", before="0d" * 4)
 
 
 REFUSALS = [

@@ -8,11 +8,11 @@
 -- set least: integer 1.. = 1  -- rows that a domain must have
 -- set top: integer 1.. = 20  -- domains to show
 
-WITH t AS (SELECT threshold_for_keep({suspicious}, {share}) AS cut FROM scores)
+WITH t AS (SELECT threshold_for_keep({suspicious}, {share}) AS t_cut FROM scores)
 SELECT url_host({domain}) AS domain, count(*) AS rows,
        count(*) FILTER (status IS DISTINCT FROM {status}) / count(*) AS failed,
        keep_fraction({column}, {threshold}) AS kept,
        quantile_cont({column}, 0.5) AS median,
-       count(*) FILTER ({suspicious} >= cut AND {share} > 0) AS suspicious
+       count(*) FILTER ({suspicious} >= t_cut AND {share} > 0) AS suspicious
 FROM scores, t GROUP BY 1 HAVING count(*) >= {least}
 ORDER BY rows DESC, domain LIMIT {top};

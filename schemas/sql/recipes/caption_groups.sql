@@ -7,10 +7,10 @@
 -- set top: integer 1.. = 20  -- captions to show
 
 WITH t AS (
-  SELECT coalesce({threshold}, threshold_for_keep({suspicious}, {share})) AS cut FROM scores)
+  SELECT coalesce({threshold}, threshold_for_keep({suspicious}, {share})) AS t_cut FROM scores)
 SELECT lower(trim(regexp_replace(caption, '\s+', ' ', 'g'))) AS caption, count(*) AS rows,
        avg({suspicious}) AS suspicious, avg({column}) AS score,
        list(uid ORDER BY {suspicious} DESC, uid)[1:3] AS examples
-FROM scores, t WHERE {suspicious} >= cut AND caption IS NOT NULL
+FROM scores, t WHERE {suspicious} >= t_cut AND caption IS NOT NULL
 GROUP BY 1 HAVING count(*) >= {least}
 ORDER BY count(*) * avg({suspicious}) DESC, 1 LIMIT {top};

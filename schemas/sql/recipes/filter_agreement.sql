@@ -11,17 +11,17 @@
 -- set ood_max: number = null  -- threshold in place of that share: kept where ood < ood_max
 
 WITH t AS (
-  SELECT coalesce({clip_min}, threshold_for_keep({clip}, {clip_keep})) AS clip_min,
+  SELECT coalesce({clip_min}, threshold_for_keep({clip}, {clip_keep})) AS t_clip,
          coalesce({density_max}, CASE WHEN {density_drop} = 0 THEN 'inf'::FLOAT
-                                 ELSE threshold_for_keep({density}, {density_drop}) END) AS density_max,
+                                 ELSE threshold_for_keep({density}, {density_drop}) END) AS t_density,
          coalesce({ood_max}, CASE WHEN {ood_drop} = 0 THEN 'inf'::FLOAT
-                             ELSE threshold_for_keep({ood}, {ood_drop}) END) AS ood_max
+                             ELSE threshold_for_keep({ood}, {ood_drop}) END) AS t_ood
   FROM scores),
 pass AS (
   SELECT coalesce(status = {status}, false) AS status_ok,
-         coalesce({clip} >= clip_min, false) AS clip_ok,
-         coalesce({density} < density_max, false) AS density_ok,
-         coalesce({ood} < ood_max, false) AS ood_ok, count(*) AS n
+         coalesce({clip} >= t_clip, false) AS clip_ok,
+         coalesce({density} < t_density, false) AS density_ok,
+         coalesce({ood} < t_ood, false) AS ood_ok, count(*) AS n
   FROM scores, t GROUP BY ALL)
 SELECT a.f AS a, b.f AS b,
        coalesce(sum(n) FILTER (a.ok AND b.ok), 0)

@@ -11,26 +11,29 @@
 -- set ood_max: number = null  -- threshold in place of that share: kept where ood < ood_max
 
 WITH t AS (
-  SELECT coalesce({clip_min}, threshold_for_keep({clip}, {clip_keep})) AS clip_min,
+  SELECT coalesce({clip_min}, threshold_for_keep({clip}, {clip_keep})) AS t_clip,
          coalesce({density_max}, CASE WHEN {density_drop} = 0 THEN 'inf'::FLOAT
-                                 ELSE threshold_for_keep({density}, {density_drop}) END) AS density_max,
+                                 ELSE threshold_for_keep({density}, {density_drop}) END) AS t_density,
          coalesce({ood_max}, CASE WHEN {ood_drop} = 0 THEN 'inf'::FLOAT
-                             ELSE threshold_for_keep({ood}, {ood_drop}) END) AS ood_max
+                             ELSE threshold_for_keep({ood}, {ood_drop}) END) AS t_ood
   FROM scores),
 lost AS (
   SELECT CASE WHEN status IS DISTINCT FROM {status} THEN 1
-              WHEN {clip} >= clip_min IS NOT TRUE THEN 2
-              WHEN {density} < density_max IS NOT TRUE THEN 3
-              WHEN {ood} < ood_max IS NOT TRUE THEN 4 ELSE 5 END AS lost_at,
+              WHEN {clip} >= t_clip IS NOT TRUE THEN 2
+              WHEN {density} < t_density IS NOT TRUE THEN 3
+              WHEN {ood} < t_ood IS NOT TRUE THEN 4 ELSE 5 END AS lost_at,
          CASE lost_at WHEN 1 THEN status IS NULL WHEN 2 THEN {clip} IS NULL
               WHEN 3 THEN {density} IS NULL WHEN 4 THEN {ood} IS NULL END AS missing,
          count(*) AS n
   FROM scores, t GROUP BY ALL),
 steps AS (
   SELECT unnest([0, 1, 2, 3, 4]) AS step,
-         unnest(['input', 'status = ' || {status}, {'clip'} || ' >= ' || clip_min::DOUBLE::VARCHAR,
-                 {'density'} || ' < ' || density_max::DOUBLE::VARCHAR,
-                 {'ood'} || ' < ' || ood_max::DOUBLE::VARCHAR]) AS filter
+         unnest([
+           'input',
+           'status = ' || {status},
+           {'clip'} || ' >= ' || coalesce({clip_min}::VARCHAR, t_clip::DOUBLE::VARCHAR),
+           {'density'} || ' < ' || coalesce({density_max}::VARCHAR, t_density::DOUBLE::VARCHAR),
+           {'ood'} || ' < ' || coalesce({ood_max}::VARCHAR, t_ood::DOUBLE::VARCHAR)]) AS filter
   FROM t),
 counts AS (
   SELECT step, filter, coalesce(sum(n) FILTER (lost_at > step), 0)::BIGINT AS kept,

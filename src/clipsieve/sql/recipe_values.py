@@ -117,10 +117,15 @@ def _revision(folder: OutputFolder, manifest: Manifest, column: str, revision: s
         (revision,) = others
     if revision != active and revision not in others:
         on_disk = ", ".join([f"{active} (active)", *others])
+        problem, cure = f"has no revision {revision!r}", "name one of these"
+        if revision == PREVIOUS and others:
+            problem, cure = "has several revisions beside the active", "name one of these"
+        elif revision == PREVIOUS:
+            problem = "has no revision beside the active"
+            cure = "the one before stays when a family is scored anew with other settings"
         raise UsageError(
-            f"revision {revision!r} of family {family!r}, that of {column}, cannot be told or is "
-            f"not on disk; there are: {on_disk}. A family that is scored anew with other settings "
-            f"keeps the revision before{_with_two(folder, manifest)}"
+            f"family {family!r}, that of {column}, {problem}; on disk: {on_disk}; "
+            f"{cure}{_with_two(folder, manifest)}"
         )
     fields = stored_columns(folder, names.family_folder(family, revision))
     if column not in {field.name for field in fields}:
@@ -134,7 +139,7 @@ def _revision(folder: OutputFolder, manifest: Manifest, column: str, revision: s
 def _with_two(folder: OutputFolder, manifest: Manifest) -> str:
     """Return which families have two revisions, as the end of a sentence."""
     two = [family for family in manifest.families if len(_on_disk(folder, family)) > 1]
-    return f"; of those here: {', '.join(two)} (--set column=...)" if two else ""
+    return f"; with two here: {', '.join(two)} (--set column=...)" if two else ""
 
 
 def _on_disk(folder: OutputFolder, family: str) -> list[str]:

@@ -262,7 +262,8 @@ def _result(
         key=key.lower(),
         joined=row["joined"],
         compared=row["compared"],
-        pearson=pearson if pearson is not None and math.isfinite(pearson) else None,
+        # Rounding takes it past 1 by some 1e-14.
+        pearson=max(-1.0, min(1.0, pearson)) if math.isfinite(pearson or math.nan) else None,
         **figures,
         largest=tuple(Difference(**pair) for pair in row["largest"]),
         tolerance=tolerance,

@@ -8,8 +8,9 @@ CREATE OR REPLACE MACRO keep_fraction_scored(x, t) AS count(*) FILTER (x >= t) /
 
 -- The highest score at or above which at least `fraction` of the scored rows lie: the score of rank
 -- ceil(fraction * rows), so ties alone make it keep more.  0 keeps the highest; NULL without scores.
+-- DuckDB counts exactly for a decimal: 0.07 of 100 rows are 7.  `* -1`: -x fails for unsigned integers.
 CREATE OR REPLACE MACRO threshold_for_keep(x, fraction) AS
-  -quantile_disc(-x, greatest(0, least(1, fraction)));
+  quantile_disc(x * -1, greatest(0, least(1, fraction))) * -1;
 
 -- Number, from 0, of the one of n equal bins between lo and hi that holds x; ends are clipped, NULL
 -- stays NULL, and all is in bin 0 where lo = hi.

@@ -1,7 +1,9 @@
 """Every recipe gives what NumPy gives, over a folder with NULLs and ties."""
 
 import itertools
+import re
 from collections import Counter
+from pathlib import Path
 
 import duckdb
 import numpy as np
@@ -88,6 +90,15 @@ def test_the_predicate_of_a_threshold_keeps_the_same_rows(made, answer):
             (row,) = answer("threshold_for_keep", column=column, keep=keep)
             query = f"SELECT count(*) FROM scores WHERE {row['predicate']}"
             assert clipsieve.connect(made[0].root).sql(query).fetchall() == [(row["kept"],)]
+
+
+@pytest.mark.parametrize("type", ["FLOAT", "DOUBLE", "BIGINT", "UTINYINT", "UBIGINT"])
+def test_a_threshold_has_its_exact_rank_in_every_type(made, type):
+    connection = clipsieve.connect(made[0].root)
+    connection.execute(f"CREATE TABLE t AS SELECT i::{type} AS x FROM range(1, 101) r(i)")
+    for percent in range(101):  # in floating point, 0.07 * 100 is over 7
+        query = f"SELECT threshold_for_keep(x, {percent / 100}) FROM t"
+        assert connection.sql(query).fetchall() == [(101 - max(1, percent),)]
 
 
 def test_keep_rate(answer, columns):
@@ -432,6 +443,13 @@ def test_the_list_has_every_recipe_and_parameter():
         assert f"{recipe.name}: {recipe.doc}" in lines
     assert any(
         line.startswith("  --set keep=0.3 ") and "number from 0 to 1" in line for line in lines
+    )
+
+
+def test_the_page_of_recipes_has_them_all():
+    page = (Path(__file__).resolve().parents[2] / "docs" / "sql.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(\w+)` \|", page, flags=re.MULTILINE) == sorted(
+        recipes(), key=lambda name: page.index(f"`{name}` |")
     )
 
 

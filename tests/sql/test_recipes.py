@@ -110,6 +110,14 @@ def test_keep_rate(answer, columns):
     assert (row["of_all"], row["of_scored"]) == pytest.approx((kept / 125, kept / 122))
 
 
+@pytest.mark.parametrize(
+    "value", ["0.25", "2.5e-1", "+.25", 0.25, "-1e-5", "1e300", "-1e300", 0.1 + 0.2, 10**40]
+)
+def test_numbers_in_every_form(answer, columns, value):
+    (row,) = answer("keep_rate", column="ood_msp", threshold=value)
+    assert row["kept"] == (columns["ood_msp"].astype(float) >= float(value)).sum()
+
+
 def test_keep_curve(answer, columns):
     rows = answer("keep_curve", column="ood_msp", bins=17)
     values = columns["ood_msp"]
@@ -355,6 +363,7 @@ REFUSALS = [
     ("threshold_for_keep", {"keep": 1.01}, "number from 0 to 1, got 1.01"),
     ("threshold_for_keep", {"keep": "0.3; DROP VIEW scores"}, "keep must be a number"),
     ("threshold_for_keep", {"keep": "nan"}, "keep must be a number"),
+    ("keep_rate", {"threshold": "1_0"}, "threshold must be a number, got '1_0'"),
     ("threshold_for_keep", {"keep": "null"}, "keep must be a number"),
     ("threshold_for_keep", {"keep": True}, "keep must be a number"),
     ("score_distribution", {"bins": "2.5"}, "integer from 1 to 10000, got '2.5'"),

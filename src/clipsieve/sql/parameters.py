@@ -105,6 +105,6 @@ class Parameter:
             if above and below and (whole or self.kind == NUMBER):
                 # DuckDB reads an exponent as a DOUBLE, to which a FLOAT compares otherwise.  In
                 # parentheses: a minus before a minus begins a comment.
-                plain = f"{number.quantize(Decimal(1)) if whole else number.normalize():f}"
+                plain = str(int(number)) if self.kind == INTEGER else f"{number:f}"
                 return f"({plain})" if number < 0 else plain
         raise UsageError(f"parameter {self.name} must be a {self.expected}, got {value!r}")

@@ -61,18 +61,10 @@ def test_the_predicate_of_a_threshold_keeps_the_same_rows(made, answer):
 def test_a_threshold_has_its_exact_rank_in_every_type(made, type):
     connection = clipsieve.connect(made[0].root)
     connection.execute(f"CREATE TABLE t AS SELECT i::{type} AS x FROM range(1, 101) r(i)")
-    for percent in range(101):  # in floating point, 0.07 * 100 is over 7
-        query = f"SELECT threshold_for_keep(x, {percent / 100}) FROM t"
-        assert connection.sql(query).fetchall() == [(101 - max(1, percent),)]
-
-
-def test_keep_rate(answer, columns):
-    # The value of a row, as text: a tie must be kept.
-    value = columns["density_kdist"][0]
-    (row,) = answer("keep_rate", column="density_kdist", threshold=str(round(float(value), 1)))
-    kept = (columns["density_kdist"] >= value).sum()
-    assert (row["rows"], row["scored"], row["kept"]) == (125, 122, kept)
-    assert (row["of_all"], row["of_scored"]) == pytest.approx((kept / 125, kept / 122))
+    shares = [percent / 100 for percent in range(101)]  # in floating point, 0.07 * 100 is over 7
+    thresholds = ", ".join(f"threshold_for_keep(x, {share})" for share in shares)
+    expected = tuple(101 - max(1, percent) for percent in range(101))
+    assert connection.sql(f"SELECT {thresholds} FROM t").fetchall() == [expected]
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ setup(
     package_dir=package_dir,
     package_data={
         "clipsieve": ["py.typed", "demo/tiny/*"],
-        "clipsieve.schemas": ["sql/*.sql"],
+        "clipsieve.schemas": ["sql/*.sql", "sql/recipes/*.sql"],
     },
     python_requires=">=3.11",
     install_requires=[

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         Statistic,
         score_column,
     )
+    from clipsieve.sql.verify import VerifyResult
     from clipsieve.statistics.exact_sum import ExactSum
     from clipsieve.statistics.hash_sample import HashSample, SampleState
     from clipsieve.statistics.moments import ClassMoments, UnitMoments
@@ -95,6 +96,8 @@ __all__ = [
     "run",
     "score",
     "score_column",
+    "sql_recipe",
+    "verify",
 ]
 
 
@@ -292,3 +295,60 @@ def connect(out: str | os.PathLike[str]) -> "duckdb.DuckDBPyConnection":
     from clipsieve.sql.connect import connect as open_connection
 
     return open_connection(os.fspath(out))
+
+
+def sql_recipe(
+    out: str | os.PathLike[str], recipe: str, /, **parameters: Any
+) -> "duckdb.DuckDBPyRelation":
+    """Run a recipe, one of the analyses `clipsieve sql --recipes` lists, over an output folder.
+
+        clipsieve.sql_recipe("out/", "threshold_for_keep", keep=0.3).show()
+
+    Args:
+      out: output folder of an earlier run.
+      recipe: its name.
+      **parameters: of the recipe; the others have their defaults.
+
+    Returns:
+      The answer as a relation of DuckDB: `.fetchall()`, `.df()`, `.show()`.
+
+    Raises:
+      UsageError: for an unknown recipe or parameter, a value of another kind, a missing column.
+    """
+    from clipsieve.sql.run_recipe import run_recipe
+
+    return run_recipe(os.fspath(out), recipe, parameters)
+
+
+def verify(
+    out: str | os.PathLike[str],
+    against: str | os.PathLike[str],
+    column: str,
+    ours: str = "clip_similarity",
+    on: str | None = None,
+    tolerance: float | None = None,
+    top: int = 10,
+) -> "VerifyResult":
+    """Compare a column of our scores with a published one of the same rows.
+
+    Rows are joined by `uid` or `url`.  A key that is there more than once on a side is in no
+    pair, and counted.
+
+    Args:
+      out: output folder of an earlier run.
+      against: Parquet, CSV or JSON lines with the published column: a file, glob or folder.
+      column: its name there, in any case: `similarity`, `clip_l14_similarity_score`, ...
+      ours: the column of `scores` to compare.
+      on: `uid` or `url`; None: `uid` if the table has it, else `url`.
+      tolerance: what the largest difference may be; over it `result.exit_code` is 1.
+      top: number of the largest differences to return.
+
+    Returns:
+      Counts of both sides, correlation, differences.
+
+    Raises:
+      UsageError: for a missing column, no common key, no common row, or wrong arguments.
+    """
+    from clipsieve.sql.verify import verify as compare
+
+    return compare(os.fspath(out), os.fspath(against), column, ours, on, tolerance, top)

@@ -13,10 +13,10 @@ from clipsieve.scorers.registry import EMBEDDED
 from clipsieve.select.membership import Membership
 from clipsieve.select.rows import FilterRows
 from clipsieve.select.verdict import MAX_STEPS, Step, StepKind
+from clipsieve.sql.columns import published_name
 from clipsieve.sql.predicate import Predicate, read_predicate
 from clipsieve.sql.quantity import Quantity
 from clipsieve.sql.syntax import parse_where, walk
-from clipsieve.sql.views import published_name
 from clipsieve.store import names
 from clipsieve.store.compact import plan_build
 from clipsieve.store.folder import OutputFolder

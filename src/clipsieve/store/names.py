@@ -22,6 +22,7 @@ SAMPLES = "samples"
 RUNS = "_runs"
 SQL = "sql"
 SUBSETS = "subsets"
+CATALOG = "catalog.duckdb"
 DATASET_METRICS = "metrics/dataset.parquet"
 DETECTORS = "metrics/detectors.parquet"
 

@@ -236,6 +236,10 @@ def samples_table(shard: EmbeddedShard) -> pa.Table:
         "error": pa.array(shard.errors, pa.string()),
         "image_width": pa.array(shard.widths, pa.int32(), mask=shard.widths == 0),
         "image_height": pa.array(shard.heights, pa.int32(), mask=shard.heights == 0),
+        "image_sha256": pa.array(
+            [None if digest is None else digest.hex() for digest in shard.digests], pa.string()
+        ),
+        "image_phash": pa.array(shard.phashes, pa.uint64()),
     }
     schema = samples_schema(shard.pairs.uid.type, shard.carried.schema)
     return pa.Table.from_arrays(

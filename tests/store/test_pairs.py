@@ -66,6 +66,7 @@ def test_hashes_and_clip_scores_are_read_without_vectors(writer):
     pairs = stored(writer).read("s", HASHES)
     assert (pairs.image, dict(pairs.texts), list(pairs.captions)) == (None, {}, [])
     digests = [digest and digest.hex() for digest in SHARD.digests]
+    assert pairs.image_sha256 is not None and pairs.image_phash is not None
     assert pairs.image_sha256.to_pylist() == digests
     assert pairs.image_phash.to_pylist() == SHARD.phashes.tolist()
     assert digests[1] is None and pairs.image_phash.type == pa.uint64()
@@ -73,7 +74,7 @@ def test_hashes_and_clip_scores_are_read_without_vectors(writer):
     assert [None if np.isnan(s) else s for s in pairs.clip_score] == stored_scores
     assert stored_scores[2] is None and stored_scores[0] is not None
     parts = list(split_batch(pairs, 4))
-    assert [p.image_sha256.to_pylist() for p in parts] == [digests[:4], digests[4:]]
+    assert [p.image_sha256 for p in parts] == [pairs.image_sha256[:4], pairs.image_sha256[4:]]
     assert pa.concat_arrays([p.image_phash for p in parts]).equals(pairs.image_phash)
     joined = np.concatenate([p.clip_score for p in parts])
     assert np.array_equal(joined, pairs.clip_score, equal_nan=True)

@@ -40,6 +40,10 @@ _SHIPPED = {
     "density.lof": "density_scorer:LocalOutlierFactor",
     "density.isolation_forest": "isolation:IsolationForestScore",
     "density.released": "density_released:ReleasedDensity",
+    "duplicates.bytes": "duplicates.image_bytes:BytesDuplicates",
+    "duplicates.caption": "duplicates.caption:CaptionDuplicates",
+    "duplicates.phash": "duplicates.phash:PerceptualDuplicates",
+    "duplicates.embedding": "duplicates.embedding:EmbeddingDuplicates",
     "ood.msp": "ood.zero_shot:MaxSoftmax",
     "ood.max_logit": "ood.zero_shot:MaxLogit",
     "ood.margin": "ood.zero_shot:Margin",
@@ -64,6 +68,7 @@ _SHIPPED = {
 
 #: Names that stand for several scorers.
 _GROUPS = {
+    "duplicates": ("duplicates.bytes", "duplicates.caption", "duplicates.phash"),
     "ood.zero_shot": (
         "ood.class",
         "ood.msp",

@@ -56,9 +56,9 @@ class StoredPairs:
             or if hashes are needed and the ledger was written before it had them.
         """
         self._check_rows(shard)
-        sides = ("image", "text") if Input.TEXT_EMBEDDING in needs else ("image",)
+        sides = ["image", "text"] if Input.TEXT_EMBEDDING in needs else ["image"]
         if needs and _NO_VECTORS.issuperset(needs):
-            sides = ()
+            sides = []
         columns = ["uid", *(f"{side}_{part}" for side in sides for part in ("embedding", "norm"))]
         stored = self.folder.read_table(self.name(shard), columns)
         embedded = {side: embedded_from_table(stored, side, self.dim) for side in sides}
@@ -117,7 +117,8 @@ class StoredPairs:
                 f"{self.folder.files.url(self.name(shard))}; delete both and run `clipsieve run` "
                 "again"
             )
-        return stored["clip_score"].to_numpy()
+        scores: np.ndarray = stored["clip_score"].to_numpy()
+        return scores
 
     def _check_rows(self, shard: str) -> None:
         """Refuse embeddings of other rows than the ledger's, as a kill between the two leaves."""

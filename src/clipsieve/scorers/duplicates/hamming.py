@@ -83,7 +83,8 @@ def _agreeing_blocks(count: int, distance: int) -> int:
 
     def cost(m: int) -> float:
         key_bits = 64 * m // (distance + m)
-        return comb(distance + m, m) * (_SORT_COST * count + count**2 / 2 ** (key_bits + 1))
+        pairs: float = count**2 / 2 ** (key_bits + 1)
+        return comb(distance + m, m) * (_SORT_COST * count + pairs)
 
     return min(range(1, _MOST_BLOCKS_EQUAL + 1), key=cost)
 

@@ -51,7 +51,7 @@ class PerceptualDuplicates(Scorer):
 
     name, family, needs = "duplicates.phash", "duplicates", frozenset({Input.IMAGE_HASHES})
     columns = group_columns(
-        "duplicate", "with near-equal perceptual hashes", "pHash; Zauner 2010, section 3.2.1"
+        "duplicate", "with near-equal perceptual hashes", "pHash: the DCT hash of Zauner 2010"
     )
 
     def __init__(self, distance: int = DEFAULT_DISTANCE) -> None:

@@ -1,9 +1,10 @@
 """The 64-bit perceptual hash of a picture: the signs of its low frequencies.
 
-The hash known as pHash, as `imagehash.phash` computes it: the whole picture is resized to 32 x 32
-pixels with an antialiased bilinear filter and made grey (ITU-R 601 luma); of the type-II DCT of
-rows and columns the 8 x 8 lowest frequencies are kept; bit i says whether coefficient i, row by
-row, is above the median of the 64.  The first coefficient is the most significant bit.
+The hash known as pHash, with the bits of `imagehash.phash` (whose filter is another): the whole
+picture is resized to 32 x 32 pixels with an antialiased bilinear filter and made grey (ITU-R 601
+luma); of the type-II DCT of rows and columns the 8 x 8 lowest frequencies are kept; bit i says
+whether coefficient i, row by row, is above the median of the 64.  The first coefficient is the most
+significant bit.
 
 Pictures that differ in compression, size or brightness agree in all but a few bits; two unrelated
 ones differ in 32 on average.  A picture of one colour has no frequency above 0: all of them have

@@ -42,7 +42,7 @@ class PerceptualDuplicates(Scorer):
 
     The first pass collects the distinct hashes, of which those near another, or of several rows,
     are kept; the second collects their best rows.  All distinct hashes are in memory at once, with
-    8 bytes each.
+    8 bytes each, and all pairs of near ones, with 16.
 
     A row whose picture was not decoded has no value.  Pictures without structure, as of one colour,
     have one hash and so are one group.  A row that comes later gets the group of its hash and does

@@ -17,6 +17,16 @@ LEDGER = pa.schema(
         pa.field("error", pa.string(), metadata={"doc": "why status is not ok; NULL if it is"}),
         pa.field("image_width", pa.int32(), metadata={"doc": "pixels, as stored in the file"}),
         pa.field("image_height", pa.int32(), metadata={"doc": "pixels, as stored in the file"}),
+        pa.field(
+            "image_sha256",
+            pa.string(),
+            metadata={"doc": "sha256 of the encoded bytes, 64 hex digits; NULL without bytes"},
+        ),
+        pa.field(
+            "image_phash",
+            pa.uint64(),
+            metadata={"doc": "perceptual hash (pHash, 64 bits); NULL if it was not decoded"},
+        ),
     ]
 )
 

@@ -43,6 +43,10 @@ _SHIPPED = {
     "duplicates.semdedup": "semdedup:SemDeDup",
     "datacomp.image_cluster": "datacomp.image_cluster:ImageCluster",
     "datacomp.text_words": "datacomp.text_words:TextWords",
+    "duplicates.bytes": "duplicates.image_bytes:BytesDuplicates",
+    "duplicates.caption": "duplicates.caption:CaptionDuplicates",
+    "duplicates.phash": "duplicates.phash:PerceptualDuplicates",
+    "duplicates.embedding": "duplicates.embedding:EmbeddingDuplicates",
     "ood.msp": "ood.zero_shot:MaxSoftmax",
     "ood.max_logit": "ood.zero_shot:MaxLogit",
     "ood.margin": "ood.zero_shot:Margin",
@@ -67,6 +71,7 @@ _SHIPPED = {
 
 #: Names that stand for several scorers.
 _GROUPS = {
+    "duplicates": ("duplicates.bytes", "duplicates.caption", "duplicates.phash"),
     "ood.zero_shot": (
         "ood.class",
         "ood.msp",

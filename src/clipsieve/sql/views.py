@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from clipsieve.errors import LedgerError
 from clipsieve.schemas import __name__ as SCHEMAS
+from clipsieve.schemas.removals import REMOVED
 from clipsieve.scorers.columns import made_by
 from clipsieve.store import names
 from clipsieve.store.folder import OutputFolder
@@ -44,8 +45,16 @@ def views_sql(folder: OutputFolder, manifest: Manifest) -> str:
     if manifest.wide and folder.tables(names.wide_folder(manifest.wide.build)):
         alias = f", clip_similarity AS {published_name(manifest)}"
         aliases = alias if "clip" in manifest.families else ""
-        values = {"build": manifest.wide.build, "aliases": aliases}
+        removals = manifest.wide.removals
+        values = {
+            "build": manifest.wide.build,
+            "aliases": aliases,
+            "left_out": f" EXCLUDE ({REMOVED})" if removals else "",
+            "condition": f"\n  WHERE {REMOVED} IS NULL" if removals else "",
+        }
         parts.append(_filled(blocks["scores"], values))
+        if removals and folder.tables(names.removals_folder(removals)):
+            parts.append(_filled(blocks["removals"], {"removals": removals}))
     columns = list(_score_columns(folder, manifest))
     if columns:
         rows = ",\n    ".join(f"({', '.join(map(_literal, row))})" for row in columns)

@@ -46,8 +46,13 @@ CREATE OR REPLACE VIEW detectors AS
 
 --: scores
 CREATE OR REPLACE VIEW scores AS
-  SELECT *{aliases}
-  FROM read_parquet('{root}wide/build={build}/*.parquet', union_by_name = true, hive_partitioning = false);
+  SELECT *{left_out}{aliases}
+  FROM read_parquet('{root}wide/build={build}/*.parquet', union_by_name = true, hive_partitioning = false){condition};
+
+--: removals
+-- Rows that removal lists keep out of scores, a row for each of them and list; see `clipsieve remove`.
+CREATE OR REPLACE VIEW removals AS
+  FROM read_parquet('{root}removals/rev={removals}/*.parquet', union_by_name = true, hive_partitioning = false);
 
 --: runs
 CREATE OR REPLACE VIEW runs AS

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from clipsieve.job.evaluate import EvaluateResult
     from clipsieve.job.filter import FilterResult
+    from clipsieve.job.remove import RemoveResult
     from clipsieve.job.run import RunResult
     from clipsieve.job.score import ScoreResult
     from clipsieve.neighbours.lists import NeighbourLists
@@ -93,6 +94,7 @@ __all__ = [
     "connect",
     "evaluate",
     "filter",
+    "remove",
     "run",
     "score",
     "score_column",
@@ -283,11 +285,60 @@ def filter(
     return filter_rows(config, open_engine, what)
 
 
+def remove(
+    out: str | os.PathLike[str],
+    id_list: str | os.PathLike[str] | None = None,
+    by: str | None = None,
+    name: str | None = None,
+    reason: str = "",
+    dry_run: bool = False,
+    undo: str | None = None,
+    **settings: Any,
+) -> "RemoveResult":
+    """Remove the rows that a list of ids names from the view `scores` and all that is made later.
+
+    The ledger, embeddings and scores stay as they are; rows of shards that later runs add are
+    removed too.  With neither `id_list` nor `undo` the active lists are applied to new shards.
+
+    Args:
+      out: output folder of an earlier run.
+      id_list: file of ids: text with one a line, `.npy`, `.parquet` or `.csv`.
+      by: `uid`, `sha256` (of the picture's bytes), `url` or `laion_hash`; None is by the look.
+      name: of the list; None is that of the file.
+      reason: kept with the list.
+      dry_run: count the rows, and write nothing.
+      undo: name of a list to take back; no other argument goes with it.
+      **settings: `workers`, `runner` and other fields of `ExecutionSettings`.
+
+    Returns:
+      The rows that the list names, and those that are removed now.
+
+    Raises:
+      ClipsieveError: see `clipsieve.errors`.
+    """
+    from clipsieve.job import remove as job
+
+    config = ScoreConfig(out=cast(Any, out), **settings)
+
+    def open_engine() -> Any:
+        from clipsieve.pipelines.engine import make_engine
+
+        return make_engine(config)
+
+    if undo is not None and (id_list, by, name, reason, dry_run) != (None, None, None, "", False):
+        raise UsageError(f"undo {undo!r} takes back a list; leave out all other arguments")
+    if undo is not None:
+        return job.undo(config, open_engine, undo)
+    if id_list is None:
+        return job.refresh(config, open_engine)
+    return job.remove(config, open_engine, os.fspath(id_list), by, name, reason, dry_run)
+
+
 def connect(out: str | os.PathLike[str]) -> "duckdb.DuckDBPyConnection":
     """Open a DuckDB connection with the views of the output folder `out`.
 
     Views: `scores`, `score_columns`, `samples`, `embeddings`, one for each score family, `runs`,
-    `shards`, and after an evaluation `metrics` and `detectors`.
+    `shards`, after an evaluation `metrics` and `detectors`, and `removals` if rows were removed.
 
     Raises:
       UsageError: if the folder holds no dataset.

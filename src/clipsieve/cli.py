@@ -40,7 +40,7 @@ from clipsieve.settings import (
 )
 
 #: Commands in which options of the Beam runner follow `--`.
-BEAM_COMMANDS = ("run", "embed", "score", "compact", "evaluate", "filter")
+BEAM_COMMANDS = ("run", "embed", "score", "compact", "evaluate", "filter", "remove")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -191,7 +191,7 @@ def sql(
     """Run QUERY over the output folder OUT; reads standard input if there is no QUERY.
 
     Views: scores, score_columns, samples, embeddings, one for each score family, runs, shards;
-    metrics and detectors after evaluate.
+    metrics and detectors after evaluate, removals after remove.
     """
     if recipes:
         from clipsieve.sql.recipes import recipe_lines
@@ -338,6 +338,39 @@ def filter_(beam_args: Sequence[str], /, **options: Any) -> int:
 
 
 @cli.command()
+@options_for(ScoreConfig, only=("out", "workers", "runner"))
+@click.argument("id_list", metavar="[LIST]", required=False)
+@click.option("--by", help="kind of the ids: uid, sha256, url or laion_hash  [default: by sight]")
+@click.option("--name", help="of the list  [default: that of the file]")
+@click.option("--reason", help="why, kept with the list")
+@click.option("--dry-run", is_flag=True, help="count the rows, and write nothing")
+@click.option("--lists", is_flag=True, help="show the lists that are active")
+@click.option("--undo", metavar="NAME", help="take a list back")
+@click.option("--refresh", is_flag=True, help="apply the active lists to shards that are new")
+@click.pass_obj
+def remove(beam_args: Sequence[str], /, lists: bool, refresh: bool, **options: Any) -> int:
+    """Remove the rows that LIST names from scores, and from all that is made later.
+
+    LIST is a file of uids, sha256 of pictures, URLs or LAION hashes: text with one a line, .npy,
+    .parquet or .csv.  No row is lost, and nothing is scored again.
+    """
+    import clipsieve
+    from clipsieve.job.remove import list_lines
+
+    given = _given({**options, "beam_args": tuple(beam_args)})
+    asked = [given.get("id_list"), given.get("undo"), lists or None, refresh or None]
+    if "out" not in given or sum(each is not None for each in asked) != 1:
+        raise UsageError("say remove OUT and one of LIST, --lists, --undo NAME and --refresh")
+    out = given["out"]
+    if lists:
+        print_lines(list_lines(out))
+        return 0
+    result = clipsieve.remove(**given)
+    print_lines(result.lines(out))
+    return 0
+
+
+@cli.command()
 @click.argument("out")
 def reconcile(out: str) -> int:
     """Prove that every input row is accounted for; exit code 1 if not."""
@@ -350,6 +383,8 @@ def reconcile(out: str) -> int:
     manifest = folder.require_manifest()
     accounts = list(compare(folder, manifest, recorded_items(manifest), count_rows))
     print_accounts(accounts)
+    if manifest.wide is not None and manifest.wide.removals:
+        print_lines([f"{manifest.wide.removed:,} of them are removed from scores, by lists"])
     return int(any(account.problems for account in accounts))
 
 

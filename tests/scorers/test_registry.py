@@ -159,6 +159,7 @@ def test_scorer_with_another_name_or_family_is_refused(install_constant, registe
     "name",
     [
         *("my-scorer", "scores", "samples", "Clip2", "a/../../b", "1st"),
+        *("removals", "subsets", "kept", "dropped.mine", "funnel", "overlaps", "thresholds"),
         *("scores.mine", "a.b.c", "a.", ".a", "a.1", "pictures_groups", "pictures_groups.a"),
     ],
 )

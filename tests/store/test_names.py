@@ -40,6 +40,9 @@ def test_slug_is_a_safe_folder_name(name, expected):
         (names.neighbours_description("1a"), "neighbours/1a/set.json"),
         (names.subset_manifest("keep"), "subsets/keep/subset.json"),
         (names.dropped("keep", "1b", "00000"), "subsets/keep/rev=1b/dropped/00000.parquet"),
+        (names.removal_list("gone"), "removals/gone/list.json"),
+        (names.removal_ids("gone"), "removals/gone/ids.parquet"),
+        (names.removed("1c", "00000"), "removals/rev=1c/00000.parquet"),
         (names.subset_table("keep", "1b", "funnel"), "subsets/keep/rev=1b/funnel.parquet"),
     ],
 )
@@ -61,5 +64,6 @@ def test_every_place_is_below_a_folder_that_is_swept():
         names.neighbours_folder("0"),
         names.DATASET_METRICS,
         names.kept("keep", "0", "a"),
+        names.removed("0", "a"),
     ]
     assert {place.split("/")[0] for place in places} == set(names.FOLDERS)

@@ -11,12 +11,15 @@ from clipsieve.store.compact import CompactStage, drop_builds, plan_build
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.manifest import Manifest, WideEntry
 from clipsieve.store.records import new_run_id
+from clipsieve.store.removals import count_removed, drop_removed, match_removals
 
 
 def compact_folder(
     folder: OutputFolder, manifest: Manifest, engine: Engine, control: Control
 ) -> Manifest:
     """Build `wide/` from the active revisions and make it the one that `scores` shows.
+
+    Before that the rows that removal lists name are looked for in shards that are new.
 
     The caller holds the folder's lock.  The build before stays until the next one, for readers
     that have it open.
@@ -26,18 +29,22 @@ def compact_folder(
 
     Raises:
       LedgerError: if families do not line up; nothing is switched then.
+      UsageError: if a shard lacks columns that a removal list needs; likewise.
     """
+    removals = match_removals(folder, engine, control)
     aliases = [published_name(manifest)] if EMBEDDED in manifest.families else []
-    build = plan_build(folder, manifest.revisions(), reserved=aliases)
+    build = plan_build(folder, manifest.revisions(), reserved=aliases, removals=removals)
     stage = CompactStage(folder.root, control.run_id, control, build)
     elements = stage.elements()
     if elements:
         engine.run(stage, elements, here=True)
     before = manifest.wide
-    manifest = replace(manifest, wide=WideEntry(build.id, build.rows))
+    wide = WideEntry(build.id, build.rows, removals, count_removed(folder, removals).rows)
+    manifest = replace(manifest, wide=wide)
     folder.save_manifest(manifest)
     write_sql(folder, manifest)
     drop_builds(folder, [build.id, *([before.build] if before else [])])
+    drop_removed(folder, removals)
     return manifest
 
 

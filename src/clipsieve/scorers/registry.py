@@ -9,6 +9,7 @@ from inspect import Parameter, signature
 from typing import Any
 
 from clipsieve.errors import UsageError
+from clipsieve.schemas.removals import REMOVED
 from clipsieve.scorers.base import Scorer
 
 ENTRY_POINTS = "clipsieve.scorers"
@@ -20,13 +21,20 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)?")
 _VIEWS = frozenset(
     [
         "detectors",
+        "dropped",
         "embeddings",
+        "funnel",
+        "kept",
         "metrics",
+        "overlaps",
+        "removals",
         "runs",
         "samples",
         "score_columns",
         "scores",
         "shards",
+        "subsets",
+        "thresholds",
         "wide",
     ]
 )
@@ -152,6 +160,11 @@ def make_scorers(names: Iterable[str], options: Options | None = None) -> tuple[
     owners: dict[str, str] = {}
     for scorer in scorers:
         for column in scorer.columns.names:
+            if column.lower() == REMOVED:
+                raise UsageError(
+                    f"scorer {scorer.name} adds column {column!r}, which says of each row which "
+                    "removal list names it; rename it"
+                )
             owner = owners.setdefault(column.lower(), scorer.name)
             if owner != scorer.name:
                 raise UsageError(

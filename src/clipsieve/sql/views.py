@@ -6,6 +6,7 @@ from importlib.resources import files
 
 from clipsieve.errors import UsageError
 from clipsieve.schemas import __name__ as SCHEMAS
+from clipsieve.schemas.removals import REMOVED
 from clipsieve.sql.columns import published_name, score_columns, stored_columns
 from clipsieve.sql.literals import identifier, literal
 from clipsieve.sql.recipe_values import recipe_text
@@ -51,7 +52,16 @@ def views_sql(folder: OutputFolder, manifest: Manifest, root: str = "") -> str:
     if manifest.wide and folder.tables(names.wide_folder(manifest.wide.build)):
         alias = f", clip_similarity AS {published_name(manifest)}"
         aliases = alias if "clip" in manifest.families else ""
-        parts.append(filled("scores", build=manifest.wide.build, aliases=aliases))
+        removals = manifest.wide.removals
+        values = {
+            "build": manifest.wide.build,
+            "aliases": aliases,
+            "left_out": f" EXCLUDE ({REMOVED})" if removals else "",
+            "condition": f"\n  WHERE {REMOVED} IS NULL" if removals else "",
+        }
+        parts.append(filled("scores", **values))
+        if removals and folder.tables(names.removals_folder(removals)):
+            parts.append(filled("removals", removals=removals))
     columns = list(score_columns(folder, manifest))
     if columns:
         rows = ",\n    ".join(f"({', '.join(map(literal, row))})" for row in columns)

@@ -10,11 +10,13 @@ shards have not changed is copied from the build before, not written again.
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
 from clipsieve.control import Control
 from clipsieve.schemas import footers
+from clipsieve.schemas.removals import REMOVED
 from clipsieve.stage import Element, Report, Worker
 from clipsieve.statistics.counts import RowCounts
 from clipsieve.store import names
@@ -23,6 +25,7 @@ from clipsieve.store.folder import OutputFolder
 from clipsieve.store.glue import GluedShards, check_aligned, conformed, unified
 from clipsieve.store.members import ledger_key
 from clipsieve.store.parquet import ROW_GROUP_ROWS, open_writer
+from clipsieve.store.removals import removed_column, removed_footers
 
 PART_ROWS = 1_000_000
 
@@ -55,11 +58,13 @@ class Build:
       parts: its files.
       families: revisions of the families that they glue to the ledger.
       reserved: names that views give to scores, which no column of a source may have.
+      removals: id of the removal lists whose rows are marked; "" without lists.
     """
 
     parts: tuple[Part, ...]
     families: Mapping[str, str]
     reserved: frozenset[str] = frozenset()
+    removals: str = ""
 
     @property
     def id(self) -> str:
@@ -123,6 +128,7 @@ def plan_build(
     families: Mapping[str, str],
     part_rows: int = PART_ROWS,
     reserved: Collection[str] = (),
+    removals: str = "",
 ) -> Build:
     """Return the build of every shard in the ledger, with the active revision of each family.
 
@@ -131,20 +137,27 @@ def plan_build(
       families: active revision of each.
       part_rows: rows after which a part is closed.
       reserved: names that views give to scores, which no column of a source may have.
+      removals: id of the active removal lists: the column `removed` says which of them names a
+        row.  Without lists there is no such column.
 
     Raises:
-      LedgerError: if a shard lacks one of the families, or its uids differ between them.
+      LedgerError: if a shard lacks one of the families, its uids differ between them, or its
+        removed rows were not looked for.
     """
     parts: list[Part] = []
     waiting: list[tuple[str, int, str]] = []
+    reserved = {*reserved, REMOVED} if removals else set(reserved)
+    marks = _removal_marks(folder, removals)
 
     def close() -> None:
         shards = tuple(shard for shard, _, _ in waiting)
-        content = {
+        content: dict[str, Any] = {
             "families": dict(families),
             "members": [key for _, _, key in waiting],
             "reserved": sorted(reserved),
         }
+        if removals:
+            content["removals"] = [marks[shard] for shard in shards]
         parts.append(Part(shards, sum(rows for _, rows, _ in waiting), short_hash(content)))
         waiting.clear()
 
@@ -154,7 +167,7 @@ def plan_build(
             close()
     if waiting:
         close()
-    return Build(tuple(parts), dict(families), frozenset(reserved))
+    return Build(tuple(parts), dict(families), frozenset(reserved), removals)
 
 
 def write_part(folder: OutputFolder, build: Build, part: Part) -> None:
@@ -172,6 +185,8 @@ def write_part(folder: OutputFolder, build: Build, part: Part) -> None:
             return
     glued = GluedShards(folder, build.families, build.reserved)
     schema = unified(map(glued.schema, part.shards))
+    if build.removals:
+        schema = schema.append(pa.field(REMOVED, pa.string()))
     footer = {
         footers.LAYOUT: footers.LAYOUT_VERSION,
         footers.FAMILY: "wide",
@@ -180,7 +195,7 @@ def write_part(folder: OutputFolder, build: Build, part: Part) -> None:
         footers.MEMBERS: canonical_json(list(part.shards)),
     }
     with folder.files.writing(target) as temporary, open_writer(temporary, schema) as writer:
-        for group in _row_groups(glued, part, schema):
+        for group in _row_groups(glued, part, schema, build.removals):
             writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
         writer.add_key_value_metadata(footer)
 
@@ -208,11 +223,25 @@ def _aligned_shards(
         yield shard, int(ledger[footers.ROWS]), ledger_key(ledger)
 
 
-def _row_groups(glued: GluedShards, part: Part, schema: pa.Schema) -> Iterator[pa.Table]:
+def _removal_marks(folder: OutputFolder, removals: str) -> dict[str, str]:
+    """Return the hash of each shard's removed rows, and of the lists that name them."""
+    if not removals:
+        return {}
+    shards = folder.shards()
+    written = removed_footers(folder, shards, removals)
+    return {shard: footer[footers.REMOVALS] for shard, footer in zip(shards, written, strict=True)}
+
+
+def _row_groups(
+    glued: GluedShards, part: Part, schema: pa.Schema, removals: str
+) -> Iterator[pa.Table]:
     """Yield the part's rows in tables of about a row group: no more than that is in memory."""
     waiting: list[pa.Table] = []
     for shard in part.shards:
-        waiting.append(conformed(glued.read(shard), schema))
+        table = glued.read(shard)
+        if removals:
+            table = table.append_column(REMOVED, removed_column(glued.folder, shard, removals))
+        waiting.append(conformed(table, schema))
         if sum(table.num_rows for table in waiting) >= ROW_GROUP_ROWS:
             yield pa.concat_tables(waiting)
             waiting.clear()

@@ -67,10 +67,19 @@ class FamilyEntry:
 
 @dataclass(frozen=True, slots=True)
 class WideEntry:
-    """The build behind the `scores` view."""
+    """The build behind the `scores` view.
+
+    Attributes:
+      build: its id.
+      rows: in it, those that are removed too.
+      removals: id of the removal lists whose rows the view leaves out; "" without lists.
+      removed: rows that it leaves out.
+    """
 
     build: str
     rows: int
+    removals: str = ""
+    removed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +202,7 @@ def _check_names(manifest: Manifest) -> None:
         checks += [(_SLUG, manifest.embeddings.model), (_HASH, manifest.embeddings.revision)]
     if manifest.wide is not None:
         checks.append((_HASH, manifest.wide.build))
+        checks += [(_HASH, manifest.wide.removals)] if manifest.wide.removals else []
     for form, name in checks:
         if not form.fullmatch(name):
             raise ValueError(f"{name!r} is not a name of clipsieve's")

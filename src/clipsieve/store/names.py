@@ -12,6 +12,7 @@ FOLDERS = (
     "metrics",
     "neighbours",
     "prompts",
+    "removals",
     "samples",
     "scores",
     "sql",
@@ -23,6 +24,7 @@ RUNS = "_runs"
 SQL = "sql"
 SUBSETS = "subsets"
 CATALOG = "catalog.duckdb"
+REMOVALS = "removals"
 DATASET_METRICS = "metrics/dataset.parquet"
 DETECTORS = "metrics/detectors.parquet"
 
@@ -137,3 +139,27 @@ def dropped(subset: str, revision: str, shard: str) -> str:
 def subset_table(subset: str, revision: str, table: str) -> str:
     """Name a table of a whole subset: "funnel", "overlaps" or "thresholds"."""
     return f"{subset_folder(subset, revision)}/{table}.parquet"
+
+
+def removal_list(name: str) -> str:
+    """Name the description of a removal list: it is active while this file is there."""
+    return f"{REMOVALS}/{name}/list.json"
+
+
+def removal_ids(name: str) -> str:
+    """Name the ids of a removal list."""
+    return f"{REMOVALS}/{name}/ids.parquet"
+
+
+def removals_folder(identifier: str) -> str:
+    """Name the folder of the rows that one set of removal lists names."""
+    return f"{REMOVALS}/rev={identifier}"
+
+
+def removed(identifier: str, shard: str) -> str:
+    """Name the rows of a shard that a set of removal lists names.
+
+    >>> removed("0a1b2c3d", "00000")
+    'removals/rev=0a1b2c3d/00000.parquet'
+    """
+    return f"{removals_folder(identifier)}/{shard}.parquet"

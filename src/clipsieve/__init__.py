@@ -259,7 +259,7 @@ def filter(
       ClipsieveError: see `clipsieve.errors`.
     """
     from clipsieve.job.filter import filter_rows
-    from clipsieve.job.filter_inputs import FilterSettings, parse_parameters
+    from clipsieve.job.filter_settings import FilterSettings, parse_parameters
 
     config = ScoreConfig(out=cast(Any, out), **settings)
     what = FilterSettings(

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from clipsieve.job.compact import compact
 from clipsieve.job.filter import filter_rows
-from clipsieve.job.filter_inputs import FilterSettings
+from clipsieve.job.filter_settings import FilterSettings
 from clipsieve.settings import ScoreConfig
 from clipsieve.stage import Report
 from tests.store.folders import make_folder, shard_of

@@ -59,7 +59,7 @@ def test_every_path_of_the_template_can_be_made_absolute():
     text = (files(SCHEMAS) / "sql" / "views.sql").read_text(encoding="utf-8")
     reads = re.findall(r"\bread_\w+\((.{8})", text)
     assert len(reads) > 8
-    assert set(reads) <= {"'{root}" + letter for letter in "seawm_"} | {"[{files}"}
+    assert set(reads) <= {"'{root}" + letter for letter in "seawmr_"} | {"[{files}"}
 
 
 def test_the_format_is_one_that_earlier_versions_read(folder, tmp_path):

@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from clipsieve.control import Control
 from clipsieve.errors import LedgerError, UsageError
-from clipsieve.job.filter_inputs import FilterInputs, FilterSettings
+from clipsieve.job.filter_inputs import FilterInputs
+from clipsieve.job.filter_settings import FilterSettings
 from clipsieve.job.reporter import Reporter
 from clipsieve.job.signals import exit_code_of, start_control, stopping_on_signals
 from clipsieve.schemas import footers
@@ -35,6 +36,7 @@ from clipsieve.store.canonical import canonical_json, short_hash
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.members import members_key
 from clipsieve.store.records import write_run
+from clipsieve.store.removals import match_removals
 from clipsieve.store.subsets import Subset, load_subset
 
 #: Raised when the same definition would choose other rows.
@@ -100,9 +102,10 @@ def filter_rows(
     reporter.run_id = control.run_id
     with stopping_on_signals(control), folder.lock():
         folder.sweep()
-        inputs = FilterInputs(folder, settings)
-        job = _Filter(folder, inputs, open_engine(), reporter, control)
-        result = job.run()
+        FilterInputs(folder, settings)  # refuses what it can before Beam starts
+        engine = open_engine()
+        inputs = FilterInputs(folder, settings, match_removals(folder, engine, control))
+        result = _Filter(folder, inputs, engine, reporter, control).run()
         if not settings.dry_run and not control.stopped:
             content = {"status": "ok", "argv": sys.argv, "subset": result.name}
             write_run(folder, control.run_id, content)

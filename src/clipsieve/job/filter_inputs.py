@@ -1,16 +1,19 @@
 """What a filter is made of: its predicate, the columns it reads, and the sets of rows it names."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from clipsieve.errors import UsageError
+from clipsieve.job.filter_settings import FilterSettings
+from clipsieve.schemas.removals import REMOVED
 from clipsieve.scorers.columns import made_by
 from clipsieve.scorers.registry import EMBEDDED
-from clipsieve.select.membership import Membership
+from clipsieve.select.id_lists import read_id_list
+from clipsieve.select.membership import ListRows, Membership, RemovedRows, SubsetRows
 from clipsieve.select.rows import FilterRows
 from clipsieve.select.verdict import MAX_STEPS, Step, StepKind
 from clipsieve.sql.columns import published_name
@@ -21,94 +24,27 @@ from clipsieve.store import names
 from clipsieve.store.compact import plan_build
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.glue import GluedShards, check_aligned
+from clipsieve.store.ids import IdList, needed_columns
 from clipsieve.store.members import members_key, read_members
-from clipsieve.store.subsets import Subset, check_subset_name, load_subset, require_subset
-
-#: How thresholds are computed: by DuckDB on this machine, by the stage, or as fits.
-WAYS = ("auto", "driver", "stage")
-
-
-@dataclass(frozen=True, slots=True)
-class FilterSettings:
-    """What to keep.
-
-    Kept is what is in `base` and in every set of `intersect`, and where `where` is true; or is in
-    a set of `union`; and is in no set of `subtract`.
-
-    Attributes:
-      name: of the subset.
-      where: predicate; None keeps what the sets say.
-      recipe: name of a recipe, or path of its file, in place of `where`.
-      parameters: of the recipe.
-      base: a subset to filter in place of all rows.
-      intersect: subsets or files of ids.
-      union: likewise.
-      subtract: likewise.
-      by: kind of the ids in files; None is by the look of them.
-      dry_run: count only.
-      replace: take the name of a subset that another definition has.
-      thresholds: one of `WAYS`.
-    """
-
-    name: str | None = None
-    where: str | None = None
-    recipe: str | None = None
-    parameters: Mapping[str, str] = field(default_factory=dict)
-    base: str | None = None
-    intersect: tuple[str, ...] = ()
-    union: tuple[str, ...] = ()
-    subtract: tuple[str, ...] = ()
-    by: str | None = None
-    dry_run: bool = False
-    replace: bool = False
-    thresholds: str = "auto"
-
-    def __post_init__(self) -> None:
-        """Refuse what contradicts itself.
-
-        Raises:
-          UsageError: says what.
-        """
-        if self.where is not None and self.recipe is not None:
-            raise UsageError("where and recipe are both given; a recipe brings its own predicate")
-        if self.parameters and self.recipe is None:
-            raise UsageError("parameters are of a recipe; name it with --recipe")
-        sets = (self.base, *self.intersect, *self.union, *self.subtract)
-        if self.where is None and self.recipe is None and not any(sets):
-            raise UsageError(
-                "nothing says what to keep; give --where, --recipe, --from, --and, --or or --minus"
-            )
-        if self.thresholds not in WAYS:
-            raise UsageError(
-                f"thresholds must be one of {', '.join(WAYS)}, got {self.thresholds!r}"
-            )
-
-
-def parse_parameters(parameters: Mapping[str, str] | Sequence[str]) -> dict[str, str]:
-    """Return parameters of a recipe by name, from texts `NAME=VALUE` too.
-
-    Raises:
-      UsageError: for a text of another form, or a name that comes twice.
-
-    >>> parse_parameters(["fraction=0.2"])
-    {'fraction': '0.2'}
-    """
-    if isinstance(parameters, Mapping):
-        return {name: str(value) for name, value in parameters.items()}
-    parsed: dict[str, str] = {}
-    for text in parameters:
-        name, equals, value = text.partition("=")
-        if not equals or not name or name in parsed:
-            raise UsageError(f"--set {text!r} is not NAME=VALUE, each name once")
-        parsed[name] = value
-    return parsed
+from clipsieve.store.subsets import (
+    Subset,
+    check_subset_name,
+    load_subset,
+    require_subset,
+    subset_names,
+)
 
 
 class FilterInputs:
     """A filter of one folder, checked against what the folder holds."""
 
-    def __init__(self, folder: OutputFolder, settings: FilterSettings) -> None:
+    def __init__(self, folder: OutputFolder, settings: FilterSettings, removals: str = "") -> None:
         """Read the predicate and look up every set.
+
+        Args:
+          folder: the output folder.
+          settings: what to keep.
+          removals: id of the folder's removal lists, whose rows were looked for; "" without any.
 
         Raises:
           UsageError: for whatever in the settings cannot be done.
@@ -121,13 +57,15 @@ class FilterInputs:
             raise UsageError(f"{folder.root} holds no shard yet; run `clipsieve run` first")
         self.name = self._name()
         self.notes: list[str] = []
-        self.removals = ""
+        self._sets: dict[str, Membership] = {}
+        self.removals = removals
+        self._removed = RemovedRows(removals) if removals else None
         self.base = self._own_subset(settings.base) if settings.base is not None else None
         self.predicate = self._predicate()
         self.families = self._families()
         self._check_groups()
         self.steps, self.memberships = self._steps()
-        self.rescues = tuple(self._membership(each, True) for each in settings.union)
+        self.rescues = tuple(map(self._set, settings.union))
         self._check_name()
 
     @property
@@ -149,9 +87,9 @@ class FilterInputs:
             "recipe": settings.recipe,
             "parameters": dict(settings.parameters),
             "from": settings.base,
-            "and": list(settings.intersect),
-            "or": list(settings.union),
-            "minus": list(settings.subtract),
+            "and": list(map(self._described, settings.intersect)),
+            "or": list(map(self._described, settings.union)),
+            "minus": list(map(self._described, settings.subtract)),
         }
 
     def resolved(self, thresholds: Mapping[int, str]) -> tuple[str, ...]:
@@ -180,7 +118,9 @@ class FilterInputs:
         """Whether the view `scores` shows every row, with the active scores."""
         if self.manifest.wide is None:
             return False
-        build = plan_build(self.folder, self.manifest.revisions(), reserved=self._reserved)
+        build = plan_build(
+            self.folder, self.manifest.revisions(), reserved=self._aliases, removals=self.removals
+        )
         return build.id == self.manifest.wide.build
 
     def set_keys(self) -> list[str]:
@@ -197,12 +137,16 @@ class FilterInputs:
         return read_predicate(text, self._schema)
 
     @cached_property
-    def _reserved(self) -> list[str]:
-        return [published_name(self.manifest)] if EMBEDDED in self.manifest.families else []
+    def _aliases(self) -> dict[str, str]:
+        """Stored column of each other name that the view `scores` gives it."""
+        if EMBEDDED not in self.manifest.families:
+            return {}
+        return {published_name(self.manifest): "clip_similarity"}
 
     @property
-    def _aliases(self) -> dict[str, str]:
-        return dict.fromkeys(self._reserved, "clip_similarity")
+    def _reserved(self) -> tuple[str, ...]:
+        """Names that the view gives to scores, and to what removal lists say."""
+        return (*self._aliases, REMOVED) if self.removals else tuple(self._aliases)
 
     @cached_property
     def _schema(self) -> pa.Schema:
@@ -274,10 +218,11 @@ class FilterInputs:
         return FilterRows(
             self.folder.root,
             self.families,
-            tuple(self._reserved),
+            self._reserved,
             self._aliases,
             pa.schema([self._schema.field(name) for name in columns]),
             self.base,
+            self._removed,
         )
 
     # Steps
@@ -292,14 +237,16 @@ class FilterInputs:
                 memberships[len(steps)] = membership
             steps.append(Step(kind, label))
 
+        if self._removed is not None:
+            add(StepKind.REMOVED, "a removal list", self._removed)
         if self.base is not None:
-            add(StepKind.FROM, self.base.name, Membership(self.base))
+            add(StepKind.FROM, self.base.name, SubsetRows(self.base))
         for clause in self.predicate.clauses if self.predicate is not None else ():
             add(StepKind.CLAUSE, clause.text)
         for each in settings.intersect:
-            add(StepKind.AND, each, self._membership(each, True))
+            add(StepKind.AND, _label(each), self._set(each))
         for each in settings.subtract:
-            add(StepKind.MINUS, each, self._membership(each, False))
+            add(StepKind.MINUS, _label(each), self._set(each))
         if len(steps) > MAX_STEPS:
             raise UsageError(
                 f"the filter has {len(steps)} steps, at most {MAX_STEPS} are counted; filter "
@@ -307,9 +254,46 @@ class FilterInputs:
             )
         return tuple(steps), memberships
 
-    def _membership(self, text: str, passes_inside: bool) -> Membership:
-        """Return the set that a name or path means."""
-        return Membership(self._own_subset(text), passes_inside)
+    def _set(self, text: str) -> Membership:
+        """Return the rows that the name of a subset, or the path of a list, means.
+
+        Raises:
+          UsageError: if it is neither, or both.
+        """
+        if text not in self._sets:
+            is_subset = text in subset_names(self.folder)
+            is_file = Path(text).expanduser().is_file()
+            if is_subset and is_file:
+                raise UsageError(
+                    f"{text!r} is a subset and a file; say ./{text} for the file, or rename it"
+                )
+            if is_file:
+                path = str(Path(text).expanduser().absolute())
+                ids = read_id_list(path, self.settings.by)
+                self._check_list(text, ids)
+                self._sets[text] = ListRows(path, str(ids.kind), ids.sha256)
+            elif "/" in text or "." in text:
+                raise UsageError(
+                    f"list {text} is not there; give the path of a file of ids, or the name of a "
+                    "subset"
+                )
+            else:
+                self._sets[text] = SubsetRows(self._own_subset(text))
+        return self._sets[text]
+
+    def _check_list(self, text: str, ids: IdList) -> None:
+        """Refuse a list for whose ids a shard has no column."""
+        for member in self.members:
+            name = names.samples(member.shard)
+            place = f"{self.folder.files.url(name)}, for list {text},"
+            needed_columns(ids.kind, self.folder.read_schema(name).names, place)
+
+    def _described(self, text: str) -> Any:
+        """Return what the definition says of a set: a name, or what identifies a list's content."""
+        rows = self._set(text)
+        if isinstance(rows, ListRows):
+            return {"list": Path(text).name, "by": rows.by, "sha256": rows.sha256}
+        return text
 
     def _own_subset(self, name: str) -> Subset:
         """Return a subset of the shards that are there now."""
@@ -347,3 +331,8 @@ class FilterInputs:
                 f"subset {self.name!r} is there with another definition ({before}); choose another "
                 "--name, or replace it with --replace"
             )
+
+
+def _label(text: str) -> str:
+    """Return what messages call a set: a list by its file's name."""
+    return Path(text).name

@@ -13,10 +13,19 @@ from clipsieve.errors import LedgerError, UsageError
 from clipsieve.schemas import footers
 from clipsieve.schemas.states import RowState
 from clipsieve.schemas.subsets import dropped_schema, kept_schema
-from clipsieve.select.membership import Membership
+from clipsieve.select.membership import Membership, RemovedRows
 from clipsieve.select.rows import FilterRows
 from clipsieve.select.thresholds import Thresholds, group_text
-from clipsieve.select.verdict import FAIL, NULL, PASS, Funnel, Step, Verdicts, judge
+from clipsieve.select.verdict import (
+    FAIL,
+    NULL,
+    PASS,
+    PASSES_INSIDE,
+    Funnel,
+    Step,
+    Verdicts,
+    judge,
+)
 from clipsieve.sql.locked import ThreadDatabases
 from clipsieve.sql.quantity import THRESHOLD, Quantity
 from clipsieve.stage import Element, Report, Worker
@@ -114,7 +123,7 @@ class _FilterWorker:
             for table in (names.kept, names.dropped)
         ]
         for footer in both:
-            if (footer.get(footers.REVISION), footer.get(footers.LEDGER)) != (
+            if (footer.get(footers.REVISION), footer.get(footers.LEDGER_KEY)) != (
                 stage.revision,
                 ledger,
             ):
@@ -142,13 +151,14 @@ class _FilterWorker:
         states = []
         for position in range(len(stage.steps)):
             if position in stage.memberships:
-                inside = stage.memberships[position].passes(self._folder, shard, rows)
-                states.append(np.where(inside, PASS, FAIL).astype(np.int8))
+                inside = stage.memberships[position].contains(self._folder, shard, rows)
+                passes = inside == (stage.steps[position].kind in PASSES_INSIDE)
+                states.append(np.where(passes, PASS, FAIL).astype(np.int8))
             else:
                 states.append(next(clauses))
         rescued = None
         for rescue in stage.rescues:
-            inside = rescue.passes(self._folder, shard, rows)
+            inside = rescue.contains(self._folder, shard, rows)
             rescued = inside if rescued is None else rescued | inside
         if not states:
             states = [np.full(len(rows), PASS, np.int8)]
@@ -177,6 +187,7 @@ class _FilterWorker:
         table = pa.Table.from_arrays(common, schema=kept_schema(uid_type))
         footer = self._footer(shard, verdicts)
         reasons = _reasons(stage.steps, verdicts, ledger["status"])
+        reasons = self._with_lists(shard, verdicts, reasons)
         lost = pa.Table.from_arrays(
             [*common, reasons, pa.array(verdicts.step), pa.array(verdicts.is_null)],
             schema=dropped_schema(uid_type),
@@ -186,6 +197,16 @@ class _FilterWorker:
             (names.dropped(stage.subset, stage.revision, shard), lost.filter(pc.invert(kept))),
         ):
             self._folder.write_table(name, part, {**footer, footers.ROWS: str(part.num_rows)})
+
+    def _with_lists(self, shard: str, verdicts: Verdicts, reasons: pa.Array) -> pa.Array:
+        """Return reasons that name the removal list of each row that one drops."""
+        stage = self._stage
+        for position, membership in stage.memberships.items():
+            if isinstance(membership, RemovedRows) and (verdicts.step == position + 1).any():
+                lists = membership.names(self._folder, shard)
+                texts = pc.binary_join_element_wise("removed by", lists, " ")
+                reasons = pc.if_else(pa.array(verdicts.step == position + 1), texts, reasons)
+        return reasons
 
     def _footer(self, shard: str, verdicts: Verdicts) -> Footer:
         ledger = self._folder.read_footer(names.samples(shard))
@@ -199,7 +220,7 @@ class _FilterWorker:
             footers.LAYOUT: footers.LAYOUT_VERSION,
             footers.FAMILY: "subset",
             footers.REVISION: self._stage.revision,
-            footers.LEDGER: ledger_key(ledger),
+            footers.LEDGER_KEY: ledger_key(ledger),
             footers.SHARD: shard,
             footers.PATTERNS: canonical_json(patterns),
         }

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
+from clipsieve.select.membership import RemovedRows
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.glue import GluedShards, conformed
 from clipsieve.store.subsets import Subset, kept_mask
@@ -22,6 +23,7 @@ class FilterRows:
       aliases: stored column of each other name under which the view `scores` shows it.
       schema: type of each column that is read, over all shards.
       base: the subset whose rows alone are ranked; None is all rows.
+      removed: rows that removal lists name, which are not ranked; None without lists.
     """
 
     out: str
@@ -30,6 +32,7 @@ class FilterRows:
     aliases: Mapping[str, str] = field(default_factory=dict)
     schema: pa.Schema = field(default_factory=lambda: pa.schema([]))
     base: Subset | None = None
+    removed: RemovedRows | None = None
 
     def open(self) -> "ShardRows":
         """Return what reads them."""
@@ -68,10 +71,16 @@ class ShardRows:
 
     def ranked(self, shard: str) -> np.ndarray | None:
         """Return (N,) bool: rows that count for thresholds; None if all do."""
-        if self._rows.base is None:
+        base, removed = self._rows.base, self._rows.removed
+        if base is None and removed is None:
             return None
         rows = np.asarray(self._glued.read(shard, ["row"])["row"].to_numpy())
-        return kept_mask(self.folder, self._rows.base, shard, rows)
+        ranked = np.ones(len(rows), bool)
+        if base is not None:
+            ranked &= kept_mask(self.folder, base, shard, rows)
+        if removed is not None:
+            ranked &= ~removed.contains(self.folder, shard, rows)
+        return ranked
 
 
 def _table(columns: Mapping[str, pa.ChunkedArray], rows: int) -> pa.Table:

@@ -29,6 +29,8 @@ class StepKind(StrEnum):
     MINUS = "minus"  #: that another subset or list does not have it
 
 
+#: Steps that rows inside a set pass; rows inside the sets of others fail.
+PASSES_INSIDE = (StepKind.FROM, StepKind.AND)
 #: Steps that `or` does not overrule.
 _ABSOLUTE = (StepKind.REMOVED, StepKind.MINUS)
 

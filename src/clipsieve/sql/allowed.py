@@ -26,7 +26,7 @@ FUNCTIONS = frozenset(
         *("substr", "left", "right", "concat", "nullif", "ifnull", "like_escape"),
         *("not_like_escape", "ilike_escape", "not_ilike_escape", "regexp_matches"),
         *("regexp_full_match", "regexp_extract", "year", "month", "day", "date_part"),
-        *("word_count", "letter_share"),
+        *("word_count", "letter_share", "fasttext_token_count"),
     ]
 )
 TYPES = frozenset(

@@ -89,7 +89,8 @@ def walk(node: Any) -> Iterator[Node]:
 
 def _depth(tree: Node) -> int:
     """Return how many nodes stand one in the other at most; without recursion."""
-    deepest, waiting = 0, [(tree, 0)]
+    deepest = 0
+    waiting: list[tuple[Any, int]] = [(tree, 0)]
     while waiting:
         each, depth = waiting.pop()
         inner: Iterable[Any] = each

@@ -42,6 +42,12 @@ GROWTH = [
     ("len(generate_series(1, 100000000000)) > 1", "where calls generate_series"),
     ("levenshtein(caption, caption) < 3", "where calls levenshtein"),
     ("damerau_levenshtein(caption, caption) < 3", "where calls damerau_levenshtein"),
+    (f"concat({', '.join(['caption'] * 500)}) = 'a'", "where joins 500 columns by concat"),
+    ("caption || " * 16 + "caption = 'a'", "where joins 17 columns by ||"),
+    (
+        f"length(concat({', '.join(['caption || caption'] * 9)})) > 1",
+        "where joins 18 columns by concat",
+    ),
     ("k! > 1", "where calls factorial"),
     ("k << 62 > 1", "where calls <<"),
     ("k ** 3000 > 1", "where calls **"),

@@ -4,6 +4,7 @@ import pyarrow as pa
 import pytest
 
 from clipsieve.errors import UsageError
+from clipsieve.sql.allowed import MAX_JOINED
 from clipsieve.sql.predicate import MAX_CLAUSES, read_predicate
 
 SCHEMA = pa.schema(
@@ -142,6 +143,11 @@ def test_a_mistake_is_refused_with_its_cure(text, reason):
 def test_without_groups_the_scorer_that_makes_them_is_named():
     with pytest.raises(UsageError, match="that the scorer duplicates makes"):
         read_predicate("keep_first_of(k)", pa.schema([("k", pa.int64())]))
+
+
+def test_as_many_columns_as_can_be_joined():
+    text = f"concat({', '.join(['caption'] * MAX_JOINED)}) = 'a'"
+    assert read_predicate(text, SCHEMA).text == text
 
 
 def test_as_many_clauses_as_are_allowed():

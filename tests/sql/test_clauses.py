@@ -1,8 +1,10 @@
 """What a predicate is made of: clauses, columns, thresholds in place of global functions."""
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
+from clipsieve.sql.locked import LockedDuckDB
 from clipsieve.sql.predicate import read_predicate
 from clipsieve.sql.quantity import Quantity, Rule
 
@@ -113,3 +115,23 @@ def test_resolved_clauses_have_numbers_for_thresholds_without_groups():
     assert first.sql == "k >= __threshold_0"
     assert second.sql == " OR ".join(f"(k = '{100 + n}'::BIGINT)" for n in range(1, 12))
     assert second.text == predicate.clauses[1].text
+
+
+@pytest.mark.parametrize("last", [1, 2, 7, 39, 40, 41, 1000])
+def test_fewer_rows_than_the_rank_have_a_greater_value(last):
+    drawn = np.random.default_rng(last).integers(0, 9, 50).astype(float)
+    values = [None if value == 8 else value for value in drawn]
+    known = [value for value in values if value is not None]
+    table = pa.table({"x": pa.array(values, pa.float64())})
+    predicate = read_predicate(f"rank_in(x) <= {last} AND NOT rank_in(x) > {last}", table.schema)
+    descending = sorted(known, reverse=True)
+    thresholds = {
+        number: repr(descending[quantity.rank(len(known)) - 1])
+        for number, quantity in enumerate(predicate.quantities)
+    }
+    sql = [clause.sql for clause in predicate.resolved(thresholds)]
+    expected = [
+        None if value is None else sum(other > value for other in known) < last for value in values
+    ]
+    for mask in LockedDuckDB().evaluate(table, sql):
+        assert mask.to_pylist() == expected

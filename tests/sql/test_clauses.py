@@ -119,7 +119,7 @@ def test_resolved_clauses_have_numbers_for_thresholds_without_groups():
 
 @pytest.mark.parametrize("last", [1, 2, 7, 39, 40, 41, 1000])
 def test_fewer_rows_than_the_rank_have_a_greater_value(last):
-    drawn = np.random.default_rng(last).integers(0, 9, 50).astype(float)
+    drawn = np.random.default_rng(last).integers(0, 9, 50).astype(float).tolist()
     values = [None if value == 8 else value for value in drawn]
     known = [value for value in values if value is not None]
     table = pa.table({"x": pa.array(values, pa.float64())})

@@ -21,7 +21,7 @@ setup(
     packages=packages,
     package_dir=package_dir,
     package_data={
-        "clipsieve": ["py.typed", "demo/tiny/*"],
+        "clipsieve": ["py.typed", "demo/tiny/*", "select/recipes/*.toml"],
         "clipsieve.schemas": ["sql/*.sql", "sql/recipes/*.sql"],
     },
     python_requires=">=3.11",

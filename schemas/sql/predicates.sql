@@ -9,3 +9,8 @@ CREATE OR REPLACE MACRO word_count(text) AS
 -- Share of a text's characters that are letters of any script; NULL for an empty text.
 CREATE OR REPLACE MACRO letter_share(text) AS
   length(regexp_replace(text, '[^\pL]', '', 'g')) / nullif(length(text), 0);
+
+-- Tokens of a text as fastText's tokenize() counts them: runs without its six white space
+-- characters, and every line break one of its own.
+CREATE OR REPLACE MACRO fasttext_token_count(text) AS
+  len(regexp_extract_all(text, '\n|[^ \t\n\x0b\x0c\r\x{0}]+'));

@@ -1,6 +1,7 @@
 """Whether a clause is a condition: true or false, of sound comparisons, and not of one value."""
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import pyarrow as pa
 
@@ -9,13 +10,12 @@ from clipsieve.sql.locked import LockedDuckDB
 from clipsieve.sql.quantity import ORDERED_TYPES, THRESHOLD, Quantity
 from clipsieve.sql.syntax import Node, print_node, walk
 
-_NULL_SENSITIVE = frozenset(
-    [
-        *("OPERATOR_IS_NULL", "OPERATOR_IS_NOT_NULL", "OPERATOR_COALESCE", "CASE_EXPR"),
-        *("COMPARE_DISTINCT_FROM", "COMPARE_NOT_DISTINCT_FROM"),
-    ]
+#: Comparisons that take NULL for a value.
+_DISTINCT = frozenset(["COMPARE_DISTINCT_FROM", "COMPARE_NOT_DISTINCT_FROM"])
+_NULL_SENSITIVE = _DISTINCT | frozenset(
+    ["OPERATOR_IS_NULL", "OPERATOR_IS_NOT_NULL", "OPERATOR_COALESCE", "CASE_EXPR"]
 )
-_NULL_SENSITIVE_FUNCTIONS = frozenset(["concat", "greatest", "least", "ifnull"])
+_NULL_SENSITIVE_FUNCTIONS = frozenset(["concat", "greatest", "least", "ifnull", "nullif"])
 _TEXT, _BOOLEAN, _NULL = "VARCHAR", "BOOLEAN", '"NULL"'
 
 
@@ -25,7 +25,10 @@ class Conditions:
     def __init__(self, schema: pa.Schema) -> None:
         """Check against columns of `schema`."""
         self._schema = schema
-        self._database = LockedDuckDB()
+
+    @cached_property
+    def _database(self) -> LockedDuckDB:
+        return LockedDuckDB()
 
     def types(
         self, expressions: Sequence[str], place: str, quantities: Sequence[Quantity] = ()
@@ -85,8 +88,19 @@ class Conditions:
                 )
 
     def _check_comparison(self, text: str, node: Node, quantities: Sequence[Quantity]) -> None:
-        # A text that stands there as a constant becomes a value of the other side's type.
-        operands = [print_node(each) for each in _compared(node) if not _is_text_constant(each)]
+        if node["type"] not in _DISTINCT and any(map(_is_null, _compared(node))):
+            raise UsageError(
+                f"where: {text} compares with NULL, which is never true; write x IS NULL, or leave "
+                "NULL out"
+            )
+        # A text that stands there as a constant becomes a value of the other side's type; numbers
+        # have the type of the first.
+        typed_operands = {
+            id(each) if each["class"] != "CONSTANT" else each["literal"]["kind"]: each
+            for each in reversed(_compared(node))
+            if not _is_text_constant(each)
+        }
+        operands = [print_node(each) for each in reversed(typed_operands.values())]
         kinds = self.types(operands, text, quantities)
         typed = [pair for pair in zip(operands, kinds, strict=True) if pair[1] != _NULL]
         if len({kind == _TEXT for _, kind in typed}) > 1:
@@ -120,6 +134,10 @@ class Conditions:
 
 def _is_text_constant(node: Node) -> bool:
     return bool(node["class"] == "CONSTANT" and node["literal"]["kind"] == "STRING")
+
+
+def _is_null(node: Node) -> bool:
+    return bool(node["class"] == "CONSTANT" and node["literal"]["kind"] == "NULL_LITERAL")
 
 
 def _compared(node: Node) -> list[Node]:

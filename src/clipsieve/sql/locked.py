@@ -47,6 +47,8 @@ class LockedDuckDB:
         Raises:
           UsageError: if one of them does not bind; the message is DuckDB's.
         """
+        if not expressions:
+            return []
         try:
             with _registered(self._connection, schema.empty_table()) as connection:
                 described = connection.execute(f"DESCRIBE {_select(expressions)}").fetchall()

@@ -5,7 +5,7 @@ so comments vanish and parentheses are explicit.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any
 
@@ -18,6 +18,8 @@ Node = dict[str, Any]
 
 #: Longer predicates are refused: nothing that a person writes, and the parser recurses.
 MAX_CHARACTERS = 20_000
+#: Deeper trees are refused: they are worked on by recursion.  `a OR b OR c` has depth 2.
+MAX_DEPTH = 60
 _QUERY = "SELECT 1 FROM shard WHERE "
 
 
@@ -25,7 +27,8 @@ def parse_where(text: str) -> Node:
     """Return the tree of one boolean expression.
 
     Raises:
-      UsageError: if it is not one: a syntax error, several statements, or a clause after it.
+      UsageError: if it is not one: a syntax error, several statements, a clause after it, or more
+        than `MAX_CHARACTERS` or `MAX_DEPTH`.
     """
     if not text.strip():
         raise UsageError("where is empty; say what to keep, e.g. clip_score >= 0.7")
@@ -35,9 +38,12 @@ def parse_where(text: str) -> Node:
         )
     answer = _serialized(_QUERY + text)
     if answer.get("error"):
+        reason = answer.get("error_message", "no statement")
+        if "expression depth" in reason:
+            raise _too_deep("more than 1,000")
         raise UsageError(
-            f"where cannot be read: {answer.get('error_message', 'no statement')}; it is one SQL "
-            "expression, such as clip_score >= 0.7 AND status = 'ok'"
+            f"where cannot be read: {reason}; it is one SQL expression, such as "
+            "clip_score >= 0.7 AND status = 'ok'"
         )
     statements = answer["statements"]
     if len(statements) != 1:
@@ -45,12 +51,16 @@ def parse_where(text: str) -> Node:
             f"where holds {len(statements)} statements; it must be one expression, without ';'"
         )
     select = statements[0]["node"]
-    if select.get("type") != "SELECT_NODE" or _rest(select) != _rest(_template()):
+    # The tree has no trace of a WINDOW clause or a last ';', which no parentheses can hold.
+    is_alone = not _serialized(f"{_QUERY}({text}\n)").get("error")
+    if select.get("type") != "SELECT_NODE" or _rest(select) != _rest(_template()) or not is_alone:
         raise UsageError(
-            "where goes on after its expression (UNION, GROUP BY, ORDER BY, LIMIT, SAMPLE, ...); "
-            "it must be the expression alone"
+            "where goes on after its expression (UNION, GROUP BY, ORDER BY, LIMIT, WINDOW, ';', "
+            "...); it must be the expression alone"
         )
     where: Node = select["where_clause"]
+    if _depth(where) > MAX_DEPTH:
+        raise _too_deep(str(_depth(where)))
     return where
 
 
@@ -75,6 +85,20 @@ def walk(node: Any) -> Iterator[Node]:
             waiting.extend(reversed(list(each.values())))
         elif isinstance(each, list):
             waiting.extend(reversed(each))
+
+
+def _depth(tree: Node) -> int:
+    """Return how many nodes stand one in the other at most; without recursion."""
+    deepest = 0
+    waiting: list[tuple[Any, int]] = [(tree, 0)]
+    while waiting:
+        each, depth = waiting.pop()
+        inner: Iterable[Any] = each
+        if isinstance(each, dict):
+            depth += "class" in each
+            deepest, inner = max(deepest, depth), each.values()
+        waiting.extend((part, depth) for part in inner if isinstance(part, dict | list))
+    return deepest
 
 
 def conjuncts(node: Node) -> list[Node]:
@@ -115,14 +139,25 @@ def literal(text: str) -> str:
 
 def _serialized(query: str) -> Node:
     try:
+        query.encode()
         answer = _parser().execute("SELECT json_serialize_sql(?)", [query]).fetchone()
         assert answer is not None
         tree: Node = json.loads(answer[0])
-    except (duckdb.Error, RecursionError, UnicodeEncodeError) as error:
+    except UnicodeEncodeError as error:
         raise UsageError(
-            f"where cannot be read ({str(error).splitlines()[0][:200]}); nest it less deeply"
+            f"where has {query[error.start]!a} in it, half a character; write it in UTF-8"
         ) from error
+    except RecursionError as error:
+        raise _too_deep("too") from error
+    except duckdb.Error as error:
+        raise UsageError(f"where cannot be read: {str(error).splitlines()[0][:200]}") from error
     return tree
+
+
+def _too_deep(depth: str) -> UsageError:
+    return UsageError(
+        f"where is nested {depth} deep; at most {MAX_DEPTH} is allowed: nest it less deeply"
+    )
 
 
 @cache

@@ -305,6 +305,7 @@ def evaluate(beam_args: Sequence[str], /, **options: Any) -> int:
 @click.option("--where", help="what to keep: a condition in SQL; see docs/filters.md")
 @click.option("--recipe", help="a recipe's name, or a TOML file, in place of --where")
 @click.option("--set", "parameters", multiple=True, help="NAME=VALUE of the recipe")
+@click.option("--recipes", is_flag=True, help="list the recipes")
 @click.option("--from", "base", help="a subset to filter in place of all rows")
 @click.option("--and", "intersect", multiple=True, help="keep only rows of a subset, or of a list")
 @click.option("--or", "union", multiple=True, help="keep the rows of a subset or list too")
@@ -320,7 +321,7 @@ def evaluate(beam_args: Sequence[str], /, **options: Any) -> int:
     help="where they are computed: by DuckDB here, or on the workers",
 )
 @click.pass_obj
-def filter_(beam_args: Sequence[str], /, **options: Any) -> int:
+def filter_(beam_args: Sequence[str], /, recipes: bool, **options: Any) -> int:
     """Choose what to keep, with a reason for every other row.
 
     Writes the subset NAME: subsets/NAME/ with the rows kept, the rows dropped and why, and the
@@ -328,6 +329,11 @@ def filter_(beam_args: Sequence[str], /, **options: Any) -> int:
     """
     import clipsieve
 
+    if recipes:
+        from clipsieve.select.recipes import recipe_lines
+
+        print_lines(recipe_lines())
+        return 0
     given = _given({**options, "beam_args": tuple(beam_args)})
     if "out" not in given:
         raise UsageError("out is not given; say OUT")

@@ -12,8 +12,10 @@ from clipsieve.job.filter_settings import FilterSettings
 from clipsieve.schemas.removals import REMOVED
 from clipsieve.scorers.columns import made_by
 from clipsieve.scorers.registry import EMBEDDED
+from clipsieve.select.column_makers import ColumnMakers
 from clipsieve.select.id_lists import read_id_list
 from clipsieve.select.membership import ListRows, Membership, RemovedRows, SubsetRows
+from clipsieve.select.recipes import load_recipe
 from clipsieve.select.rows import FilterRows
 from clipsieve.select.verdict import MAX_STEPS, Step, StepKind
 from clipsieve.sql.columns import published_name
@@ -84,7 +86,7 @@ class FilterInputs:
         settings = self.settings
         return {
             "where": self.predicate.text if self.predicate is not None else None,
-            "recipe": settings.recipe,
+            "recipe": Path(settings.recipe).name if settings.recipe is not None else None,
             "parameters": dict(settings.parameters),
             "from": settings.base,
             "and": list(map(self._described, settings.intersect)),
@@ -131,10 +133,16 @@ class FilterInputs:
     # The predicate
 
     def _predicate(self) -> Predicate | None:
+        """Return the predicate; None if all rows pass."""
         text = self.settings.where
-        if text is None:
+        if self.settings.recipe is not None:
+            recipe = load_recipe(self.settings.recipe)
+            text = recipe.predicate_text(self.settings.parameters, self._schema)
+            if recipe.notes:
+                self.notes.append(f"recipe {recipe.name}: {recipe.notes}")
+        if not text and self.settings.where is None:
             return None
-        return read_predicate(text, self._schema)
+        return read_predicate(text or "", self._schema, ColumnMakers(self.folder.root))
 
     @cached_property
     def _aliases(self) -> dict[str, str]:

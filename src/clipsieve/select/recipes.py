@@ -19,6 +19,17 @@ def recipe_names() -> list[str]:
     return sorted(name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX))
 
 
+def recipe_lines() -> list[str]:
+    """Return a line on each recipe: name, what it keeps, parameters with their defaults."""
+    lines = []
+    for recipe in map(load_recipe, recipe_names()):
+        parameters = ", ".join(f"{name}={value}" for name, value in recipe.parameters.items())
+        lines.append(f"{recipe.name:34} {recipe.description}")
+        if parameters:
+            lines.append(f"{'':34} --set {parameters}")
+    return lines
+
+
 def load_recipe(name_or_path: str) -> Recipe:
     """Return a recipe.
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import duckdb
 
     from clipsieve.job.evaluate import EvaluateResult
+    from clipsieve.job.export import ExportResult
     from clipsieve.job.run import RunResult
     from clipsieve.job.score import ScoreResult
     from clipsieve.neighbours.lists import NeighbourLists
@@ -90,6 +91,7 @@ __all__ = [
     "UsageError",
     "connect",
     "evaluate",
+    "export",
     "run",
     "score",
     "score_column",
@@ -204,6 +206,50 @@ def evaluate(
         return make_engine(config)
 
     return evaluate_job(config, open_engine, what)
+
+
+def export(
+    out: str | os.PathLike[str],
+    subset: str,
+    format: str,
+    to: str | os.PathLike[str],
+    with_images: bool = False,
+    samples_per_tar: int | None = None,
+    **settings: Any,
+) -> "ExportResult":
+    """Write the rows of a subset for training and other tools.
+
+    Formats: `npy` (DataComp's sorted uid pairs), `parquet` (a file a shard, all columns of the view
+    `scores`), `tars` (webdatasets as img2dataset writes them, with the original bytes),
+    `clip-retrieval` (its embeddings and metadata) and `uids` (one a line).
+
+    Args:
+      out: output folder of an earlier run.
+      subset: name of a subset of it.
+      format: one of those above.
+      to: folder that is new, empty, or of an interrupted export; for `npy` also a file's name.
+      with_images: for `parquet`: whether the pictures are a column, as `datasets` knows them.
+      samples_per_tar: for `tars`: kept rows a tar; None is 10,000.
+      **settings: `workers`, `runner` and other fields of `ExecutionSettings`.
+
+    Returns:
+      The rows and files written, and what was left out.
+
+    Raises:
+      ClipsieveError: see `clipsieve.errors`.
+    """
+    from clipsieve.export.formats import ExportSettings
+    from clipsieve.job.export import export as export_job
+
+    config = ScoreConfig(out=cast(Any, out), **settings)
+    what = ExportSettings(subset, format, os.fspath(to), with_images, samples_per_tar)
+
+    def open_engine() -> Any:
+        from clipsieve.pipelines.engine import make_engine
+
+        return make_engine(config)
+
+    return export_job(config, open_engine, what)
 
 
 def connect(out: str | os.PathLike[str]) -> "duckdb.DuckDBPyConnection":

@@ -38,7 +38,7 @@ from clipsieve.settings import (
 )
 
 #: Commands in which options of the Beam runner follow `--`.
-BEAM_COMMANDS = ("run", "embed", "score", "compact", "evaluate")
+BEAM_COMMANDS = ("run", "embed", "score", "compact", "evaluate", "export")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -231,6 +231,33 @@ def evaluate(beam_args: Sequence[str], /, **options: Any) -> int:
     if result.detectors:
         print_detectors(result.detectors)
     print_lines(result.notes)
+    return result.exit_code
+
+
+@cli.command()
+@options_for(ScoreConfig, only=("out", "workers", "runner"))
+@click.argument("subset")
+@click.option(
+    "--format",
+    type=click.Choice(("npy", "parquet", "tars", "clip-retrieval", "uids")),
+    required=True,
+    help="npy is DataComp's sorted uid pairs, tars are webdatasets as img2dataset writes them",
+)
+@click.option("--to", required=True, help="folder that is new or empty; for npy also a .npy file")
+@click.option("--with-images", is_flag=True, help="parquet: the pictures as a column too")
+@click.option("--samples-per-tar", type=click.IntRange(min=1), help="tars  [default: 10000]")
+@click.pass_obj
+def export(beam_args: Sequence[str], /, **options: Any) -> int:
+    """Write the rows of SUBSET of the output folder OUT for training and other tools.
+
+    Pictures are read again from the inputs, byte for byte. What an interrupted export left is
+    kept: run the same command again.
+    """
+    import clipsieve
+
+    given = _given({**options, "beam_args": tuple(beam_args)})
+    result = clipsieve.export(**given)
+    print_lines([result.summary(), *result.notes])
     return result.exit_code
 
 

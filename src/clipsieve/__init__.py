@@ -238,7 +238,7 @@ def export(
     Raises:
       ClipsieveError: see `clipsieve.errors`.
     """
-    from clipsieve.export.formats import ExportSettings
+    from clipsieve.exports.formats import ExportSettings
     from clipsieve.job.export import export as export_job
 
     config = ScoreConfig(out=cast(Any, out), **settings)

@@ -10,13 +10,13 @@ import pyarrow as pa
 
 from clipsieve.control import Control
 from clipsieve.errors import ClipsieveError, LedgerError, UsageError
-from clipsieve.export.base import Exporter, Reads
-from clipsieve.export.folder import LEFT_OUT, ExportFolder, FileRecord
-from clipsieve.export.formats import ExportSettings
-from clipsieve.export.parts import Part
-from clipsieve.export.rows import SIMILARITY
-from clipsieve.export.sources import picture_sources
-from clipsieve.export.stage import ExportStage
+from clipsieve.exports.base import Exporter, Reads
+from clipsieve.exports.folder import LEFT_OUT, ExportFolder, FileRecord
+from clipsieve.exports.formats import ExportSettings
+from clipsieve.exports.parts import Part
+from clipsieve.exports.rows import SIMILARITY
+from clipsieve.exports.sources import picture_sources
+from clipsieve.exports.stage import ExportStage
 from clipsieve.formats.base import SourceConfig
 from clipsieve.formats.names import plural
 from clipsieve.job.inputs import recorded_plans

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from clipsieve.export.base import Reads, Written, free_name, left_out_rows
-from clipsieve.export.folder import ExportFolder
-from clipsieve.export.parts import Part, even_parts
-from clipsieve.export.pictures import picture_extension
-from clipsieve.export.rows import KeptRows
-from clipsieve.export.tar_file import TarWriter
+from clipsieve.exports.base import Reads, Written, free_name, left_out_rows
+from clipsieve.exports.folder import ExportFolder
+from clipsieve.exports.parts import Part, even_parts
+from clipsieve.exports.pictures import picture_extension
+from clipsieve.exports.rows import KeptRows
+from clipsieve.exports.tar_file import TarWriter
 from clipsieve.schemas import footers
 from clipsieve.store.parquet import ROW_GROUP_ROWS, open_writer
 

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clipsieve.errors import ClipsieveError, LedgerError, UsageError
-from clipsieve.export.parts import Part
+from clipsieve.exports.parts import Part
 from clipsieve.store.files import MARK, LocalFiles
 from clipsieve.store.parquet import open_writer
 
@@ -107,6 +107,7 @@ class ExportFolder:
         self.files = LocalFiles(root)
         self._file = file
         self.manifest = MANIFEST if file is None else f"{file}.{MANIFEST}"
+        self._is_new = False
         self._work = ".clipsieve-export" if file is None else f".{file}.clipsieve-export"
 
     @property
@@ -161,6 +162,7 @@ class ExportFolder:
           settings: of the export, with its `key`.
           planned: names of all its files.
         """
+        self._is_new = not self.files.root.exists()
         self.sweep(planned)
         with disk_errors(self.place):
             self._write_json(f"{self._work}/{_SETTINGS}", settings)
@@ -257,11 +259,11 @@ class ExportFolder:
         self.files.delete(self.manifest)
 
     def discard(self) -> None:
-        """Remove the marks of an export of which no part was written, and the folder if empty."""
+        """Remove the marks of an export of which no part was written, and the folder they made."""
         if self.files.list_files(self._work) not in ([], [_SETTINGS]):
             return
         self.files.delete_folder(self._work)
-        if self._file is None and self.files.root.is_dir() and not any(self.files.root.iterdir()):
+        if self._is_new and self.files.root.is_dir() and not any(self.files.root.iterdir()):
             self.files.root.rmdir()
 
     def _write_left_out(self, parts: Sequence[Part], files: list[FileRecord]) -> int:

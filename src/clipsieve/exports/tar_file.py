@@ -14,7 +14,7 @@ _LARGEST = 8**11 - 1
 _CHECKSUM = slice(148, 156)
 _REST = (
     # type, link name, magic and version, owner's names, device numbers, prefix, padding
-    b"0" + bytes(100) + b"ustar\x0000" + bytes(64) + b"0000000\0" * 2 + bytes(155 + 12)
+    b"0" + bytes(100) + b"ustar\x0000" + bytes(64 + 16 + 155 + 12)
 )
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 
 from clipsieve.errors import LedgerError
-from clipsieve.export.parts import Span
+from clipsieve.exports.parts import Span
 from clipsieve.formats.base import SourceConfig
-from clipsieve.formats.registry import read_rows
+from clipsieve.formats.registry import narrowed, read_rows
 from clipsieve.store import names
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.glue import GluedShards, conformed
@@ -87,7 +87,8 @@ class KeptRows:
         assert span.item is not None
         rows = np.asarray(self.kept(span)["row"].to_numpy())
         at = 0
-        for batch in read_rows(span.item, self.sources[span.source]):
+        item = narrowed(span.item, int(rows[0]), int(rows[-1]) + 1)
+        for batch in read_rows(item, self.sources[span.source]):
             stop = at + int(np.searchsorted(rows[at:], batch.start + len(batch)))
             for row in rows[at:stop].tolist():
                 yield batch.images[row - batch.start] or None

@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clipsieve.export.base import Reads, Written, left_out_rows
-from clipsieve.export.folder import ExportFolder
-from clipsieve.export.parts import Part, even_parts
-from clipsieve.export.rows import KeptRows
+from clipsieve.exports.base import Reads, Written, left_out_rows
+from clipsieve.exports.folder import ExportFolder
+from clipsieve.exports.parts import Part, even_parts
+from clipsieve.exports.rows import KeptRows
 
 #: Columns that clip-retrieval writes first, and where they come from, best first.
 _FIRST = (

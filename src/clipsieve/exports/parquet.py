@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from clipsieve.export.base import Reads, Written, free_name
-from clipsieve.export.folder import ExportFolder
-from clipsieve.export.parts import Part, Span, shard_parts
-from clipsieve.export.pictures import picture_extension
-from clipsieve.export.rows import KeptRows
+from clipsieve.exports.base import Reads, Written, free_name
+from clipsieve.exports.folder import ExportFolder
+from clipsieve.exports.parts import Part, Span, shard_parts
+from clipsieve.exports.pictures import picture_extension
+from clipsieve.exports.rows import KeptRows
 from clipsieve.schemas import footers
 from clipsieve.store.parquet import ROW_GROUP_ROWS, open_writer
 

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipsieve.errors import UsageError
-from clipsieve.export.base import Exporter
-from clipsieve.export.clip_retrieval import ClipRetrieval
-from clipsieve.export.folder import ExportFolder
-from clipsieve.export.npy import Npy
-from clipsieve.export.parquet import ParquetFiles
-from clipsieve.export.tars import Tars
-from clipsieve.export.uids import Uids
+from clipsieve.exports.base import Exporter
+from clipsieve.exports.clip_retrieval import ClipRetrieval
+from clipsieve.exports.folder import ExportFolder
+from clipsieve.exports.npy import Npy
+from clipsieve.exports.parquet import ParquetFiles
+from clipsieve.exports.tars import Tars
+from clipsieve.exports.uids import Uids
 
 FORMATS = ("npy", "parquet", "tars", "clip-retrieval", "uids")
 SAMPLES_PER_TAR = 10_000

@@ -7,9 +7,9 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from clipsieve.export.folder import LEFT_OUT_SCHEMA, ExportFolder, FileRecord
-from clipsieve.export.parts import Part
-from clipsieve.export.rows import KeptRows
+from clipsieve.exports.folder import LEFT_OUT_SCHEMA, ExportFolder, FileRecord
+from clipsieve.exports.parts import Part
+from clipsieve.exports.rows import KeptRows
 
 
 class Reads(Flag):

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from clipsieve.control import Control
-from clipsieve.export.base import Exporter
-from clipsieve.export.folder import ExportFolder, PartRecord, disk_errors
-from clipsieve.export.parts import Part
-from clipsieve.export.rows import KeptRows
+from clipsieve.exports.base import Exporter
+from clipsieve.exports.folder import ExportFolder, PartRecord, disk_errors
+from clipsieve.exports.parts import Part
+from clipsieve.exports.rows import KeptRows
 from clipsieve.formats.base import SourceConfig
 from clipsieve.stage import Element, Report, Worker
 from clipsieve.statistics.counts import RowCounts

@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clipsieve.errors import UsageError
-from clipsieve.export.base import Reads, Written
-from clipsieve.export.folder import ExportFolder
-from clipsieve.export.parts import Part, one_part
-from clipsieve.export.rows import KeptRows
+from clipsieve.exports.base import Reads, Written
+from clipsieve.exports.folder import ExportFolder
+from clipsieve.exports.parts import Part, one_part
+from clipsieve.exports.rows import KeptRows
 
 PAIRS = np.dtype("u8,u8")
 _DIGITS = 32

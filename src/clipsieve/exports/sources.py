@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+
+import pyarrow as pa
 
 from clipsieve.errors import UsageError
-from clipsieve.formats.base import InputPlan, SourceConfig, WorkItem
+from clipsieve.formats.base import InputFormat, InputPlan, SourceConfig, WorkItem
 from clipsieve.schemas import footers
 from clipsieve.store.parquet import Footer
 from clipsieve.store.source import source_footer
@@ -26,7 +28,7 @@ def picture_sources(
     Raises:
       UsageError: for the first shard whose source is missing, cannot be read, or has changed.
     """
-    sources = tuple(plan.source for plan in plans)
+    sources = tuple(pictures_alone(plan.source) for plan in plans)
     items: dict[str, list[tuple[WorkItem, int]]] = {}
     for position, plan in enumerate(plans):
         for item in plan.items:
@@ -36,6 +38,22 @@ def picture_sources(
         shard: _same_source(shard, footer, items.get(shard, ()))
         for shard, footer in ledgers.items()
     }
+
+
+def pictures_alone(source: SourceConfig) -> SourceConfig:
+    """Return how pictures are read without what the ledger has already, where that saves work."""
+    if source.format is not InputFormat.PARQUET:  # of tars and folders all is read in any case
+        return source
+    others = {*source.left_out, *source.origins, source.caption, source.uid} - {source.image, None}
+    return replace(
+        source,
+        caption=None,
+        uid=None,
+        uid_type=None,
+        carried=pa.schema([]),
+        origins=(),
+        left_out=tuple(sorted(name for name in others if name is not None)),
+    )
 
 
 def _same_source(

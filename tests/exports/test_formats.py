@@ -88,7 +88,7 @@ def test_parquet_has_the_columns_of_the_view(job, tmp_path):
     assert [path.name for path in files] == ["00000.parquet", "00001.parquet", "00002.parquet"]
     assert len({pq.read_schema(path).remove_metadata() for path in files}) == 1
     assert same_rows(pa.concat_tables(map(pq.read_table, files)), expected)
-    read = duckdb.sql(f"FROM '{tmp_path}/*.parquet' ORDER BY shard, \"row\"").to_arrow_table()
+    read = duckdb.execute(f"FROM '{tmp_path}/*.parquet' ORDER BY shard, \"row\"").to_arrow_table()
     assert same_rows(read, expected)
 
 
@@ -217,7 +217,7 @@ def test_a_subset_without_rows_is_exported_as_none(job, tmp_path, format):
     if format == "uids":
         assert (tmp_path / "uids.txt").read_bytes() == b""
     if format == "parquet":
-        assert duckdb.sql(f"SELECT count(*) FROM '{tmp_path}/*.parquet'").fetchall() == [(0,)]
+        assert duckdb.execute(f"SELECT count(*) FROM '{tmp_path}/*.parquet'").fetchall() == [(0,)]
     if format == "tars":
         assert result.files == ()
     if format == "clip-retrieval":

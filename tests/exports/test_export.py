@@ -93,6 +93,11 @@ def test_a_finished_export_is_left_alone_and_a_damaged_one_is_mended(job, tmp_pa
     again = clipsieve.export(job.out, job.subset, "clip-retrieval", tmp_path)
     assert (again.rows, again.left_out, again.kept_parts) == (first.rows, first.left_out, 1)
     assert {path: path.stat().st_ino for path in tmp_path.rglob("*")} == inodes
+    work = tmp_path / ".clipsieve-export"  # as a kill behind the manifest leaves it
+    work.mkdir()
+    (work / "settings.json").write_text("{}")
+    clipsieve.export(job.out, job.subset, "clip-retrieval", tmp_path)
+    assert {path: path.stat().st_ino for path in tmp_path.rglob("*")} == inodes
     os.truncate(tmp_path / "text_emb" / "text_emb_0.npy", 100)
     (tmp_path / "metadata" / "metadata_0.parquet").unlink()
     clipsieve.export(job.out, job.subset, "clip-retrieval", tmp_path)

@@ -88,7 +88,11 @@ def test_parquet_has_the_columns_of_the_view(job, tmp_path):
     assert [path.name for path in files] == ["00000.parquet", "00001.parquet", "00002.parquet"]
     assert len({pq.read_schema(path).remove_metadata() for path in files}) == 1
     assert same_rows(pa.concat_tables(map(pq.read_table, files)), expected)
-    read = duckdb.execute(f"FROM '{tmp_path}/*.parquet' ORDER BY shard, \"row\"").to_arrow_table()
+    read = (
+        duckdb.connect()
+        .sql(f"FROM '{tmp_path}/*.parquet' ORDER BY shard, \"row\"")
+        .to_arrow_table()
+    )
     assert same_rows(read, expected)
 
 

@@ -7,8 +7,9 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from clipsieve.exports.folder import LEFT_OUT_SCHEMA, ExportFolder, FileRecord
+from clipsieve.exports.folder import ExportFolder
 from clipsieve.exports.parts import Part
+from clipsieve.exports.records import LEFT_OUT_SCHEMA, FileRecord
 from clipsieve.exports.rows import KeptRows
 
 

@@ -5,7 +5,6 @@ says of what it was made; a part counts as complete if its record does and its f
 recorded sizes.  At the end `export.json` takes the place of the records.
 """
 
-import errno
 import hashlib
 import json
 import os
@@ -19,8 +18,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clipsieve.errors import ClipsieveError, LedgerError, UsageError
+from clipsieve.errors import LedgerError, UsageError
+from clipsieve.exports.disk_errors import disk_errors
 from clipsieve.exports.parts import Part
+from clipsieve.exports.records import LEFT_OUT_SCHEMA, FileRecord, PartRecord
 from clipsieve.store.files import MARK, LocalFiles
 from clipsieve.store.parquet import open_writer
 
@@ -28,56 +29,6 @@ MANIFEST = "export.json"
 LEFT_OUT = "left_out.parquet"
 _SETTINGS = "settings.json"
 _TEMPORARY = re.compile("(.*)" + re.escape(MARK) + "[0-9a-f]{32}", re.DOTALL)
-#: Errors of a full disk, by what a user does about them.
-_CURES = {
-    errno.ENOSPC: "free space on that disk",
-    errno.EDQUOT: "free space within the quota",
-    errno.EFBIG: "raise the limit of file sizes (ulimit -f)",
-}
-
-#: Rows of a subset that an export has no place for.
-LEFT_OUT_SCHEMA = pa.schema(
-    [
-        pa.field("uid", pa.string()),
-        pa.field("shard", pa.string()),
-        pa.field("row", pa.int64()),
-        pa.field("reason", pa.string()),
-    ]
-)
-
-
-@dataclass(frozen=True, slots=True)
-class FileRecord:
-    """A file of an export: name below its folder, rows, size in bytes, sha256 in hex."""
-
-    name: str
-    rows: int
-    size: int
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
-class PartRecord:
-    """What was written of a part.
-
-    Attributes:
-      key: that of the part.
-      files: its files.
-      rows: rows that are in them.
-      left_out: rows that had no place in them.
-      notes: rows by something that the user should know of them.
-    """
-
-    key: str
-    files: tuple[FileRecord, ...]
-    rows: int
-    left_out: int = 0
-    notes: Mapping[str, int] | None = None
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "PartRecord":
-        """Return the record that `asdict` gave."""
-        return cls(**{**value, "files": tuple(FileRecord(**file) for file in value["files"])})
 
 
 @dataclass(slots=True)
@@ -251,8 +202,12 @@ class ExportFolder:
                 "files": [asdict(file) for file in files],
             }
             self._write_json(self.manifest, manifest)
-        self.files.delete_folder(self._work)
+        self.forget_records()
         return manifest
+
+    def forget_records(self) -> None:
+        """Remove the records of parts, for which a manifest speaks."""
+        self.files.delete_folder(self._work)
 
     def restart(self) -> None:
         """Forget a finished export whose files are not whole any more."""
@@ -300,22 +255,3 @@ class ExportFolder:
         text = json.dumps(content, indent=1, allow_nan=False) + "\n"
         with self.files.writing(name) as path:
             path.write_text(text, encoding="utf-8")
-
-
-@contextmanager
-def disk_errors(place: str) -> Iterator[None]:
-    """Within the block, raise the system's refusal to write to `place` as one line.
-
-    Raises:
-      ClipsieveError: with the cure.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno is None:  # not the system's
-            raise
-        cure = _CURES.get(error.errno, "make it writable")
-        raise ClipsieveError(
-            f"cannot write to {place}: {os.strerror(error.errno)}; {cure}, then run the same "
-            "`clipsieve export` again: complete files are kept"
-        ) from error

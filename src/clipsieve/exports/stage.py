@@ -7,8 +7,10 @@ import pyarrow as pa
 
 from clipsieve.control import Control
 from clipsieve.exports.base import Exporter
-from clipsieve.exports.folder import ExportFolder, PartRecord, disk_errors
+from clipsieve.exports.disk_errors import disk_errors
+from clipsieve.exports.folder import ExportFolder
 from clipsieve.exports.parts import Part
+from clipsieve.exports.records import PartRecord
 from clipsieve.exports.rows import KeptRows
 from clipsieve.formats.base import SourceConfig
 from clipsieve.stage import Element, Report, Worker

@@ -11,15 +11,17 @@ import pyarrow as pa
 from clipsieve.control import Control
 from clipsieve.errors import ClipsieveError, LedgerError, UsageError
 from clipsieve.exports.base import Exporter, Reads
-from clipsieve.exports.folder import LEFT_OUT, ExportFolder, FileRecord
+from clipsieve.exports.folder import LEFT_OUT, ExportFolder
 from clipsieve.exports.formats import ExportSettings
 from clipsieve.exports.parts import Part
+from clipsieve.exports.records import FileRecord
 from clipsieve.exports.rows import SIMILARITY
 from clipsieve.exports.sources import picture_sources
 from clipsieve.exports.stage import ExportStage
 from clipsieve.formats.base import SourceConfig
 from clipsieve.formats.names import plural
 from clipsieve.job.inputs import recorded_plans
+from clipsieve.job.reporter import Reporter
 from clipsieve.job.signals import exit_code_of, start_control, stopping_on_signals
 from clipsieve.settings import ScoreConfig
 from clipsieve.sql.views import published_name
@@ -113,6 +115,7 @@ def export(
         finished = target.read_manifest()
         if finished is not None:
             if target.is_whole([FileRecord(**file) for file in finished["files"]]):
+                target.forget_records()  # which a kill at the very end leaves
                 return _result(target, finished, len(plan.parts))
             target.restart()
         return _write(config, manifest, plan, exporter, target, control, open_engine)
@@ -147,7 +150,9 @@ def _write(
         target.begin(plan.description, planned)
         left = [part for part in plan.parts if target.read_record(part) is None]
         if left:
-            report = open_engine().run(stage, stage.elements(left))
+            engine, rows = open_engine(), sum(part.rows for part in left)
+            with Reporter(config.log_format).watching(control.snapshot, rows):
+                report = engine.run(stage, stage.elements(left))
             if report.failed:
                 raise LedgerError(
                     f"parts {', '.join(report.failed)} of the export kill the worker that writes "

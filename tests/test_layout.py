@@ -22,7 +22,7 @@ RANKS = {
     "clipsieve.pipelines": 3,
 }
 #: The front doors may start a pipeline, but inside a function: Beam takes a second to import.
-DOORS = {"clipsieve", "clipsieve.cli"}
+DOORS = {"clipsieve", "clipsieve.api", "clipsieve.cli", "clipsieve.cli_subsets"}
 #: Modules, or packages with all that is in them, that may import a library.
 OWNERS = {
     "apache_beam": ("clipsieve.transforms", "clipsieve.pipelines"),
@@ -43,10 +43,23 @@ OWNERS = {
     "mmh3": ("clipsieve.store.ids",),
     "faiss": (),
 }
+#: Rooms that build on all others, in this order.
+TOP = ("sql", "select", "exports", "job")
 #: Rooms of the library, and the rooms above them, which they must not import.
 ABOVE = {
-    "formats": (
-        "store",
+    "formats": ("store", "embed", "neighbours", "scorers", "scoring", "audit", *TOP),
+    "evaluation": ("embed", "scoring", "audit", *TOP, "formats"),
+    "statistics": ("embed", "scoring", "audit", *TOP, "formats"),
+    "scorers": ("embed", "scoring", "audit", *TOP, "formats"),
+    "clip": ("embed", "neighbours", "scorers", "scoring", "audit", *TOP, "formats"),
+    "store": ("embed", "neighbours", "scoring", "audit", *TOP),
+    "embed": ("neighbours", "scoring", "audit", *TOP),
+    "neighbours": ("embed", "scoring", "audit", *TOP, "formats"),
+    "scoring": ("embed", "audit", *TOP),
+    "audit": ("embed", "neighbours", "scoring", *TOP, "clip"),
+    "sql": ("embed", "neighbours", "scoring", "audit", "select", "exports", "job", "formats"),
+    "select": ("embed", "neighbours", "scoring", "audit", "exports", "job"),
+    "exports": (
         "embed",
         "neighbours",
         "scorers",
@@ -55,32 +68,12 @@ ABOVE = {
         "sql",
         "select",
         "job",
+        "clip",
     ),
-    "evaluation": ("embed", "scoring", "audit", "sql", "select", "job", "formats"),
-    "statistics": ("embed", "scoring", "audit", "sql", "select", "job", "formats"),
-    "scorers": ("embed", "scoring", "audit", "sql", "select", "job", "formats"),
-    "clip": (
-        "embed",
-        "neighbours",
-        "scorers",
-        "scoring",
-        "audit",
-        "sql",
-        "select",
-        "job",
-        "formats",
-    ),
-    "store": ("embed", "neighbours", "scoring", "audit", "sql", "select", "job"),
-    "embed": ("neighbours", "scoring", "audit", "sql", "select", "job"),
-    "neighbours": ("embed", "scoring", "audit", "sql", "select", "job", "formats"),
-    "scoring": ("embed", "audit", "sql", "select", "job"),
-    "audit": ("embed", "neighbours", "scoring", "sql", "select", "job", "clip"),
-    "sql": ("embed", "neighbours", "scoring", "audit", "select", "job", "formats"),
-    "select": ("embed", "neighbours", "scoring", "audit", "job"),
     "job": (),
 }
 #: For type checkers only.
-TYPES_ONLY = {("clipsieve", "duckdb")}
+TYPES_ONLY = {("clipsieve.api", "duckdb")}
 SHORT_NAMES = ("schemas", "transforms", "pipelines", "src")
 
 

@@ -11,14 +11,14 @@ import io
 import json
 import re
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import click
 
-from clipsieve.definitions import Definition, definitions_of
+from clipsieve.cli_options import given_options, options_for, settings_of
+from clipsieve.cli_subsets import export, filter_, remove
 from clipsieve.errors import ClipsieveError, UsageError
-from clipsieve.funnel_picture import print_funnel
 from clipsieve.printing import (
     FORMS,
     SHOWN_ROWS,
@@ -30,69 +30,10 @@ from clipsieve.printing import (
     print_metrics,
     print_verification,
 )
-from clipsieve.settings import (
-    ExecutionSettings,
-    RunConfig,
-    ScoreConfig,
-    load_toml,
-    merged_options,
-    parse_options,
-)
+from clipsieve.settings import RunConfig, ScoreConfig
 
 #: Commands in which options of the Beam runner follow `--`.
-BEAM_COMMANDS = ("run", "embed", "score", "compact", "evaluate", "filter", "remove")
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def options_for(
-    config: type[ExecutionSettings], only: Collection[str] = (), required: Collection[str] = ()
-) -> Callable[[F], F]:
-    """Give a command the settings of `config` as arguments and options.
-
-    None has a default here: what is not given may be in a TOML file, or is as `config` says.
-
-    Args:
-      config: class of settings.
-      only: names of those to take; without any, all of them and `--config`.
-      required: names that must be given, here or in TOML, though they have a default.
-    """
-
-    def decorate(command: F) -> F:
-        if not only:
-            help = "TOML file with the same keys as the options"
-            command = click.option("--config", type=click.Path(), help=help)(command)
-        for definition in reversed(definitions_of(config)):
-            if not only or definition.name in only:
-                default = f"default: {definition.default_text}"
-                note = "required" if definition.name in required else default
-                command = _parameter(definition, note)(command)
-        return command
-
-    return decorate
-
-
-def _parameter(definition: Definition, note: str) -> Callable[[F], F]:
-    """A setting as a decorator; `note` stands behind its help."""
-    name, option = definition.name, definition.option
-    if definition.required:
-        return click.argument(name, nargs=-1 if definition.kind is tuple else 1, required=False)
-    if option is None:
-        return lambda command: command
-    kind = definition.kind
-    help = f"{definition.help}  [{note}]"
-    if kind is bool:
-        return click.option(
-            f"{option}/--no-{option.removeprefix('--')}", name, default=None, help=help
-        )
-    return click.option(
-        option,
-        name,
-        type=kind if kind in (int, float) and definition.parse is None else str,
-        multiple=kind is Mapping,
-        metavar=f"[{'|'.join(definition.choices)}]" if definition.choices else None,
-        help=help,
-    )
+BEAM_COMMANDS = ("run", "embed", "score", "compact", "evaluate", "filter", "export", "remove")
 
 
 class _QueryCommand(click.Command):
@@ -116,7 +57,7 @@ def cli() -> None:
 @click.pass_obj
 def run(beam_args: Sequence[str], /, dry_run: bool, **options: Any) -> int:
     """Embed, score and compact: shards in, tables out."""
-    return _run(RunConfig(**_settings(RunConfig, options, beam_args)), dry_run, wide=True)
+    return _run(RunConfig(**settings_of(RunConfig, options, beam_args)), dry_run, wide=True)
 
 
 @cli.command()
@@ -125,7 +66,7 @@ def run(beam_args: Sequence[str], /, dry_run: bool, **options: Any) -> int:
 @click.pass_obj
 def embed(beam_args: Sequence[str], /, dry_run: bool, **options: Any) -> int:
     """The first stage of run alone: ledger, embeddings, clip scores."""
-    return _run(RunConfig(**_settings(RunConfig, options, beam_args)), dry_run, wide=False)
+    return _run(RunConfig(**settings_of(RunConfig, options, beam_args)), dry_run, wide=False)
 
 
 def _run(config: RunConfig, dry_run: bool, wide: bool) -> int:
@@ -146,7 +87,7 @@ def score(beam_args: Sequence[str], /, **options: Any) -> int:
     """Add score families from stored embeddings; no image is decoded."""
     import clipsieve
 
-    settings = _settings(ScoreConfig, options, beam_args, required=("scorers",))
+    settings = settings_of(ScoreConfig, options, beam_args, required=("scorers",))
     return clipsieve.score(**settings).exit_code
 
 
@@ -158,7 +99,7 @@ def compact(beam_args: Sequence[str], /, **options: Any) -> int:
     from clipsieve.job.compact import compact as compact_job
     from clipsieve.pipelines.engine import make_engine
 
-    config = ScoreConfig(**_settings(ScoreConfig, options, beam_args))
+    config = ScoreConfig(**settings_of(ScoreConfig, options, beam_args))
     compact_job(config.out, make_engine(config))
     return 0
 
@@ -240,7 +181,7 @@ def verify(out: str, **options: Any) -> int:
     """
     import clipsieve
 
-    result = clipsieve.verify(out, **_given(options))
+    result = clipsieve.verify(out, **given_options(options))
     print_verification(result)
     return result.exit_code
 
@@ -259,7 +200,7 @@ def audit(out: str, top: int, **options: Any) -> int:
     """
     from clipsieve.job.audit import audit as audit_job
 
-    result = audit_job(out, **_given(options))
+    result = audit_job(out, **given_options(options))
     print_lines([result.summary()])
     if result.groups:
         print_groups(result.groups[:top], out)
@@ -287,7 +228,7 @@ def evaluate(beam_args: Sequence[str], /, **options: Any) -> int:
     """
     import clipsieve
 
-    given = _given({**options, "beam_args": tuple(beam_args)})
+    given = given_options({**options, "beam_args": tuple(beam_args)})
     if "out" not in given:
         raise UsageError("out is not given; say OUT")
     result = clipsieve.evaluate(**given)
@@ -297,83 +238,6 @@ def evaluate(beam_args: Sequence[str], /, **options: Any) -> int:
         print_detectors(result.detectors)
     print_lines(result.notes)
     return result.exit_code
-
-
-@cli.command(name="filter")
-@options_for(ScoreConfig, only=("out", "workers", "runner", "deadline", "log_format"))
-@click.option("--name", help="of the subset  [default: that of the recipe]")
-@click.option("--where", help="what to keep: a condition in SQL; see docs/filters.md")
-@click.option("--recipe", help="a recipe's name, or a TOML file, in place of --where")
-@click.option("--set", "parameters", multiple=True, help="NAME=VALUE of the recipe")
-@click.option("--recipes", is_flag=True, help="list the recipes")
-@click.option("--from", "base", help="a subset to filter in place of all rows")
-@click.option("--and", "intersect", multiple=True, help="keep only rows of a subset, or of a list")
-@click.option("--or", "union", multiple=True, help="keep the rows of a subset or list too")
-@click.option("--minus", "subtract", multiple=True, help="leave out those of a subset or list")
-@click.option("--by", help="ids of the lists: uid, sha256, url, laion_hash  [default: by looking]")
-@click.option("--dry-run", is_flag=True, help="print the funnel, and write nothing")
-@click.option("--replace", is_flag=True, help="take the name of another definition's subset")
-@click.option(
-    "--thresholds",
-    type=click.Choice(("auto", "driver", "stage")),
-    default="auto",
-    show_default=True,
-    help="where they are computed: by DuckDB here, or on the workers",
-)
-@click.pass_obj
-def filter_(beam_args: Sequence[str], /, recipes: bool, **options: Any) -> int:
-    """Choose what to keep, with a reason for every other row.
-
-    Writes the subset NAME: subsets/NAME/ with the rows kept, the rows dropped and why, and the
-    funnel. `clipsieve export` hands it to training.
-    """
-    import clipsieve
-
-    if recipes:
-        from clipsieve.select.recipes import recipe_lines
-
-        print_lines(recipe_lines())
-        return 0
-    given = _given({**options, "beam_args": tuple(beam_args)})
-    if "out" not in given:
-        raise UsageError("out is not given; say OUT")
-    result = clipsieve.filter(**given)
-    if result.exit_code == 0:
-        print_funnel(result)
-    return result.exit_code
-
-
-@cli.command()
-@options_for(ScoreConfig, only=("out", "workers", "runner"))
-@click.argument("id_list", metavar="[LIST]", required=False)
-@click.option("--by", help="kind of the ids: uid, sha256, url or laion_hash  [default: by sight]")
-@click.option("--name", help="of the list  [default: that of the file]")
-@click.option("--reason", help="why, kept with the list")
-@click.option("--dry-run", is_flag=True, help="count the rows, and write nothing")
-@click.option("--lists", is_flag=True, help="show the lists that are active")
-@click.option("--undo", metavar="NAME", help="take a list back")
-@click.option("--refresh", is_flag=True, help="apply the active lists to shards that are new")
-@click.pass_obj
-def remove(beam_args: Sequence[str], /, lists: bool, refresh: bool, **options: Any) -> int:
-    """Remove the rows that LIST names from scores, and from all that is made later.
-
-    LIST is a file of uids, sha256 of pictures, URLs or LAION hashes: text with one a line, .npy,
-    .parquet or .csv.  No row is lost, and nothing is scored again.
-    """
-    import clipsieve
-    from clipsieve.job.remove import list_lines
-
-    given = _given({**options, "beam_args": tuple(beam_args)})
-    asked = [given.get("id_list"), given.get("undo"), lists or None, refresh or None]
-    if "out" not in given or sum(each is not None for each in asked) != 1:
-        raise UsageError("say remove OUT and one of LIST, --lists, --undo NAME and --refresh")
-    out = given["out"]
-    if lists:
-        print_lines(list_lines(out))
-        return 0
-    result = clipsieve.remove(**given)
-    print_lines(result.lines(out))
-    return 0
 
 
 @cli.command()
@@ -411,11 +275,15 @@ def doctor(**options: Any) -> int:
     from clipsieve.doctor import BAD, examine
 
     bad = False
-    for finding in examine(**_given(options)):
+    for finding in examine(**given_options(options)):
         bad |= finding.grade == BAD
         cure = f"  -> {finding.cure}" if finding.cure else ""
         print_lines([f"{finding.grade:5}  {finding.subject:14} {finding.found}{cure}"])
     return 2 if bad else 0
+
+
+for command in (filter_, export, remove):
+    cli.add_command(command)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -441,33 +309,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         code = 0
     sys.exit(code or 0)
-
-
-def _given(options: dict[str, Any]) -> dict[str, Any]:
-    """Options that were on the command line."""
-    return {name: value for name, value in options.items() if value not in (None, ())}
-
-
-def _settings(
-    config: type[ExecutionSettings],
-    options: dict[str, Any],
-    beam_args: Sequence[str],
-    required: Collection[str] = (),
-) -> dict[str, Any]:
-    """Settings for `config` from the command line and, where it gives none, the TOML file."""
-    file = options.pop("config", None)
-    settings = load_toml(file, config) if file else {}
-    given = _given({**options, "beam_args": tuple(beam_args)})
-    words = parse_options(given.pop("scorer_options", ()))
-    if words:
-        given["scorer_options"] = merged_options(settings.get("scorer_options", {}), words)
-    settings |= given
-    for definition in definitions_of(config):
-        name = definition.name
-        if name not in settings and (definition.required or name in required):
-            how = name.upper() if definition.required else f"{definition.option} VALUE"
-            raise UsageError(f"{name} is not given; say {how}, or write it in a --config file")
-    return settings
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ page, and reading it takes its compressed and its plain size together.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -78,6 +79,32 @@ def count_parquet(item: WorkItem) -> int:
     """Return the number of rows of an item as the footer has it now; raises as above."""
     with open_parquet(item.uri) as file:
         return sum(group.num_rows for _, group in _row_groups(file, item))
+
+
+def narrow_parquet(item: WorkItem, first: int, stop: int) -> WorkItem:
+    """Return the item of those row groups alone that hold rows `first` to `stop` - 1.
+
+    Args:
+      item: to take from.
+      first: index in the source.
+      stop: likewise, behind `first`.
+    """
+    groups: list[tuple[int, int, int]] = []
+    start = item.start
+    with open_parquet(item.uri) as file:
+        for group, metadata in _row_groups(file, item):
+            if start < stop and start + metadata.num_rows > first:
+                groups.append((group, start, metadata.num_rows))
+            start += metadata.num_rows
+    if not groups:
+        return item
+    rows = sum(count for _, _, count in groups)
+    return replace(
+        item,
+        start=groups[0][1],
+        row_groups=(groups[0][0], groups[-1][0] + 1),
+        fingerprint=replace(item.fingerprint, rows=rows),
+    )
 
 
 def _row_groups(file: Any, item: WorkItem) -> Iterator[tuple[int, Any]]:

@@ -19,6 +19,7 @@ from clipsieve.formats.base import (
 from clipsieve.formats.folder import Folder
 from clipsieve.formats.inputs import find_inputs
 from clipsieve.formats.parquet import Parquet
+from clipsieve.formats.parquet_rows import narrow_parquet
 from clipsieve.formats.shards import find_shards
 from clipsieve.formats.webdataset import WebDataset
 
@@ -68,6 +69,24 @@ def read_rows(item: WorkItem, source: SourceConfig) -> Iterator[RowBatch]:
             yield batch
         if item.fingerprint.rows not in (None, rows):
             raise ValueError(f"it gave {rows:,} rows, planned were {item.fingerprint.rows:,}")
+
+
+def narrowed(item: WorkItem, first: int, stop: int) -> WorkItem:
+    """Return an item with rows `first` to `stop` - 1 and as few others as its format allows.
+
+    Args:
+      item: to take from.
+      first: index in the source.
+      stop: likewise, behind `first`.
+
+    Raises:
+      ShardError: the source cannot be read.
+    """
+    if item.format is not InputFormat.PARQUET:
+        return item
+    _require_no_problem(item)
+    with _shard_errors(item):
+        return narrow_parquet(item, first, stop)
 
 
 def count_rows(item: WorkItem) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from clipsieve.errors import UsageError
-from clipsieve.formats.base import ReadOptions, WorkItem
+from clipsieve.formats.base import InputPlan, ReadOptions, WorkItem
 from clipsieve.formats.registry import plan_input
 from clipsieve.settings import RunConfig
 from clipsieve.store.manifest import Manifest
@@ -29,10 +29,17 @@ def recorded_items(manifest: Manifest) -> Sequence[WorkItem]:
     Inputs that match nothing any more have no items; what they left in the ledger is found there.
     """
     items: dict[tuple[str, str], WorkItem] = {}
-    for entry in manifest.inputs:
-        try:
-            plan = plan_input(entry.patterns, ReadOptions(**entry.options))
-        except UsageError:
-            continue
+    for plan in recorded_plans(manifest):
         items |= {(item.shard, item.uri): item for item in plan.items}
     return list(items.values())
+
+
+def recorded_plans(manifest: Manifest) -> Sequence[InputPlan]:
+    """Return the plan of each of a folder's inputs, as it is now; without those that are gone."""
+    plans = []
+    for entry in manifest.inputs:
+        try:
+            plans.append(plan_input(entry.patterns, ReadOptions(**entry.options)))
+        except UsageError:
+            continue
+    return plans

@@ -1,0 +1,119 @@
+"""Parquet with the columns of the view `scores`, a file a shard, and the pictures if asked for.
+
+Pictures are a column `image` as Hugging Face `datasets` knows it, `struct<bytes, path>` with a mark
+in the schema's metadata; the bytes are those of the source.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from clipsieve.exports.base import Reads, Written, free_name
+from clipsieve.exports.folder import ExportFolder
+from clipsieve.exports.parts import Part, Span, shard_parts
+from clipsieve.exports.pictures import picture_extension
+from clipsieve.exports.rows import KeptRows
+from clipsieve.schemas import footers
+from clipsieve.store.parquet import ROW_GROUP_ROWS, open_writer
+
+IMAGE = "image"
+IMAGE_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+#: A row group with pictures ends at whichever comes first: readers hold a whole one in memory.
+_GROUP_ROWS, _GROUP_BYTES = 500, 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ParquetFiles:
+    """The format `parquet`.
+
+    Attributes:
+      with_images: whether there is a column `image`.
+    """
+
+    with_images: bool = False
+
+    @property
+    def reads(self) -> Reads:
+        """Columns, and pictures if they are asked for."""
+        return Reads.COLUMNS | (Reads.PICTURES if self.with_images else Reads.NOTHING)
+
+    def parts(self, counts: Mapping[str, int]) -> tuple[Part, ...]:
+        """Return a part for each shard with kept rows; one file without rows for no rows at all."""
+        return shard_parts(counts)
+
+    def files(self, part: Part) -> Sequence[str]:
+        """Return the one file."""
+        return (f"{part.name}.parquet",)
+
+    def write(self, part: Part, rows: KeptRows, folder: ExportFolder) -> Written:
+        """Write the file; all files of an export have the same schema."""
+        written = Written(rows=part.rows)
+        footer = {
+            footers.LAYOUT: footers.LAYOUT_VERSION,
+            footers.FAMILY: "export",
+            footers.REVISION: rows.subset.revision,
+            footers.SHARD: part.name,
+            footers.ROWS: str(part.rows),
+        }
+        schema = image_schema(rows.schema) if self.with_images else rows.schema
+        missing = 0
+        (name,) = self.files(part)
+        with folder.writing(name, written.files) as file:
+            file.rows = part.rows
+            with open_writer(file.path, schema) as writer:
+                for span in part.spans:
+                    table = rows.table(span)
+                    if not self.with_images:
+                        writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+                        continue
+                    for group in _groups(table, span, rows, schema):
+                        missing += group[IMAGE].null_count
+                        writer.write_table(group)
+                writer.add_key_value_metadata(footer)
+        written.notes = {"rows without a picture, whose image is NULL": missing} if missing else {}
+        return written
+
+
+def image_schema(schema: pa.Schema) -> pa.Schema:
+    """Return the schema with a column `image` behind it, and the mark that `datasets` reads.
+
+    A column that has the name already becomes `source_image`.
+    """
+    fields = [
+        field.with_name(free_name(field.name, schema.names))
+        if field.name.lower() == IMAGE
+        else field
+        for field in schema
+    ]
+    mark = {"info": {"features": {IMAGE: {"_type": "Image"}}}}
+    return pa.schema(
+        [*fields, pa.field(IMAGE, IMAGE_TYPE)],
+        metadata={**(schema.metadata or {}), b"huggingface": json.dumps(mark).encode()},
+    )
+
+
+def _groups(table: pa.Table, span: Span, rows: KeptRows, schema: pa.Schema) -> Iterator[pa.Table]:
+    """Yield the rows of a span with their pictures, in tables of a row group."""
+    first, size, numbers = 0, 0, table["row"].to_pylist()
+    images: list[dict[str, object] | None] = []
+
+    def group() -> pa.Table:
+        columns = table.slice(first, len(images)).columns
+        return pa.Table.from_arrays([*columns, pa.array(images, IMAGE_TYPE)], schema=schema)
+
+    for number, picture in zip(numbers, rows.pictures(span), strict=True):
+        if picture is None:
+            images.append(None)
+        else:
+            extension = picture_extension(picture)
+            path = f"{span.shard}-{number:09d}" + (f".{extension}" if extension else "")
+            images.append({"bytes": picture, "path": path})
+            size += len(picture)
+        if len(images) == _GROUP_ROWS or size >= _GROUP_BYTES:
+            yield group()
+            first, size = first + len(images), 0
+            images.clear()
+    if images:
+        yield group()

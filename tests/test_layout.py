@@ -183,7 +183,7 @@ def test_a_planted_violation_is_found(module, source):
     ("module", "source"),
     [
         ("clipsieve.cli", "def f():\n    from clipsieve.pipelines.run import run"),
-        ("clipsieve", "if TYPE_CHECKING:\n    import duckdb"),
+        ("clipsieve.api", "if TYPE_CHECKING:\n    import duckdb"),
         ("clipsieve.store.lock", "from clipsieve.schemas import footers"),
         ("clipsieve.pipelines.run", "from clipsieve.transforms.score import ScoreShards"),
         ("clipsieve.sql.connect", "import duckdb"),

@@ -24,7 +24,7 @@ from clipsieve.job.inputs import recorded_plans
 from clipsieve.job.reporter import Reporter
 from clipsieve.job.signals import exit_code_of, start_control, stopping_on_signals
 from clipsieve.settings import ScoreConfig
-from clipsieve.sql.views import published_name
+from clipsieve.sql.columns import published_name
 from clipsieve.stage import Engine
 from clipsieve.store import names
 from clipsieve.store.canonical import short_hash

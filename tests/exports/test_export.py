@@ -18,6 +18,7 @@ from clipsieve.errors import LedgerError
 from clipsieve.exports.folder import ExportFolder
 from clipsieve.job.export import export as export_job
 from clipsieve.schemas.subsets import kept_schema
+from clipsieve.store import names
 from clipsieve.store.files import MARK
 from tests.exports.rows import contents
 from tests.exports.subsets import make_subset, write_subset
@@ -203,6 +204,14 @@ def test_a_subset_of_other_rows_is_refused(job, tmp_path):
         for format in ("parquet", "tars", "clip-retrieval"):
             with pytest.raises(LedgerError, match="made of other rows of shard 00000"):
                 clipsieve.export(job.out, "old", format, tmp_path)
+    assert contents(tmp_path) == {}
+
+
+def test_a_subset_that_lacks_a_file_is_refused(job, tmp_path):
+    subset = make_subset(job.out, "partial", lambda row: True)
+    (job.out / names.kept("partial", subset.revision, "00001")).unlink()
+    with pytest.raises(LedgerError, match="holds 80 kept rows, and subset 'partial' has 120"):
+        clipsieve.export(job.out, "partial", "uids", tmp_path)
     assert contents(tmp_path) == {}
 
 

@@ -221,6 +221,8 @@ def test_a_subset_without_rows_is_exported_as_none(job, tmp_path, format):
     if format == "uids":
         assert (tmp_path / "uids.txt").read_bytes() == b""
     if format == "parquet":
+        (file,) = tmp_path.glob("*.parquet")
+        assert pq.read_metadata(file).num_row_groups == 0
         assert duckdb.execute(f"SELECT count(*) FROM '{tmp_path}/*.parquet'").fetchall() == [(0,)]
     if format == "tars":
         assert result.files == ()

@@ -21,7 +21,9 @@ def datacomp_file(uids: list[str]) -> bytes:
 def our_file(uids: list[str], offset: int = 0, kind: pa.DataType | None = None) -> bytes:
     column = pa.array(["", *uids], kind or pa.string())[1:][offset:]
     file = io.BytesIO()
-    write_pairs(file, *sort_pairs(*uid_pairs(column)))
+    high, low = uid_pairs(column)
+    sort_pairs(high, low)
+    write_pairs(file, high, low)
     return file.getvalue()
 
 
@@ -39,6 +41,17 @@ def test_ties_in_the_leading_bits_are_mended():
     words = [rng.getrandbits(4) << rng.choice([0, 30, 60]) for _ in range(5000)]
     uids = [f"{word:016x}{rng.getrandbits(3):016x}" for word in words]
     assert our_file(uids) == datacomp_file(uids)
+
+
+def test_a_million_pairs_with_ties_everywhere_are_sorted():
+    # More rows than are compared at once.
+    rng = np.random.default_rng(5)
+    high = rng.integers(0, 500_000, 1_300_000).astype(np.uint64)
+    low = rng.integers(0, 4, len(high)).astype(np.uint64)
+    order = np.lexsort((low, high))
+    expected = high[order], low[order]
+    sort_pairs(high, low)
+    assert np.array_equal(high, expected[0]) and np.array_equal(low, expected[1])
 
 
 def test_extremes_upper_case_slices_and_large_strings():

@@ -209,8 +209,8 @@ class ExportFolder:
         """Remove the records of parts, for which a manifest speaks."""
         self.files.delete_folder(self._work)
 
-    def restart(self) -> None:
-        """Forget a finished export whose files are not whole any more."""
+    def forget_manifest(self) -> None:
+        """Forget that the export was finished, for its files are not whole any more."""
         self.files.delete(self.manifest)
 
     def discard(self) -> None:

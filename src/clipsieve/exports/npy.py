@@ -24,8 +24,8 @@ PAIRS = np.dtype("u8,u8")
 _DIGITS = 32
 #: Rows parsed at once: their digits stay in a core's cache.
 _BLOCK = 4096
-#: Rows of a file written at once.
-_WRITE_ROWS = 1 << 20
+#: Rows compared or written at once.
+_STEP = 1 << 20
 _READERS = 4
 
 
@@ -49,43 +49,27 @@ class Npy:
         return (self.file,)
 
     def write(self, part: Part, rows: KeptRows, folder: ExportFolder) -> Written:
-        """Write the file; memory is about 40 bytes a row."""
+        """Write the file; memory is about 40 bytes a row, and that of a few shards' uids."""
         high, low = np.empty(part.rows, np.uint64), np.empty(part.rows, np.uint64)
         ends = np.cumsum([span.rows for span in part.spans])
 
         def read(at: int) -> None:
-            kept = rows.kept(part.spans[at])
-            place = slice(int(ends[at]) - kept.num_rows, int(ends[at]))
-            high[place], low[place] = kept_pairs(kept)
+            span = part.spans[at]
+            place = slice(int(ends[at]) - span.rows, int(ends[at]))
+            try:
+                high[place], low[place] = uid_pairs(rows.uids(span))
+            except ValueError:
+                _refuse(rows.kept(span))
 
         with ThreadPoolExecutor(_READERS, "clipsieve-uids") as pool:
             for _ in pool.map(read, range(len(part.spans))):
                 pass
-        high, low = sort_pairs(high, low)
+        sort_pairs(high, low)
         written = Written(rows=part.rows)
         with folder.writing(self.file, written.files) as file, open(file.path, "wb") as output:
             file.rows = part.rows
             write_pairs(output, high, low)
         return written
-
-
-def kept_pairs(kept: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-    """Return the pairs of the uids of kept rows.
-
-    Raises:
-      UsageError: for the first uid that is not 32 hexadecimal digits; names the row.
-    """
-    uids = kept["uid"].combine_chunks()
-    try:
-        return uid_pairs(uids)
-    except ValueError:
-        at = int(np.flatnonzero(~_are_pairs(uids))[0])
-        shard, row = kept["shard"][at].as_py(), kept["row"][at].as_py()
-        raise UsageError(
-            f"uid {str(uids[at].as_py())[:80]!r} of shard {shard}, row {row} is not "
-            f"{_DIGITS} hexadecimal digits, which DataComp's format is made of; export with "
-            "--format uids or parquet"
-        ) from None
 
 
 def uid_pairs(uids: pa.Array) -> tuple[np.ndarray, np.ndarray]:
@@ -116,39 +100,45 @@ def uid_pairs(uids: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     return high, low
 
 
-def sort_pairs(high: np.ndarray, low: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return pairs in lexicographic order, equal ones kept.
+def sort_pairs(high: np.ndarray, low: np.ndarray) -> None:
+    """Sort pairs lexicographically, in place; equal ones are kept.
 
     Sorts by the leading bits of the high words and mends runs that are equal in them: several times
-    faster than a sort of a structured array.
+    faster than a sort of a structured array.  Takes 16 bytes a row beside the arguments.
 
     Args:
       high: (N,) uint64.
       low: (N,) uint64.
-
-    Returns:
-      Both, (N,) uint64, sorted.
     """
     if len(high) < 2:
-        return high.copy(), low.copy()
+        return
     bits = (len(high) - 1).bit_length()
     # The position takes the place of the lowest bits: one sort of integers gives the order.
-    keys = (high >> bits << bits) | np.arange(len(high), dtype=np.uint64)
+    keys = high >> bits
+    keys <<= bits
+    keys |= np.arange(len(high), dtype=np.uint64)
     keys.sort()
     keys &= np.uint64((1 << bits) - 1)
     order = keys.view(np.int64)
-    high, low = high[order], low[order]
+    high[:] = high[order]
+    low[:] = low[order]
     del keys, order
-    is_equal = (high[1:] ^ high[:-1]) >> bits == 0
-    if is_equal.any():
-        tied = np.zeros(len(high), bool)
-        tied[1:] |= is_equal
-        tied[:-1] |= is_equal
-        places = np.flatnonzero(tied)
-        sub_high, sub_low = high[places], low[places]
-        sub_order = np.lexsort((sub_low, sub_high))
-        high[places], low[places] = sub_high[sub_order], sub_low[sub_order]
-    return high, low
+    places = _tied(high, bits)
+    if len(places):
+        tied_high, tied_low = high[places], low[places]
+        order = np.lexsort((tied_low, tied_high))
+        high[places], low[places] = tied_high[order], tied_low[order]
+
+
+def _tied(values: np.ndarray, bits: int) -> np.ndarray:
+    """Return (M,) int64, the places of sorted values that agree with a neighbour above `bits`."""
+    is_tied = np.zeros(len(values), bool)
+    for first in range(0, len(values) - 1, _STEP):
+        part = values[first : first + _STEP + 1]
+        is_equal = (part[1:] ^ part[:-1]) >> bits == 0
+        is_tied[first + 1 : first + len(part)] |= is_equal
+        is_tied[first : first + len(part) - 1] |= is_equal
+    return np.flatnonzero(is_tied)
 
 
 def write_pairs(output: BinaryIO, high: np.ndarray, low: np.ndarray) -> None:
@@ -161,9 +151,25 @@ def write_pairs(output: BinaryIO, high: np.ndarray, low: np.ndarray) -> None:
     """
     header = np.lib.format.header_data_from_array_1_0(np.empty(0, PAIRS))
     np.lib.format.write_array_header_1_0(output, {**header, "shape": (len(high),)})
-    for first in range(0, len(high), _WRITE_ROWS):
-        part = slice(first, first + _WRITE_ROWS)
+    for first in range(0, len(high), _STEP):
+        part = slice(first, first + _STEP)
         output.write(np.stack([high[part], low[part]], axis=1).data)
+
+
+def _refuse(kept: pa.Table) -> None:
+    """Raise for the first uid that is not 32 hexadecimal digits; names the row.
+
+    Raises:
+      UsageError: with the cure.
+    """
+    uids = kept["uid"].combine_chunks()
+    at = int(np.flatnonzero(~_are_pairs(uids))[0])
+    shard, row = kept["shard"][at].as_py(), kept["row"][at].as_py()
+    raise UsageError(
+        f"uid {str(uids[at].as_py())[:80]!r} of shard {shard}, row {row} is not {_DIGITS} "
+        "hexadecimal digits, which DataComp's format is made of; export with --format uids or "
+        "parquet"
+    )
 
 
 def _digits(uids: pa.Array) -> np.ndarray:

@@ -65,8 +65,9 @@ class ParquetFiles:
             with open_writer(file.path, schema) as writer:
                 for span in part.spans:
                     table = rows.table(span)
-                    if not self.with_images:
+                    if not self.with_images and len(table):  # not a row group without rows
                         writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+                    if not self.with_images:
                         continue
                     for group in _groups(table, span, rows, schema):
                         missing += group[IMAGE].null_count

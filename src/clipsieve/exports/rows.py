@@ -52,13 +52,12 @@ class KeptRows:
         Raises:
           LedgerError: if the file is missing or damaged, or has fewer rows than were planned.
         """
-        table = read_kept(self.folder, self.subset, span.shard)
-        if table.num_rows < span.stop:
-            raise LedgerError(
-                f"subset {self.subset.name!r} keeps {table.num_rows} rows of shard {span.shard}, "
-                f"of which {span.stop} were planned; it has changed: run the same command again"
-            )
-        return table.slice(span.first, span.rows)
+        return self._slice(read_kept(self.folder, self.subset, span.shard), span)
+
+    def uids(self, span: Span) -> pa.Array:
+        """Return the uids of the rows of a span; raises as `kept`."""
+        name = names.kept(self.subset.name, self.subset.revision, span.shard)
+        return self._slice(self.folder.read_table(name, ["uid"]), span)["uid"].combine_chunks()
 
     def table(self, span: Span) -> pa.Table:
         """Return the columns of the view `scores` of the rows of a span, in source order.
@@ -132,6 +131,14 @@ class KeptRows:
             for column in columns
         )
         return image.reshape(-1, self.dim), text.reshape(-1, self.dim), both
+
+    def _slice(self, table: pa.Table, span: Span) -> pa.Table:
+        if table.num_rows < span.stop:
+            raise LedgerError(
+                f"subset {self.subset.name!r} keeps {table.num_rows} rows of shard {span.shard}, "
+                f"of which {span.stop} were planned; it has changed: run the same command again"
+            )
+        return table.slice(span.first, span.rows)
 
     def _places(self, span: Span, rows: np.ndarray, kept: pa.Table) -> np.ndarray:
         """Return where rows of a span stand in the ledger of their shard."""

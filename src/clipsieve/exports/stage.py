@@ -31,8 +31,7 @@ class ExportStage:
       control: stop and progress.
       subset: what is exported.
       exporter: the format.
-      root: folder of the export, absolute.
-      file: see `ExportFolder`.
+      target: folder of the export.
       schema: columns of kept rows.
       families: active revision of each family.
       published: name under which `clip_similarity` is there once more; None for none.
@@ -47,8 +46,7 @@ class ExportStage:
     control: Control
     subset: Subset
     exporter: Exporter
-    root: str
-    file: str | None
+    target: ExportFolder
     schema: pa.Schema
     families: Mapping[str, str]
     published: str | None
@@ -84,7 +82,7 @@ class _ExportWorker:
             stage.embeddings,
             stage.dim,
         )
-        self._folder = ExportFolder(stage.root, stage.file)
+        self._folder = stage.target
 
     def work(self, elements: Sequence[str]) -> Iterator[Report]:
         control = self._stage.control

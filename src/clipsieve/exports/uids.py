@@ -35,31 +35,47 @@ class Uids:
         with folder.writing(FILE, written.files) as file, open(file.path, "wb") as output:
             file.rows = part.rows
             for span in part.spans:
-                output.write(uid_lines(rows.kept(span)))
+                try:
+                    output.write(uid_lines(rows.uids(span)))
+                except ValueError:
+                    _refuse(rows.kept(span))
         return written
 
 
-def uid_lines(kept: pa.Table) -> pa.Buffer:
-    """Return the uids of kept rows as UTF-8, each with a line feed behind it.
+def uid_lines(uids: pa.Array) -> pa.Buffer:
+    """Return uids as UTF-8, each with a line feed behind it.
 
     Args:
-      kept: N rows with `uid`, `shard` and `row`; uids that are no text are written as text.
+      uids: N uids of any type; what is no text is written as text.
 
     Raises:
-      UsageError: for a uid that is NULL or has a line break in it; names the row.
+      ValueError: if one is NULL or has a line break in it.
+    """
+    texts = uids.cast(pa.large_string())
+    if pc.any(_are_no_lines(texts)).as_py():
+        raise ValueError("a uid is NULL or has a line break")
+    ending, separator = (pa.scalar(text, texts.type) for text in ("\n", ""))
+    lines = pc.binary_join_element_wise(texts, ending, separator)
+    return pa.py_buffer(b"") if not len(lines) else _characters(lines)
+
+
+def _are_no_lines(texts: pa.Array) -> pa.Array:
+    return pc.fill_null(pc.match_substring_regex(texts, "[\n\r]"), True)
+
+
+def _refuse(kept: pa.Table) -> None:
+    """Raise for the first uid that is NULL or has a line break in it; names the row.
+
+    Raises:
+      UsageError: with the cure.
     """
     uids = kept["uid"].combine_chunks().cast(pa.large_string())
-    refused = pc.fill_null(pc.match_substring_regex(uids, "[\n\r]"), True)
-    if pc.any(refused).as_py():
-        at = refused.index(True).as_py()
-        shard, row = kept["shard"][at].as_py(), kept["row"][at].as_py()
-        raise UsageError(
-            f"uid {str(uids[at].as_py())[:80]!r} of shard {shard}, row {row} cannot be a line of "
-            "text; export with --format parquet"
-        )
-    ending, separator = (pa.scalar(text, uids.type) for text in ("\n", ""))
-    lines = pc.binary_join_element_wise(uids, ending, separator)
-    return pa.py_buffer(b"") if not len(lines) else _characters(lines)
+    at = _are_no_lines(uids).index(True).as_py()
+    shard, row = kept["shard"][at].as_py(), kept["row"][at].as_py()
+    raise UsageError(
+        f"uid {str(uids[at].as_py())[:80]!r} of shard {shard}, row {row} cannot be a line of text; "
+        "export with --format parquet"
+    )
 
 
 def _characters(texts: pa.Array) -> pa.Buffer:

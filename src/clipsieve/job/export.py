@@ -1,9 +1,9 @@
 """Export a subset: plan its files, write those that are not there yet, describe them."""
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -117,7 +117,6 @@ def export(
             if target.is_whole([FileRecord(**file) for file in finished["files"]]):
                 target.forget_records()  # which a kill at the very end leaves
                 return _result(target, finished, len(plan.parts))
-            target.restart()
         return _write(config, manifest, plan, exporter, target, control, open_engine)
 
 
@@ -137,8 +136,7 @@ def _write(
         control=control,
         subset=plan.subset,
         exporter=exporter,
-        root=target.files.url(),
-        file=None if target.place == target.files.url() else os.path.basename(target.place),
+        target=target,
         schema=plan.schema,
         families=manifest.revisions(),
         published=plan.published,
@@ -148,6 +146,7 @@ def _write(
     )
     try:
         target.begin(plan.description, planned)
+        target.forget_manifest()  # only now: one of the two says whose the folder is
         left = [part for part in plan.parts if target.read_record(part) is None]
         if left:
             engine, rows = open_engine(), sum(part.rows for part in left)
@@ -191,7 +190,7 @@ def _plan(
     exporter: Exporter,
 ) -> _Plan:
     """Return what would be written; everything that can be wrong before it is looked at here."""
-    counts = kept_counts(folder, subset)
+    counts = _counts(folder, subset)
     parts = exporter.parts(counts)
     reads = exporter.reads
     plan = _Plan(subset, parts)
@@ -217,6 +216,18 @@ def _plan(
     parts = tuple(part.with_key(content, shards) for part in plan.parts)
     key = short_hash([content, [part.key for part in parts]])
     return replace(plan, parts=parts, description={**content, "key": key})
+
+
+def _counts(folder: OutputFolder, subset: Subset) -> dict[str, int]:
+    """Return how many rows are kept of each shard; all that the subset says are there."""
+    counts = kept_counts(folder, subset)
+    if sum(counts.values()) != subset.kept:
+        place = folder.files.url(names.subset_folder(subset.name, subset.revision))
+        raise LedgerError(
+            f"{place} holds {sum(counts.values()):,} kept rows, and subset {subset.name!r} has "
+            f"{subset.kept:,}; make it again with `clipsieve filter ... --replace`"
+        )
+    return counts
 
 
 def _ledgers(folder: OutputFolder, manifest: Manifest, shards: list[str]) -> dict[str, Footer]:
@@ -271,11 +282,10 @@ def _with_pictures(plan: _Plan, ledgers: Mapping[str, Footer], manifest: Manifes
 
 def _check_places(folder: OutputFolder, target: ExportFolder) -> None:
     """Refuse to write into the output folder, or around it."""
-    out = os.path.realpath(folder.root)
-    to = os.path.realpath(target.files.url())
-    is_own = target.place == target.files.url()
-    if os.path.commonpath([out, to]) == out or (is_own and os.path.commonpath([out, to]) == to):
-        relation = "in" if os.path.commonpath([out, to]) == out else "around"
+    out, to = Path(folder.root).resolve(), target.files.root.resolve()
+    is_own = target.place == target.files.url()  # not one file among others
+    if to.is_relative_to(out) or (is_own and out.is_relative_to(to)):
+        relation = "in" if to.is_relative_to(out) else "around"
         raise UsageError(
             f"the export would lie at {target.place}, {relation} the output folder {folder.root}; "
             "name a folder beside it"

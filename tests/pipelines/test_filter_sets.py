@@ -104,6 +104,9 @@ def test_removed_rows_are_in_no_subset_and_not_ranked(out, tmp_path):
     before = clipsieve.filter(out, "top", "rank_in(clip_similarity) <= 20", thresholds="stage")
     assert best[0] in kept(out, "top") and before.kept >= 20
     clipsieve.remove(out, str(path))
+    with pytest.raises(UsageError, match="'top' was made before the removal lists changed"):
+        clipsieve.export(out, "top", "uids", tmp_path / "uids")
+    assert not (tmp_path / "uids").exists()
     results = [
         clipsieve.filter(out, f"top-{way}", "rank_in(clip_similarity) <= 20", thresholds=way)
         for way in ("driver", "stage")

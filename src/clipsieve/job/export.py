@@ -33,6 +33,7 @@ from clipsieve.store.glue import GluedShards, check_aligned
 from clipsieve.store.manifest import Manifest
 from clipsieve.store.members import ledger_key, require_footer
 from clipsieve.store.parquet import Footer
+from clipsieve.store.removals import removals_id
 from clipsieve.store.subsets import Subset, kept_counts, require_subset
 
 #: Changes whenever files of the same subset would get other bytes.
@@ -110,6 +111,7 @@ def export(
     with stopping_on_signals(control), folder.lock():
         manifest = folder.require_manifest()
         subset = require_subset(folder, settings.subset)
+        _check_removals(folder, subset)
         plan = _plan(folder, manifest, subset, settings, exporter)
         target.check(plan.description["key"])
         finished = target.read_manifest()
@@ -118,6 +120,15 @@ def export(
                 target.forget_records()  # which a kill at the very end leaves
                 return _result(target, finished, len(plan.parts))
         return _write(config, manifest, plan, exporter, target, control, open_engine)
+
+
+def _check_removals(folder: OutputFolder, subset: Subset) -> None:
+    """Refuse a subset that may have rows that were removed since."""
+    if subset.removals != removals_id(folder):
+        raise UsageError(
+            f"subset {subset.name!r} was made before the removal lists changed; make it again with "
+            f"the same `clipsieve filter {folder.root} --name {subset.name} ...`"
+        )
 
 
 def _write(

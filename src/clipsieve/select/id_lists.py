@@ -68,6 +68,8 @@ def read_id_list(path: str | os.PathLike[str], by: str | None = None) -> IdList:
         lines = id_lines(content, place)
         kind = kind or kind_of_lines(lines)
         values = check_ids(kind, lines)
+        del lines  # millions of ids take gigabytes
+    del content
     if not len(values):
         raise UsageError(f"{place} holds no id; a list has one id a line at least")
     if isinstance(values, np.ndarray):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import duckdb
 
     from clipsieve.job.evaluate import EvaluateResult
-    from clipsieve.job.remove import RemoveResult
+    from clipsieve.job.removal_report import RemoveResult
     from clipsieve.job.run import RunResult
     from clipsieve.job.score import ScoreResult
     from clipsieve.neighbours.lists import NeighbourLists

@@ -21,8 +21,8 @@ setup(
     packages=packages,
     package_dir=package_dir,
     package_data={
-        "clipsieve": ["py.typed", "demo/tiny/*"],
-        "clipsieve.schemas": ["sql/*.sql"],
+        "clipsieve": ["py.typed", "demo/tiny/*", "select/recipes/*.toml"],
+        "clipsieve.schemas": ["sql/*.sql", "sql/recipes/*.sql"],
     },
     python_requires=">=3.11",
     install_requires=[

@@ -141,6 +141,8 @@ def random_shard(rng: np.random.Generator, name: str, rows: int) -> EmbeddedShar
         errors=[None] * rows,
         widths=sizes,
         heights=sizes,
+        digests=[None] * rows,
+        phashes=np.ma.masked_all(rows, np.uint64),
         carried=pa.table({"n": pa.array(range(rows))}),
     )
 

@@ -29,6 +29,7 @@ REFERENCES = PREFIX + "references_col"  #: column of reference captions, if one 
 LEDGER = PREFIX + "ledger_rev"  #: scores from storage only: revision of the ledger they follow
 LEDGER_KEY = PREFIX + "ledger_key"  #: removals: hash of the ledger's rows that were looked at
 BUILD = PREFIX + "build"  #: audits and metrics: the wide build of that time
+PATTERNS = PREFIX + "patterns"  #: JSON, subsets: rows by the steps of the filter they fail
 MEMBERS = PREFIX + "members"  #: JSON, wide parts only: the shards glued into this part
 REMOVALS = PREFIX + "removals"  #: removals: hash of which rows are removed, and by which lists
 MATCHES = PREFIX + "matches"  #: JSON, removals: rows that are removed, and rows by list

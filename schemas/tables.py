@@ -17,13 +17,25 @@ LEDGER = pa.schema(
         pa.field("error", pa.string(), metadata={"doc": "why status is not ok; NULL if it is"}),
         pa.field("image_width", pa.int32(), metadata={"doc": "pixels, as stored in the file"}),
         pa.field("image_height", pa.int32(), metadata={"doc": "pixels, as stored in the file"}),
+        pa.field(
+            "image_sha256",
+            pa.string(),
+            metadata={"doc": "sha256 of the encoded bytes, 64 hex digits; NULL without bytes"},
+        ),
+        pa.field(
+            "image_phash",
+            pa.uint64(),
+            metadata={"doc": "perceptual hash (pHash, 64 bits); NULL if it was not decoded"},
+        ),
     ]
 )
 
 #: Columns with few distinct values: the only ones for which a Parquet dictionary pays.  `removed`
 #: must have one: where all values of a text column are one or NULL, and it has none, DuckDB 2.0.0
 #: takes every row for `IS NULL`.
-DICTIONARY_COLUMNS = frozenset({"shard", "status", "error", "source_status", "domain", "removed"})
+DICTIONARY_COLUMNS = frozenset(
+    {"shard", "status", "error", "source_status", "domain", "reason", "removed"}
+)
 
 
 def samples_schema(uid_type: pa.DataType, carried: pa.Schema) -> pa.Schema:

@@ -70,6 +70,55 @@ def test_sql_as_a_table_shows_values_as_they_are(folder, capsys):
     assert "[red]a[/red] \\[b]" in out and "x[i]" in out and "NULL" in out
 
 
+def test_a_single_row_too_wide_is_shown_column_by_column(folder, capsys):
+    names = [f"column_{number}" for number in range(20)]
+    assert code_of("sql", folder, f"SELECT {', '.join(f'1.5 AS {name}' for name in names)}") == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in names) and out.count("1.5") == 20
+
+
+def test_recipes_are_listed_without_a_folder(capsys):
+    assert code_of("sql", "--recipes") == 0
+    out = capsys.readouterr().out
+    assert "threshold_for_keep: " in out and "--set keep=0.3 " in out
+
+
+def test_sql_runs_a_recipe(folder):
+    words = ["sql", folder, "--recipe", "keep_rate", "--set", "threshold=-1", "--format", "json"]
+    done = CliRunner().invoke(cli.cli, words)
+    assert json.loads(done.stdout) == {
+        "rows": 4,
+        "scored": 4,
+        "kept": 4,
+        "of_all": 1.0,
+        "of_scored": 1.0,
+    }
+
+
+def test_sql_writes_a_catalog(folder, tmp_path, capsys):
+    assert code_of("sql", folder, "--catalog") == 0
+    assert code_of("sql", folder, "--catalog", str(tmp_path / "c.db")) == 0
+    paths = [os.path.join(folder, "catalog.duckdb"), str(tmp_path / "c.db")]
+    assert capsys.readouterr().out.splitlines() == [f"wrote {path}" for path in paths]
+    assert all(os.path.exists(path) for path in paths)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "out is not given"),
+        (["FOLDER", "SELECT 1", "--recipe", "funnel"], "give one of them"),
+        (["FOLDER", "SELECT 1", "--catalog"], "give one of them"),
+        (["FOLDER", "SELECT 1", "--set", "keep=1"], "say --recipe NAME"),
+        (["FOLDER", "--recipe", "funnel", "--set", "keep"], "is not NAME=VALUE"),
+        (["FOLDER", "--recipe", "funel"], "closest: funnel"),
+    ],
+)
+def test_sql_refuses_what_does_not_go_together(folder, capsys, words, message):
+    assert code_of("sql", *(folder if word == "FOLDER" else word for word in words)) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_sql_reads_standard_input(folder):
     done = CliRunner().invoke(cli.cli, ["sql", folder, "--format", "csv"], input="SELECT 1 AS x")
     assert done.stdout.split() == ["x", "1"]

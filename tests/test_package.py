@@ -47,7 +47,7 @@ def packed(tmp_path_factory):
 def test_the_source_distribution_has_every_file_of_the_package(packed):
     wanted = package_files()
     assert "src/clipsieve/demo/tiny/open_clip_model.safetensors" in wanted
-    assert "schemas/sql/views.sql" in wanted
+    assert "schemas/sql/views.sql" in wanted and "schemas/sql/recipes/funnel.sql" in wanted
     assert [name for name in wanted if name not in packed] == []
 
 

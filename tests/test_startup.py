@@ -23,7 +23,10 @@ MODULES = [
     "clipsieve.job.evaluate",
     "clipsieve.job.inputs",
     "clipsieve.job.status",
+    "clipsieve.sql.catalog",
     "clipsieve.sql.connect",
+    "clipsieve.sql.run_recipe",
+    "clipsieve.sql.verify",
     "clipsieve.store.compact",
     "clipsieve.store.reconcile",
 ]

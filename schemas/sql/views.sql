@@ -4,7 +4,7 @@
 
 --: samples
 CREATE OR REPLACE VIEW samples AS
-  FROM read_parquet('samples/*.parquet', union_by_name = true, hive_partitioning = false);
+  FROM read_parquet('{root}samples/*.parquet', union_by_name = true, hive_partitioning = false);
 
 --: embeddings
 -- Vectors are FLOAT[{dim}], for array_inner_product and its kin.  DuckDB's list_* functions refuse
@@ -12,40 +12,51 @@ CREATE OR REPLACE VIEW samples AS
 CREATE OR REPLACE VIEW embeddings AS
   SELECT * REPLACE (image_embedding::FLOAT[{dim}] AS image_embedding,
                     text_embedding::FLOAT[{dim}] AS text_embedding)
-  FROM read_parquet('embeddings/{model}/rev={rev}/*.parquet', hive_partitioning = false);
+  FROM read_parquet('{root}embeddings/{model}/rev={rev}/*.parquet', hive_partitioning = false);
 
 --: family
 CREATE OR REPLACE VIEW "{family}" AS
-  FROM read_parquet('scores/{family}/rev={rev}/*.parquet', hive_partitioning = false);
+  FROM read_parquet('{root}scores/{family}/rev={rev}/*.parquet', hive_partitioning = false);
 
 --: groups
 -- Groups behind suspicious rows, most evidence first; written by `clipsieve audit`.
 CREATE OR REPLACE VIEW "{family}_groups" AS
-  FROM read_parquet('audits/{family}/rev={rev}/groups.parquet', hive_partitioning = false);
+  FROM read_parquet('{root}audits/{family}/rev={rev}/groups.parquet', hive_partitioning = false);
+
+--: subsets
+-- What `clipsieve filter` has chosen: a row a subset.
+CREATE OR REPLACE VIEW subsets AS SELECT * FROM (VALUES
+    {rows}
+  ) AS t(subset, revision, "rows", kept, dropped, definition, run_id, created_at);
+
+--: subset_rows
+-- Rows of every subset: kept, and dropped with the first step they fail.  A row is (shard, row).
+CREATE OR REPLACE VIEW {view} AS
+  {selects};
 
 --: metrics
 -- Measures of the whole dataset, a row a group; written by `clipsieve evaluate`.
 CREATE OR REPLACE VIEW metrics AS
-  FROM read_parquet('metrics/dataset.parquet', hive_partitioning = false);
+  FROM read_parquet('{root}metrics/dataset.parquet', hive_partitioning = false);
 
 --: detectors
 -- How well each score tells out-of-distribution rows, best first; written by `clipsieve evaluate`.
 CREATE OR REPLACE VIEW detectors AS
-  FROM read_parquet('metrics/detectors.parquet', hive_partitioning = false);
+  FROM read_parquet('{root}metrics/detectors.parquet', hive_partitioning = false);
 
 --: scores
 CREATE OR REPLACE VIEW scores AS
   SELECT *{left_out}{aliases}
-  FROM read_parquet('wide/build={build}/*.parquet', union_by_name = true, hive_partitioning = false){condition};
+  FROM read_parquet('{root}wide/build={build}/*.parquet', union_by_name = true, hive_partitioning = false){condition};
 
 --: removals
 -- Rows that removal lists keep out of scores, a row for each of them and list; see `clipsieve remove`.
 CREATE OR REPLACE VIEW removals AS
-  FROM read_parquet('removals/rev={removals}/*.parquet', union_by_name = true, hive_partitioning = false);
+  FROM read_parquet('{root}removals/rev={removals}/*.parquet', union_by_name = true, hive_partitioning = false);
 
 --: runs
 CREATE OR REPLACE VIEW runs AS
-  FROM read_json('_runs/*.json', union_by_name = true);
+  FROM read_json('{root}_runs/*.json', union_by_name = true);
 
 --: score_columns
 -- What each score column means, and which scorer made it.

@@ -10,7 +10,7 @@ Everything here may be imported from `clipsieve`; the modules below it may move.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import duckdb
 
     from clipsieve.job.evaluate import EvaluateResult
+    from clipsieve.job.filter import FilterResult
     from clipsieve.job.removal_report import RemoveResult
     from clipsieve.job.run import RunResult
     from clipsieve.job.score import ScoreResult
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         Statistic,
         score_column,
     )
+    from clipsieve.sql.verify import VerifyResult
     from clipsieve.statistics.exact_sum import ExactSum
     from clipsieve.statistics.hash_sample import HashSample, SampleState
     from clipsieve.statistics.moments import ClassMoments, UnitMoments
@@ -91,10 +93,13 @@ __all__ = [
     "UsageError",
     "connect",
     "evaluate",
+    "filter",
     "remove",
     "run",
     "score",
     "score_column",
+    "sql_recipe",
+    "verify",
 ]
 
 
@@ -208,6 +213,78 @@ def evaluate(
     return evaluate_job(config, open_engine, what)
 
 
+def filter(
+    out: str | os.PathLike[str],
+    name: str | None = None,
+    where: str | None = None,
+    *,
+    recipe: str | None = None,
+    parameters: Mapping[str, str] | Sequence[str] = (),
+    base: str | None = None,
+    intersect: Sequence[str] = (),
+    union: Sequence[str] = (),
+    subtract: Sequence[str] = (),
+    by: str | None = None,
+    dry_run: bool = False,
+    replace: bool = False,
+    thresholds: str = "auto",
+    **settings: Any,
+) -> "FilterResult":
+    """Choose which rows of an output folder to keep, with a reason for every other row.
+
+    Kept is what is in `base` and in every set of `intersect`, and where `where` is true; or is in a
+    set of `union`; and is in no set of `subtract`.  A set is the name of a subset, or the path of a
+    file of ids.
+
+    Args:
+      out: output folder of an earlier run, with scores.
+      name: of the subset; None is that of the recipe.
+      where: condition in SQL, with `top_fraction` and others: docs/filters.md.
+      recipe: name of a recipe, or path of its TOML file, in place of `where`.
+      parameters: of the recipe, by name, or as texts `NAME=VALUE`.
+      base: a subset to filter in place of all rows.
+      intersect: sets.
+      union: sets.
+      subtract: sets.
+      by: kind of the ids in files: `uid`, `sha256`, `url` or `laion_hash`; None is by looking.
+      dry_run: count only.
+      replace: take the name of a subset that has another definition.
+      thresholds: `driver` (DuckDB in this process), `stage` (on the workers), or `auto`.
+      **settings: `workers`, `runner` and other fields of `ExecutionSettings`.
+
+    Returns:
+      The funnel, the thresholds, and how many rows are kept.
+
+    Raises:
+      ClipsieveError: see `clipsieve.errors`.
+    """
+    from clipsieve.job.filter import filter_rows
+    from clipsieve.job.filter_settings import FilterSettings, parse_parameters
+
+    config = ScoreConfig(out=cast(Any, out), **settings)
+    what = FilterSettings(
+        name=name,
+        where=where,
+        recipe=recipe,
+        parameters=parse_parameters(parameters),
+        base=base,
+        intersect=tuple(intersect),
+        union=tuple(union),
+        subtract=tuple(subtract),
+        by=by,
+        dry_run=dry_run,
+        replace=replace,
+        thresholds=thresholds,
+    )
+
+    def open_engine() -> Any:
+        from clipsieve.pipelines.engine import make_engine
+
+        return make_engine(config)
+
+    return filter_rows(config, open_engine, what)
+
+
 def remove(
     out: str | os.PathLike[str],
     id_list: str | os.PathLike[str] | None = None,
@@ -269,3 +346,60 @@ def connect(out: str | os.PathLike[str]) -> "duckdb.DuckDBPyConnection":
     from clipsieve.sql.connect import connect as open_connection
 
     return open_connection(os.fspath(out))
+
+
+def sql_recipe(
+    out: str | os.PathLike[str], recipe: str, /, **parameters: Any
+) -> "duckdb.DuckDBPyRelation":
+    """Run a recipe, one of the analyses `clipsieve sql --recipes` lists, over an output folder.
+
+        clipsieve.sql_recipe("out/", "threshold_for_keep", keep=0.3).show()
+
+    Args:
+      out: output folder of an earlier run.
+      recipe: its name.
+      **parameters: of the recipe; the others have their defaults.
+
+    Returns:
+      The answer as a relation of DuckDB: `.fetchall()`, `.df()`, `.show()`.
+
+    Raises:
+      UsageError: for an unknown recipe or parameter, a value of another kind, a missing column.
+    """
+    from clipsieve.sql.run_recipe import run_recipe
+
+    return run_recipe(os.fspath(out), recipe, parameters)
+
+
+def verify(
+    out: str | os.PathLike[str],
+    against: str | os.PathLike[str],
+    column: str,
+    ours: str = "clip_similarity",
+    on: str | None = None,
+    tolerance: float | None = None,
+    top: int = 10,
+) -> "VerifyResult":
+    """Compare a column of our scores with a published one of the same rows.
+
+    Rows are joined by `uid` or `url`.  A key that is there more than once on a side is in no
+    pair, and counted.
+
+    Args:
+      out: output folder of an earlier run.
+      against: Parquet, CSV or JSON lines with the published column: a file, glob or folder.
+      column: its name there, in any case: `similarity`, `clip_l14_similarity_score`, ...
+      ours: the column of `scores` to compare.
+      on: `uid` or `url`; None: `uid` if the table has it, else `url`.
+      tolerance: what the largest difference may be; over it `result.exit_code` is 1.
+      top: number of the largest differences to return.
+
+    Returns:
+      Counts of both sides, correlation, differences.
+
+    Raises:
+      UsageError: for a missing column, no common key, no common row, or wrong arguments.
+    """
+    from clipsieve.sql.verify import verify as compare
+
+    return compare(os.fspath(out), os.fspath(against), column, ours, on, tolerance, top)

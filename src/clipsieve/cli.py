@@ -1,8 +1,8 @@
 """The command line: `clipsieve run`, `embed`, `score`, `compact`, `sql`, `status`, ...
 
-Exit codes: 0 done, also if there was nothing to do; 1 failed, or rows do not add up; 2 a usage
-error; 3 finished, but shards failed or a deadline left some; 75 another run is writing there;
-130 and 143 stopped by SIGINT and SIGTERM, after the shard in hand.
+Exit codes: 0 done, also if there was nothing to do; 1 failed, rows do not add up, or scores differ
+by more than a tolerance; 2 a usage error; 3 finished, but shards failed or a deadline left some; 75
+another run is writing there; 130 and 143 stopped by SIGINT and SIGTERM, after the shard in hand.
 
 Options of a Beam runner follow `--`:  clipsieve run IN OUT --runner NAME -- --option=value
 """
@@ -18,6 +18,7 @@ import click
 
 from clipsieve.definitions import Definition, definitions_of
 from clipsieve.errors import ClipsieveError, UsageError
+from clipsieve.funnel_picture import print_funnel
 from clipsieve.printing import (
     FORMS,
     SHOWN_ROWS,
@@ -27,6 +28,7 @@ from clipsieve.printing import (
     print_groups,
     print_lines,
     print_metrics,
+    print_verification,
 )
 from clipsieve.settings import (
     ExecutionSettings,
@@ -38,7 +40,7 @@ from clipsieve.settings import (
 )
 
 #: Commands in which options of the Beam runner follow `--`.
-BEAM_COMMANDS = ("run", "embed", "score", "compact", "evaluate", "remove")
+BEAM_COMMANDS = ("run", "embed", "score", "compact", "evaluate", "filter", "remove")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -162,22 +164,85 @@ def compact(beam_args: Sequence[str], /, **options: Any) -> int:
 
 
 @cli.command(cls=_QueryCommand)
-@click.argument("out")
+@click.argument("out", required=False)
 @click.argument("query", required=False)
 @click.option("--format", "form", type=click.Choice(FORMS), default="table", show_default=True)
-def sql(out: str, query: str | None, form: str) -> int:
+@click.option("--recipe", help="run the recipe of this name in place of a query")
+@click.option(
+    "--set", "assignments", multiple=True, metavar="NAME=VALUE", help="parameter of the recipe"
+)
+@click.option("--recipes", is_flag=True, help="list recipes and their parameters")
+@click.option(
+    "--catalog",
+    is_flag=False,
+    flag_value="",
+    metavar="[PATH]",
+    help="write views and macros to a database file  [without PATH: OUT/catalog.duckdb]",
+)
+def sql(
+    out: str | None,
+    query: str | None,
+    form: str,
+    recipe: str | None,
+    assignments: Sequence[str],
+    recipes: bool,
+    catalog: str | None,
+) -> int:
     """Run QUERY over the output folder OUT; reads standard input if there is no QUERY.
 
     Views: scores, score_columns, samples, embeddings, one for each score family, runs, shards;
     metrics and detectors after evaluate, removals after remove.
     """
+    if recipes:
+        from clipsieve.sql.recipes import recipe_lines
+
+        print_lines(recipe_lines())
+        return 0
+    if out is None:
+        raise UsageError("out is not given; say OUT")
+    if (query is not None) + (recipe is not None) + (catalog is not None) > 1:
+        raise UsageError("a query, --recipe and --catalog are three things; give one of them")
+    if assignments and recipe is None:
+        raise UsageError("--set is for parameters of a recipe; say --recipe NAME")
+    if catalog is not None:
+        from clipsieve.sql.catalog import write_catalog
+
+        print_lines([f"wrote {write_catalog(out, catalog or None)}"])
+        return 0
+
     from clipsieve.sql.connect import run_query
 
-    text = query if query is not None else sys.stdin.read()
+    if recipe is not None:
+        from clipsieve.sql.run_recipe import parse_assignments, recipe_sql
+
+        text = recipe_sql(out, recipe, parse_assignments(assignments))
+    else:
+        text = query if query is not None else sys.stdin.read()
     answer = run_query(out, text, SHOWN_ROWS + 1 if form == "table" else None)
     if answer is not None:
         print_answer(answer.columns, answer.rows, form)
     return 0
+
+
+@cli.command()
+@click.argument("out")
+@click.option("--against", required=True, metavar="FILE", help="Parquet, CSV or JSON; or a glob")
+@click.option("--column", required=True, help="published column in it, such as similarity")
+@click.option("--ours", help="column of scores  [default: clip_similarity]")
+@click.option("--on", help="uid or url  [default: uid if the file has it]")
+@click.option("--tolerance", type=float, help="exit code 1 if a difference is larger")
+@click.option("--top", type=click.IntRange(0, 10_000), default=10, show_default=True, help="pairs")
+def verify(out: str, **options: Any) -> int:
+    """Compare our scores with a published column, such as LAION's, DataComp's or COYO's.
+
+    Rows are joined by uid or url; keys that are there more than once on a side are left out and
+    counted.
+    """
+    import clipsieve
+
+    result = clipsieve.verify(out, **_given(options))
+    print_verification(result)
+    return result.exit_code
 
 
 @cli.command()
@@ -231,6 +296,50 @@ def evaluate(beam_args: Sequence[str], /, **options: Any) -> int:
     if result.detectors:
         print_detectors(result.detectors)
     print_lines(result.notes)
+    return result.exit_code
+
+
+@cli.command(name="filter")
+@options_for(ScoreConfig, only=("out", "workers", "runner", "deadline", "log_format"))
+@click.option("--name", help="of the subset  [default: that of the recipe]")
+@click.option("--where", help="what to keep: a condition in SQL; see docs/filters.md")
+@click.option("--recipe", help="a recipe's name, or a TOML file, in place of --where")
+@click.option("--set", "parameters", multiple=True, help="NAME=VALUE of the recipe")
+@click.option("--recipes", is_flag=True, help="list the recipes")
+@click.option("--from", "base", help="a subset to filter in place of all rows")
+@click.option("--and", "intersect", multiple=True, help="keep only rows of a subset, or of a list")
+@click.option("--or", "union", multiple=True, help="keep the rows of a subset or list too")
+@click.option("--minus", "subtract", multiple=True, help="leave out those of a subset or list")
+@click.option("--by", help="ids of the lists: uid, sha256, url, laion_hash  [default: by looking]")
+@click.option("--dry-run", is_flag=True, help="print the funnel, and write nothing")
+@click.option("--replace", is_flag=True, help="take the name of another definition's subset")
+@click.option(
+    "--thresholds",
+    type=click.Choice(("auto", "driver", "stage")),
+    default="auto",
+    show_default=True,
+    help="where they are computed: by DuckDB here, or on the workers",
+)
+@click.pass_obj
+def filter_(beam_args: Sequence[str], /, recipes: bool, **options: Any) -> int:
+    """Choose what to keep, with a reason for every other row.
+
+    Writes the subset NAME: subsets/NAME/ with the rows kept, the rows dropped and why, and the
+    funnel. `clipsieve export` hands it to training.
+    """
+    import clipsieve
+
+    if recipes:
+        from clipsieve.select.recipes import recipe_lines
+
+        print_lines(recipe_lines())
+        return 0
+    given = _given({**options, "beam_args": tuple(beam_args)})
+    if "out" not in given:
+        raise UsageError("out is not given; say OUT")
+    result = clipsieve.filter(**given)
+    if result.exit_code == 0:
+        print_funnel(result)
     return result.exit_code
 
 

@@ -8,7 +8,7 @@ of the deadline with the key and of a stop by a marker in the output folder.
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -181,6 +181,14 @@ class Control:
     def _tell(self, message: dict[str, object]) -> None:
         if self.listener is not None:
             self.listener(message)
+
+
+def unless_stopped(elements: Iterable[str], control: Control) -> Iterator[str]:
+    """Yield elements until the run is stopped."""
+    for element in elements:
+        if control.stopped:
+            return
+        yield element
 
 
 def stop_marker(run_id: str) -> str:

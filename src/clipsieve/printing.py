@@ -98,22 +98,27 @@ def _hexadecimal(value: Any) -> Any:
 
 
 def _print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """A table that fits the terminal."""
+    """A table that fits the terminal; a single row that does not is shown column by column."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    console = Console(highlight=False)
     table = Table()
     for name in columns:
         table.add_column(Text(escaped(name)))
     for row in rows[:SHOWN_ROWS]:
-        table.add_row(*(_cell(value) for value in row))
-    Console(highlight=False).print(table)
+        table.add_row(*(cell(value) for value in row))
+    if len(rows) == 1 and console.measure(table).maximum >= console.width:
+        table = Table("column", "value")
+        for name, value in zip(columns, rows[0], strict=True):
+            table.add_row(Text(escaped(name)), cell(value))
+    console.print(table)
     if len(rows) > SHOWN_ROWS:
         click.echo(f"more than {SHOWN_ROWS:,} rows; add LIMIT, or use --format csv", err=True)
 
 
-def _cell(value: Any) -> "Text":
+def cell(value: Any) -> "Text":
     """A value as it is: brackets in it are no markup."""
     from rich.text import Text
 
@@ -175,7 +180,7 @@ def print_metrics(rows: Sequence[Mapping[str, Any]]) -> None:
     from rich.console import Console
 
     group_by, labels = rows[0]["group_by"], rows[0]["labels"]
-    table = _figures(group_by, ["rows", "MaNo", "branch"])
+    table = figures(group_by, ["rows", "MaNo", "branch"])
     if labels is not None:
         for name in ("labelled", "accuracy", "ECE", "AURC"):
             table.add_column(name, justify="right", no_wrap=True)
@@ -184,7 +189,7 @@ def print_metrics(rows: Sequence[Mapping[str, Any]]) -> None:
         if labels is not None:
             cells.append(f"{row['labelled_rows']:,}")
             cells += [_number(row[name]) for name in ("accuracy", "ece", "aurc")]
-        table.add_row(_cell(row["group"]), *cells)
+        table.add_row(cell(row["group"]), *cells)
     Console(highlight=False).print(table)
     if len(rows) > SHOWN_ROWS:
         click.echo(f"{len(rows):,} groups, the first {SHOWN_ROWS:,} shown; all are in metrics")
@@ -213,10 +218,10 @@ def print_detectors(rows: Sequence[Mapping[str, Any]]) -> None:
     from rich.console import Console
 
     first = rows[0]
-    table = _figures("score", ["AUROC", "AUPR in", "AUPR out", "FPR95"])
+    table = figures("score", ["AUROC", "AUPR in", "AUPR out", "FPR95"])
     for row in rows:
         cells = (_estimate(row, name) for name in ("auroc", "aupr_in", "aupr_out", "fpr95"))
-        table.add_row(_cell(row["column"]), *cells)
+        table.add_row(cell(row["column"]), *cells)
     console = Console(highlight=False)
     # Rich would cut figures: in a narrow terminal lines are broken instead.
     width, console.width = console.width, 10_000
@@ -231,7 +236,48 @@ def print_detectors(rows: Sequence[Mapping[str, Any]]) -> None:
     )
 
 
-def _figures(first: str, names: Sequence[str]) -> Any:
+def print_verification(result: Any) -> None:
+    """How our column compares with a published one: rows of both sides, figures, largest pairs.
+
+    Args:
+      result: of `clipsieve.verify`.
+    """
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    kinds = {
+        "rows": "rows",
+        "without_key": f"without {result.key}",
+        "duplicates": f"{result.key} more than once",
+        "unmatched": f"{result.key} not on the other side",
+        "missing": "joined, without a value",
+    }
+    table = figures(f"joined by {result.key}", [result.our_column, result.their_column])
+    for name, kind in kinds.items():
+        table.add_row(kind, *(f"{getattr(side, name):,}" for side in (result.ours, result.theirs)))
+    console.print(table)
+    print_lines(
+        [
+            f"{result.joined:,} rows joined, {result.compared:,} compared",
+            "Pearson correlation  "
+            + ("NULL" if result.pearson is None else f"{result.pearson:.6f}"),
+            f"mean difference      {result.mean_difference:.6f}",
+            f"mean |difference|    {result.mean_absolute:.6f}",
+            f"max |difference|     {result.max_absolute:.6f}",
+        ]
+    )
+    if result.largest:
+        table = figures(f"largest, by {result.key}", ["ours", "theirs", "difference"])
+        for pair in result.largest:
+            values = (pair.ours, pair.theirs, pair.ours - pair.theirs)
+            table.add_row(cell(pair.key), *(f"{value:.6f}" for value in values))
+        console.print(table)
+    if result.tolerance is not None:
+        verdict = "over" if result.exit_code else "within"
+        click.echo(f"max |difference| is {verdict} the tolerance of {result.tolerance:g}")
+
+
+def figures(first: str, names: Sequence[str]) -> Any:
     """A table with a column of words and columns of figures."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table

@@ -4,6 +4,7 @@ import dataclasses
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 
 import numpy as np
 import pyarrow as pa
@@ -48,9 +49,10 @@ def item(name):
 
 def decode(image):
     """A picture of one colour, from its first byte; or a failure."""
-    if image.startswith(b"bad"):
+    if not image or image.startswith(b"bad"):
         return RowFailure(RowState.DECODE_ERROR, "damaged")
-    return DecodedImage(torch.full((3, 64, 64), image[0], dtype=torch.uint8), 80, 60)
+    pixels = torch.full((3, 64, 64), image[0], dtype=torch.uint8)
+    return DecodedImage(pixels, 80, 60, (1 << 63) + image[0])
 
 
 class Counting(Encoder):
@@ -120,6 +122,18 @@ def test_equal_images_and_captions_are_encoded_once(model):
         assert np.allclose(shard.pairs.image.vectors[row], image, atol=1e-4)
     assert shard.states == [RowState.OK] * 18
     assert shard.widths.tolist() == [80] * 18
+
+
+def test_hashes_of_each_row_are_in_the_ledger(model):
+    images = [b"a", b"b", b"bad", None, b"", b"a", b"zz", b"a"]
+    captions = ["x", "y", "x", "x", "x", None, "z", "x"]
+    batch = rows(images, captions, failures={6: RowFailure(RowState.FETCH_FAILED, "404")})
+    ledger = samples_table(embed(Encoder(model), [batch]))
+    digests = [sha256(image).hexdigest() if image else None for image in images]
+    assert ledger["image_sha256"].to_pylist() == digests
+    first, second = (1 << 63) + ord("a"), (1 << 63) + ord("b")
+    expected = [first, second, None, None, None, first, None, first]
+    assert ledger["image_phash"].to_pylist() == expected
 
 
 FETCH = RowFailure(RowState.FETCH_FAILED, "404")

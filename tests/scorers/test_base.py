@@ -149,6 +149,9 @@ def whole_batch():
         prototypes={PROMPTS: unit_rows(11, 3)},
         neighbours={spec: lists(3), other: lists(2)},
         caption_neighbours={spec: lists(3)},
+        image_sha256=pa.array([f"{row:064x}" if row % 5 else None for row in range(ROWS)]),
+        image_phash=pa.array([row if row % 3 else None for row in range(ROWS)], pa.uint64()),
+        clip_score=rng.random(ROWS).astype(np.float32),
     )
 
 
@@ -159,6 +162,8 @@ def same_embedded(one, other):
 @pytest.mark.parametrize("rows", [1, 4, 22, 23, 24])
 def test_pieces_of_a_batch_are_the_whole_in_every_field(rows):
     batch = whole_batch()
+    assert batch.image_sha256 is not None and batch.image_phash is not None
+    assert batch.clip_score is not None
     parts = list(split_batch(batch, rows))
     assert [len(part) for part in parts] == [min(rows, ROWS - at) for at in range(0, ROWS, rows)]
     for part, first in zip(parts, range(0, ROWS, rows), strict=True):
@@ -185,9 +190,14 @@ def test_pieces_of_a_batch_are_the_whole_in_every_field(rows):
             for spec, each in lists.items():
                 assert np.array_equal(each.distances, whole[spec].distances[at])
                 assert np.array_equal(each.indices, whole[spec].indices[at])
+        assert part.image_sha256 == batch.image_sha256[at]
+        assert part.image_phash == batch.image_phash[at]
+        assert part.clip_score is not None
+        assert np.array_equal(part.clip_score, batch.clip_score[at])
         assert len(part.references["a "].embedded.valid) == part.references["a "].offsets[-1]
     known = {field.name for field in dataclasses.fields(PairBatch)} - {"_shared"}
     checked = {"uid", "image", "texts", "references", "captions", "columns", "shard", "start"}
+    checked |= {"image_sha256", "image_phash", "clip_score"}
     assert known == checked | {"prototypes", "neighbours", "caption_neighbours"}
 
 

@@ -57,6 +57,8 @@ def test_every_shipped_scorer_has_the_name_and_family_it_is_registered_by(name, 
     needed: dict[str, dict[str, Any]] = {
         "ood.neglabel": {"negatives": ["a photo of nothing"], "groups": 1},
         "ood.clipn": {"no_prototypes": str(tmp_path / "no.npy")},
+        "datacomp.image_cluster": {"centroids": "c.npy", "targets": "t.npy"},
+        "datacomp.text_words": {"words": "words.txt"},
     }
     scorer = make_scorer(name, needed.get(name, {}))
     assert (scorer.name, scorer.family) == (name, name.split(".")[0])

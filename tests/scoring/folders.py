@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from functools import reduce
+from hashlib import sha256
 from operator import add
 from typing import Any
 
@@ -57,6 +58,10 @@ def make_shard(
         errors=[None if state is RowState.OK else f"row is {state}" for state in states],
         widths=sizes,
         heights=sizes,
+        digests=[
+            sha256(f"{name} {row}".encode()).digest() if sizes[row] else None for row in range(rows)
+        ],
+        phashes=np.ma.masked_array(rng.integers(1 << 64, size=rows, dtype=np.uint64), sizes == 0),
         carried=carried if carried is not None else pa.table({"n": pa.array(range(rows))}),
     )
 

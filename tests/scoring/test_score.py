@@ -385,7 +385,7 @@ def test_captions_and_references_are_encoded_with_the_prompt_of_the_scorer(tiny_
         return encoder.encode_texts([PAPER_PROMPT + text])[0]
 
     for shard, references in (("a", REFERENCES), ("b", REFERENCES[3:])):
-        batch = pairs_of(tiny_folder).read(shard, (Input.CAPTION,))
+        batch = pairs_of(tiny_folder).read(shard, (Input.CAPTION, Input.IMAGE_EMBEDDING))
         depicts = read_scores(tiny_folder, "clip_depicts", shard).to_pydict()
         ref = read_scores(tiny_folder, "clip_ref", shard).to_pydict()
         for row, caption in enumerate(batch.captions):

@@ -1,6 +1,7 @@
 """Output folders written with the library itself, from made-up embeddings."""
 
 import dataclasses
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,10 @@ def shard_of(name, rows, seed=0, uids=None, carried=None, no_image=(), no_text=(
         errors=[None if state is RowState.OK else f"row is {state}" for state in states],
         widths=sizes,
         heights=sizes,
+        digests=[
+            sha256(f"{name} {row}".encode()).digest() if sizes[row] else None for row in range(rows)
+        ],
+        phashes=np.ma.masked_array(rng.integers(1 << 64, size=rows, dtype=np.uint64), sizes == 0),
         carried=carried if carried is not None else pa.table({"n": pa.array(range(rows))}),
     )
 

@@ -69,6 +69,19 @@ def test_wide_equals_the_join(tmp_path, part_rows):
     assert [shard for part in build.parts for shard in part.shards] == ["a", "b", "c"]
 
 
+def test_shards_from_before_the_ledger_had_hashes_are_joined_with_others(files):
+    writer, folder, manifest = files
+    hashes = ["image_sha256", "image_phash"]
+    name = writer.names("a")["samples"]
+    ledger, footer = folder.read_table(name), folder.read_footer(name)
+    folder.write_table(name, ledger.drop_columns(hashes), footer)
+    build, _ = compacted(folder, manifest)
+    rows = wide_rows(folder, build)
+    assert [[row[column] for column in hashes] for row in rows[:4]] == [[None, None]] * 4
+    assert rows[4:] == naive_join(writer, "b")
+    assert read_plain(part_path(folder, build)).schema.field("image_phash").type == pa.uint64()
+
+
 def test_parts_say_what_is_in_them(files):
     _, folder, manifest = files
     build, _ = compacted(folder, manifest)

@@ -59,6 +59,44 @@ def test_a_ledger_of_other_rows_is_refused(writer):
         stored(writer).read("s", ALL)
 
 
+HASHES = [Input.IMAGE_HASHES, Input.CLIP_SCORE]
+
+
+def test_hashes_and_clip_scores_are_read_without_vectors(writer):
+    pairs = stored(writer).read("s", HASHES)
+    assert (pairs.image, dict(pairs.texts), list(pairs.captions)) == (None, {}, [])
+    digests = [digest and digest.hex() for digest in SHARD.digests]
+    assert pairs.image_sha256 is not None and pairs.image_phash is not None
+    assert pairs.image_sha256.to_pylist() == digests
+    assert pairs.image_phash.to_pylist() == SHARD.phashes.tolist()
+    assert digests[1] is None and pairs.image_phash.type == pa.uint64()
+    stored_scores = writer.folder.read_table(writer.names("s")["clip"])["clip_score"].to_pylist()
+    assert [None if np.isnan(s) else s for s in pairs.clip_score] == stored_scores
+    assert stored_scores[2] is None and stored_scores[0] is not None
+    parts = list(split_batch(pairs, 4))
+    assert [p.image_sha256 for p in parts] == [pairs.image_sha256[:4], pairs.image_sha256[4:]]
+    assert pa.concat_arrays([p.image_phash for p in parts]).equals(pairs.image_phash)
+    joined = np.concatenate([p.clip_score for p in parts])
+    assert np.array_equal(joined, pairs.clip_score, equal_nan=True)
+
+
+def test_a_ledger_from_before_there_were_hashes_is_refused(writer):
+    name = writer.names("s")["samples"]
+    table = writer.folder.read_table(name).drop_columns(["image_sha256", "image_phash"])
+    writer.folder.write_table(name, table, writer.folder.read_footer(name))
+    assert stored(writer).read("s", [Input.CAPTION]).captions[0] == "caption s 0"
+    with pytest.raises(LedgerError, match=r"no column image_sha256: shard s .* --reprocess"):
+        stored(writer).read("s", HASHES)
+
+
+def test_clip_scores_of_other_rows_are_refused(writer):
+    name = writer.names("s")["clip"]
+    table = writer.folder.read_table(name).take([1, 0, 2, 3, 4, 5])
+    writer.folder.write_table(name, table, writer.folder.read_footer(name))
+    with pytest.raises(LedgerError, match=r"has other uids than .*; delete both and run"):
+        stored(writer).read("s", HASHES)
+
+
 def test_a_shard_without_rows_is_read(writer):
     writer.commit(shard_of("e", 0, uids=pa.array([], pa.string())))
     pairs = stored(writer).read("e", ALL)

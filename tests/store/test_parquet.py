@@ -94,6 +94,8 @@ def test_types_of_every_family_in_duckdb(files):
         "error": "VARCHAR",
         "image_width": "INTEGER",
         "image_height": "INTEGER",
+        "image_sha256": "VARCHAR",
+        "image_phash": "UBIGINT",
         "n": "BIGINT",
     }
 

@@ -27,6 +27,7 @@ import torch
 from PIL import Image
 
 from clipsieve.clip.image_format import ImageFormat, header_size, identify, jpeg_scan_count
+from clipsieve.clip.perceptual_hash import perceptual_hash, perceptual_hash_pillow
 from clipsieve.clip.pillow_readers import open_picture
 from clipsieve.clip.preprocess import (
     Preprocess,
@@ -89,11 +90,13 @@ class DecodedImage:
         pixels: (3, h, w) uint8, RGB, at the model's input size.
         width: pixels of the source as stored, before EXIF orientation and before the resize.
         height: likewise.
+        phash: perceptual hash of the whole picture, in [0, 2**64); it does not depend on the model.
     """
 
     pixels: torch.Tensor
     width: int
     height: int
+    phash: int
 
 
 def decode_image(
@@ -180,8 +183,9 @@ def _decode_jpeg(
         pixels = simplejpeg.decode_jpeg(data, "RGB")
     except (ValueError, RuntimeError):
         return None
-    resize_and_crop(torch.from_numpy(pixels).permute(2, 0, 1), preprocess, out)
-    return DecodedImage(out, width, height)
+    whole = torch.from_numpy(pixels).permute(2, 0, 1)
+    resize_and_crop(whole, preprocess, out)
+    return DecodedImage(out, width, height, perceptual_hash(whole))
 
 
 def _decode_with_pillow(
@@ -204,9 +208,10 @@ def _decode_with_pillow(
             return failure
         image.load()
         write_image(resize_and_crop_pillow(image, preprocess), out)
+        phash = perceptual_hash_pillow(image)
     except Exception as error:  # Pillow's readers raise anything on damaged bytes
         return RowFailure(RowState.DECODE_ERROR, f"damaged {format}: {_one_line(error)}")
-    return DecodedImage(out, width, height)
+    return DecodedImage(out, width, height, phash)
 
 
 def _check_size(width: int, height: int, limits: ImageLimits) -> RowFailure | None:

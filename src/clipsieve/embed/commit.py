@@ -20,14 +20,8 @@ from clipsieve.formats.base import WorkItem
 from clipsieve.schemas import footers
 from clipsieve.schemas.tables import embeddings_schema, samples_schema
 from clipsieve.scorers.base import Embedded, Scorer
-from clipsieve.scorers.columns import (
-    family_revision,
-    score_columns,
-    scorer_basis,
-    scorer_revision,
-    scorers_footer,
-    scores_table,
-)
+from clipsieve.scorers.columns import score_columns, scorers_footer, scores_table
+from clipsieve.scorers.embedded import embedded_family_revision, embedded_scorer_revision
 from clipsieve.scorers.registry import EMBEDDED, make_scorer
 from clipsieve.store import names
 from clipsieve.store.canonical import canonical_json, short_hash
@@ -82,9 +76,8 @@ def embedded_family(embeddings: str) -> FamilyEntry:
 
     They are computed from the model's own output, not from float16 on disk.
     """
-    revision = scorer_revision(scorer_basis(make_scorer(EMBEDDED, {}), embeddings), None, {})
-    entry = ScorerEntry(revision)
-    return FamilyEntry(family_revision({EMBEDDED: revision}), {EMBEDDED: entry})
+    entry = ScorerEntry(embedded_scorer_revision(embeddings))
+    return FamilyEntry(embedded_family_revision(embeddings), {EMBEDDED: entry})
 
 
 class ShardWriter:
@@ -236,6 +229,10 @@ def samples_table(shard: EmbeddedShard) -> pa.Table:
         "error": pa.array(shard.errors, pa.string()),
         "image_width": pa.array(shard.widths, pa.int32(), mask=shard.widths == 0),
         "image_height": pa.array(shard.heights, pa.int32(), mask=shard.heights == 0),
+        "image_sha256": pa.array(
+            [None if digest is None else digest.hex() for digest in shard.digests], pa.string()
+        ),
+        "image_phash": pa.array(shard.phashes, pa.uint64()),
     }
     schema = samples_schema(shard.pairs.uid.type, shard.carried.schema)
     return pa.Table.from_arrays(

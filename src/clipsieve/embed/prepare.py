@@ -40,6 +40,7 @@ class Chunk:
       failures: what the source says of a row, by position in the chunk.
       carried: N rows of source columns.
       uids: N uids.
+      digests: sha256 of each row's image bytes, 32 bytes; None without bytes.
       image_numbers: for each row the number of its image in this shard, -1 if it has none.
       text_numbers: for each row the number of its caption in this shard, -1 if it has none.
       images: decoded images not seen before in this shard, in the order of their numbers.
@@ -51,6 +52,7 @@ class Chunk:
     failures: Mapping[int, RowFailure]
     carried: pa.Table
     uids: pa.Array
+    digests: Sequence[bytes | None]
     image_numbers: Sequence[int]
     text_numbers: Sequence[int]
     images: Sequence[Future[list[DecodedImage | RowFailure]]]
@@ -178,10 +180,12 @@ class Preparer:
         urls = _urls(batch.carried, low, high)
         image_numbers, new_images = [-1] * (high - low), []
         text_numbers, new_texts = [-1] * (high - low), []
-        hashed = []
+        hashed: list[str] = []
+        digests: list[bytes | None] = []
         for at, (image, caption) in enumerate(zip(batch.images[low:high], captions, strict=True)):
             digest, uid = digest_and_uid(image, caption, urls[at])
             hashed.append(uid)
+            digests.append(digest if image else None)
             if image is not None and digest is not None and not _unusable(failures.get(at)):
                 image_numbers[at], new = images.number(digest)
                 if new:
@@ -200,6 +204,7 @@ class Preparer:
             failures=failures,
             carried=batch.carried.slice(low, high - low),
             uids=_uids(batch, low, high, hashed),
+            digests=digests,
             image_numbers=image_numbers,
             text_numbers=text_numbers,
             images=jobs,

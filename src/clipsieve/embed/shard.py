@@ -30,6 +30,8 @@ class EmbeddedShard:
       errors: N messages; None where the state is `ok`.
       widths: N image widths in pixels, 0 where the image was not decoded.
       heights: N image heights in pixels, 0 where the image was not decoded.
+      digests: sha256 of each row's image bytes, 32 bytes; None without bytes.
+      phashes: N perceptual hashes, uint64; masked where the image was not decoded.
       carried: N rows of source columns.
     """
 
@@ -39,6 +41,8 @@ class EmbeddedShard:
     errors: Sequence[str | None]
     widths: np.ndarray
     heights: np.ndarray
+    digests: Sequence[bytes | None]
+    phashes: np.ma.MaskedArray
     carried: pa.Table
 
     def counts(self) -> dict[str, int]:
@@ -62,6 +66,7 @@ class ShardBuilder:
         self._features = Features(encoder.model.identity.dim)
         self._image_slots: list[int | RowFailure] = []  # by image number: a feature row, or why not
         self._sizes: list[tuple[int, int]] = []
+        self._phashes: list[int] = []  # by image number, 0 for an image that was not decoded
         self._decoded = 0
         self._metered = (0, 0)
         self._tokens: list[Future[torch.Tensor]] = []
@@ -105,6 +110,10 @@ class ShardBuilder:
             errors=errors,
             widths=widths,
             heights=heights,
+            digests=[digest for chunk in self._chunks for digest in chunk.digests],
+            phashes=np.ma.masked_array(
+                np.array([*self._phashes, 0], dtype=np.uint64)[image_numbers], widths == 0
+            ),
             carried=pa.concat_tables([no_rows, *(chunk.carried for chunk in self._chunks)]),
         )
 
@@ -115,9 +124,11 @@ class ShardBuilder:
         if isinstance(image, RowFailure):
             self._image_slots.append(image)
             self._sizes.append((0, 0))
+            self._phashes.append(0)
             return
         self._image_slots.append(self._decoded)
         self._sizes.append((image.width, image.height))
+        self._phashes.append(image.phash)
         self._decoded += 1
         self._waiting.append(image.pixels)
         self._encode_waiting(self._encoder.batch_size)

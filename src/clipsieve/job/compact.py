@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from clipsieve.control import Control
 from clipsieve.scorers.registry import EMBEDDED
-from clipsieve.sql.views import published_name, write_sql
+from clipsieve.sql.columns import published_name
+from clipsieve.sql.views import write_sql
 from clipsieve.stage import Engine
 from clipsieve.store.compact import CompactStage, drop_builds, plan_build
 from clipsieve.store.folder import OutputFolder

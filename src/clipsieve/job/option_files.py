@@ -1,7 +1,8 @@
-"""Files that options of the `ood` family name: lists of classes, templates, labels, arrays.
+"""Files that options of scorers name: lists of classes, templates, labels, words, arrays.
 
-The driver reads them once.  Texts become the option's value, so workers need no file, and a file
-that changes later changes no score until it is given again.
+The driver reads them once.  Texts of the `ood` family become the option's value, so workers need no
+file, and a file that changes later changes no score until it is given again.  Of other files the
+path and the hash are the value: workers read them, and refuse one that has changed.
 """
 
 import os
@@ -11,15 +12,18 @@ from typing import Any
 from clipsieve.clip.class_lists import FILE_OPTIONS
 from clipsieve.clip.identity import TINY
 from clipsieve.scorers.array_file import read_array_file
+from clipsieve.scorers.option_file import file_value
 from clipsieve.scorers.text_map import read_text_map
 
 OOD = "ood"
 #: Options of which one replaces the other.
-_EXCLUSIVE = ("negatives", "words")
+_EXCLUSIVE = (("negatives", "words"), ("targets", "target_clusters"))
+#: Options of the family `datacomp` that are files.
+_DATACOMP, _DATACOMP_FILES = "datacomp", ("centroids", "targets", "target_clusters", "words")
 
 
 def read_option_files(options: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return options of scorers with the files of the `ood` family's read.
+    """Return options of scorers with their files read.
 
     Args:
       options: by name of a scorer or family.
@@ -29,8 +33,7 @@ def read_option_files(options: Mapping[str, Mapping[str, Any]]) -> dict[str, dic
     """
     read: dict[str, dict[str, Any]] = {}
     for scorer, own in options.items():
-        is_ood = scorer.partition(".")[0] == OOD
-        read[scorer] = {k: _read(k, v) if is_ood else v for k, v in own.items()}
+        read[scorer] = {k: _read(scorer.partition(".")[0], k, v) for k, v in own.items()}
     return read
 
 
@@ -45,8 +48,13 @@ def without_replaced(
     """
     kept: dict[str, dict[str, Any]] = {}
     for scorer, own in recorded.items():
-        replaced = any(name in given.get(scorer, {}) for name in _EXCLUSIVE)
-        kept[scorer] = {k: v for k, v in own.items() if not (replaced and k in _EXCLUSIVE)}
+        replaced = {
+            name
+            for group in _EXCLUSIVE
+            if any(each in given.get(scorer, {}) for each in group)
+            for name in group
+        }
+        kept[scorer] = {k: v for k, v in own.items() if k not in replaced}
     return kept
 
 
@@ -55,8 +63,12 @@ def default_classes(model: str) -> str:
     return "demo" if model == TINY else "imagenet"
 
 
-def _read(name: str, value: Any) -> Any:
+def _read(family: str, name: str, value: Any) -> Any:
     if not isinstance(value, str):
+        return value
+    if family == _DATACOMP and name in _DATACOMP_FILES:
+        return file_value(value, f"option {name} of {family}")
+    if family != OOD:
         return value
     if name in FILE_OPTIONS:
         return FILE_OPTIONS[name](value)

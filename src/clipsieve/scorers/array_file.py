@@ -27,25 +27,43 @@ def read_array_file(path: str, what: str, key: str | None = None) -> tuple[np.nd
       UsageError: if the file cannot be read or is of another kind; if the array is not of a
         floating type, or a number in it is not finite.
     """
-    kind = ".npy file" if key is None else ".npy or .npz file"
     try:
         content = Path(path).read_bytes()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(
-            f"{what} {path} cannot be read ({reason}); give the {kind} of a matrix"
+            f"{what} {path} cannot be read ({reason}); give the {_kind(key)} of a matrix"
         ) from error
-    try:
-        loaded = np.load(io.BytesIO(content), allow_pickle=False)
-        array = loaded if isinstance(loaded, np.ndarray) else _member(loaded, path, what, key)
-    except _DAMAGED as error:
-        raise UsageError(f"{what} {path} is no {kind}; write it with numpy") from error
+    array = decode_array(content, path, what, key)
     if array.dtype.kind != "f" or not np.isfinite(array).all():
         raise UsageError(
             f"{what} {path} must hold finite floating-point numbers, its type is {array.dtype}; "
             "correct the file"
         )
     return array, hashlib.sha256(content).hexdigest()
+
+
+def decode_array(content: bytes, path: str, what: str, key: str | None = None) -> np.ndarray:
+    """Return the array in the content of a file, of whatever type.
+
+    Args:
+      content: of the file.
+      path: of the file, for messages.
+      what: see `read_array_file`.
+      key: see `read_array_file`.
+
+    Raises:
+      UsageError: if the file is of another kind.
+    """
+    try:
+        loaded = np.load(io.BytesIO(content), allow_pickle=False)
+        return loaded if isinstance(loaded, np.ndarray) else _member(loaded, path, what, key)
+    except _DAMAGED as error:
+        raise UsageError(f"{what} {path} is no {_kind(key)}; write it with numpy") from error
+
+
+def _kind(key: str | None) -> str:
+    return ".npy file" if key is None else ".npy or .npz file"
 
 
 def _member(archive: "np.lib.npyio.NpzFile", path: str, what: str, key: str | None) -> np.ndarray:

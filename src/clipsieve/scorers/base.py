@@ -41,6 +41,8 @@ class Input(StrEnum):
     REFERENCE_EMBEDDINGS = "reference_embeddings"
     CAPTION = "caption"
     NEIGHBOURS = "neighbours"
+    IMAGE_HASHES = "image_hashes"
+    CLIP_SCORE = "clip_score"
 
 
 class Embedded:
@@ -223,6 +225,10 @@ class PairBatch:
       prototypes: (K, D) float64, unit rows unless the set says otherwise, by prompt set.
       neighbours: lists of the N images, by specification.
       caption_neighbours: lists of the N captions, for specifications with `texts`.
+      image_sha256: N strings of 64 hex digits, NULL without bytes; None if nobody asked for them.
+      image_phash: N perceptual hashes, uint64, NULL if not decoded; None if nobody asked for them.
+      clip_score: (N,) float32 as stored with the embeddings, NaN where it is NULL; None if nobody
+        asked for it.
     """
 
     uid: pa.Array
@@ -236,6 +242,9 @@ class PairBatch:
     prototypes: Mapping[PromptSet, np.ndarray] = field(default_factory=dict)
     neighbours: Mapping[NeighbourSpec, "NeighbourLists"] = field(default_factory=dict)
     caption_neighbours: Mapping[NeighbourSpec, "NeighbourLists"] = field(default_factory=dict)
+    image_sha256: pa.Array | None = None
+    image_phash: pa.Array | None = None
+    clip_score: np.ndarray | None = None
     #: Shared by copies that differ in their neighbours only.
     _shared: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 

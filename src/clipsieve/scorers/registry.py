@@ -8,6 +8,8 @@ from importlib.metadata import EntryPoint, entry_points
 from inspect import Parameter, signature
 from typing import Any
 
+import pyarrow as pa
+
 from clipsieve.errors import UsageError
 from clipsieve.schemas.removals import REMOVED
 from clipsieve.scorers.base import Scorer
@@ -48,6 +50,13 @@ _SHIPPED = {
     "density.lof": "density_scorer:LocalOutlierFactor",
     "density.isolation_forest": "isolation:IsolationForestScore",
     "density.released": "density_released:ReleasedDensity",
+    "duplicates.semdedup": "semdedup:SemDeDup",
+    "datacomp.image_cluster": "datacomp.image_cluster:ImageCluster",
+    "datacomp.text_words": "datacomp.text_words:TextWords",
+    "duplicates.bytes": "duplicates.image_bytes:BytesDuplicates",
+    "duplicates.caption": "duplicates.caption:CaptionDuplicates",
+    "duplicates.phash": "duplicates.phash:PerceptualDuplicates",
+    "duplicates.embedding": "duplicates.embedding:EmbeddingDuplicates",
     "ood.msp": "ood.zero_shot:MaxSoftmax",
     "ood.max_logit": "ood.zero_shot:MaxLogit",
     "ood.margin": "ood.zero_shot:Margin",
@@ -72,6 +81,7 @@ _SHIPPED = {
 
 #: Names that stand for several scorers.
 _GROUPS = {
+    "duplicates": ("duplicates.bytes", "duplicates.caption", "duplicates.phash"),
     "ood.zero_shot": (
         "ood.class",
         "ood.msp",
@@ -206,6 +216,33 @@ def own_options(name: str, options: Options) -> dict[str, Any]:
         return own
     known = option_names(scorer_factory(name))
     return {k: v for k, v in options[family].items() if k in known} | own
+
+
+def scorers_of_column(column: str) -> list[str]:
+    """Return the names of the scorers that add a column, sorted; most often one or none.
+
+    A scorer is asked for the columns that its class has, or that it has without options; one that
+    cannot be imported, or made without options, counts as adding none.
+
+    >>> scorers_of_column("ood_vim")
+    ['ood.vim']
+    """
+    return [
+        name
+        for name in scorer_names()
+        if column.lower() in (each.lower() for each in _columns_without_options(name))
+    ]
+
+
+def _columns_without_options(name: str) -> list[str]:
+    try:
+        factory = scorer_factory(name)
+        columns = getattr(factory, "columns", None)
+        if not isinstance(columns, pa.Schema):
+            columns = make_scorer(name, {}).columns
+    except Exception:  # of a plug-in, anything
+        return []
+    return list(columns.names)
 
 
 def is_family_only(name: str) -> bool:

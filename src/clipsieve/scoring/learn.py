@@ -19,13 +19,13 @@ from clipsieve.schemas import footers
 from clipsieve.scorers.base import Arrays, Context, Input, PairBatch, Scorer, State, Statistic
 from clipsieve.scorers.registry import make_scorer
 from clipsieve.scoring.prompts import load_prototypes, prompt_sets
-from clipsieve.scoring.threads import iterate_parts, one_core_products
 from clipsieve.stage import Element, Report, Worker
 from clipsieve.store import names
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.manifest import EmbeddingsEntry, Manifest
 from clipsieve.store.members import ShardRange
 from clipsieve.store.pairs import StoredPairs, split_batch
+from clipsieve.threads import iterate_parts, one_core_products
 
 #: A scorer that asks for more passes than this will never end.
 MOST_PASSES = 64

@@ -22,7 +22,6 @@ from clipsieve.scorers.ood.zero_shot import MaxSoftmax
 from clipsieve.scorers.registry import make_scorer, own_options
 from clipsieve.scoring.learn import Basis
 from clipsieve.scoring.prompts import load_prototypes
-from clipsieve.scoring.threads import map_parts
 from clipsieve.stage import Element, Report, Worker
 from clipsieve.statistics.labels import Labels
 from clipsieve.store.canonical import canonical_json
@@ -30,6 +29,7 @@ from clipsieve.store.folder import OutputFolder
 from clipsieve.store.manifest import Manifest
 from clipsieve.store.members import ShardRange
 from clipsieve.store.pairs import StoredPairs, split_batch
+from clipsieve.threads import map_parts
 
 #: Group by shard, and the name of the one group of all rows.
 BY_SHARD, ALL = "shard", "all"

@@ -17,12 +17,12 @@ from clipsieve.control import Control
 from clipsieve.errors import ClipsieveError, LedgerError
 from clipsieve.scorers.base import PromptSet, Scorer
 from clipsieve.scorers.text_map import load_text_map
-from clipsieve.scoring.threads import one_core_products
 from clipsieve.stage import Element, Report, Worker
 from clipsieve.store import names
 from clipsieve.store.canonical import canonical_json
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.manifest import EmbeddingsEntry
+from clipsieve.threads import one_core_products
 
 #: A mean this short against the vectors it is of is what rounding to float32 left of zero.
 _ROUNDING = 1e-6

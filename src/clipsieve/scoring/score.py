@@ -30,7 +30,6 @@ from clipsieve.scorers.columns import (
 )
 from clipsieve.scoring.learn import Basis, ScorerSpec, read_known, scorer_context
 from clipsieve.scoring.prompts import load_prototypes, prompt_sets
-from clipsieve.scoring.threads import map_parts
 from clipsieve.stage import Element, Report, Worker
 from clipsieve.statistics.counts import RowCounts
 from clipsieve.store import names
@@ -39,6 +38,7 @@ from clipsieve.store.folder import OutputFolder
 from clipsieve.store.pairs import StoredPairs, source_values, split_batch, with_lists
 from clipsieve.store.parquet import Footer
 from clipsieve.store.records import SCORED, ShardRecord, add_record
+from clipsieve.threads import map_parts
 from clipsieve.versions import installed
 
 if TYPE_CHECKING:

@@ -1,1 +1,1 @@
-"""What to keep of a dataset: lists of ids."""
+"""Which rows to keep: thresholds, verdicts with reasons, subsets."""

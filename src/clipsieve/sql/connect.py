@@ -1,7 +1,4 @@
-"""A DuckDB connection in which an output folder's views are ready.
-
-The only module of the library that imports duckdb.
-"""
+"""A DuckDB connection in which an output folder's views are ready."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -30,3 +30,19 @@ class HashedArray:
     def __hash__(self) -> int:
         """Hash of the content, the same in every process."""
         return int.from_bytes(self.digest[:8], "little")
+
+
+class LocalArray(HashedArray):
+    """A hashed array that stays in its process: pickled, it is its digest alone.
+
+    For statistics that are made where they observe, and travel only as keys of what they saw.
+    """
+
+    def __reduce__(self) -> tuple[type["LocalArray"], tuple[()], dict[str, bytes]]:
+        """Leave the values behind; equality and hash need the digest only."""
+        return _without_values, (), {"digest": self.digest}  # type: ignore[return-value]
+
+
+def _without_values() -> LocalArray:
+    """A local array whose values are elsewhere."""
+    return LocalArray.__new__(LocalArray)

@@ -57,7 +57,7 @@ class OutputFolder:
 
     def sweep(self) -> list[str]:
         """Remove what interrupted writes left; only for the holder of the lock."""
-        return self.files.sweep(names.FOLDERS, (names.MANIFEST,))
+        return self.files.sweep(names.FOLDERS, (names.MANIFEST, names.CATALOG))
 
     # The manifest
 

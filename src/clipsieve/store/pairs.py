@@ -10,12 +10,18 @@ import pyarrow as pa
 from clipsieve.errors import LedgerError
 from clipsieve.schemas import footers
 from clipsieve.scorers.base import Embedded, Input, PairBatch, References, StoredEmbedded
+from clipsieve.scorers.embedded import embedded_family_revision
+from clipsieve.scorers.registry import EMBEDDED
 from clipsieve.store import names
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.manifest import EmbeddingsEntry
 
 #: Rows that scorers see at once: bounds the memory of N x K cosines.
 BATCH_ROWS = 16_384
+#: Columns of the ledger that are `Input.IMAGE_HASHES`.
+_HASHES = ("image_sha256", "image_phash")
+#: Inputs for which alone no embedding is read.
+_NO_VECTORS = frozenset({Input.CAPTION, Input.IMAGE_HASHES, Input.CLIP_SCORE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +43,8 @@ class StoredPairs:
     ) -> PairBatch:
         """Return all pairs of a shard with their image embeddings, and what else is needed.
 
-        Captions' embeddings double the work and are read only if needed; so are captions.
+        Captions' embeddings double the work and are read only if needed; so are captions, hashes
+        and CLIP scores.  Image embeddings are left out if nothing but those is needed.
 
         Args:
           shard: its name.
@@ -45,21 +52,43 @@ class StoredPairs:
           source_columns: columns of the source whose values are needed; see `source_values`.
 
         Raises:
-          LedgerError: if embeddings or ledger are missing, damaged, or out of line.
+          LedgerError: if embeddings, ledger or CLIP scores are missing, damaged, or out of line;
+            or if hashes are needed and the ledger was written before it had them.
         """
         self._check_rows(shard)
-        sides = ("image", "text") if Input.TEXT_EMBEDDING in needs else ("image",)
+        sides = ["image", "text"] if Input.TEXT_EMBEDDING in needs else ["image"]
+        if needs and _NO_VECTORS.issuperset(needs):
+            sides = []
         columns = ["uid", *(f"{side}_{part}" for side in sides for part in ("embedding", "norm"))]
         stored = self.folder.read_table(self.name(shard), columns)
-        image, *texts = (embedded_from_table(stored, side, self.dim) for side in sides)
+        embedded = {side: embedded_from_table(stored, side, self.dim) for side in sides}
+        texts = {"": embedded["text"]} if "text" in embedded else {}
         uids = stored["uid"].combine_chunks()
-        batch = PairBatch(uids, image, {"": texts[0]} if texts else {}, shard=shard)
-        if Input.CAPTION not in needs and not source_columns:
+        batch = PairBatch(uids, embedded.get("image"), texts, shard=shard)
+        if Input.CLIP_SCORE in needs:
+            batch = replace(batch, clip_score=self._clip_scores(shard, uids))
+        with_hashes = Input.IMAGE_HASHES in needs
+        if Input.CAPTION not in needs and not source_columns and not with_hashes:
             return batch
         sources = [name for column in source_columns for name in (column, f"source_{column}")]
-        samples = self.read_samples(shard, uids, list(dict.fromkeys(["caption", *sources])))
+        hashes = _HASHES if with_hashes else ()
+        captions = ("caption",) if Input.CAPTION in needs or source_columns else ()
+        columns = list(dict.fromkeys([*captions, *hashes, *sources]))
+        samples = self.read_samples(shard, uids, columns)
+        for column in hashes:
+            if column not in samples.column_names:
+                raise LedgerError(
+                    f"{self.folder.files.url(names.samples(shard))} has no column {column}: shard "
+                    f"{shard} was embedded by an earlier clipsieve; run `clipsieve run` on its "
+                    "source again with --reprocess"
+                )
         values = {column: source_values(samples, column) for column in source_columns}
-        return replace(batch, captions=samples["caption"].to_pylist(), columns=values)
+        return replace(
+            batch,
+            captions=samples["caption"].to_pylist() if captions else (),
+            columns=values,
+            **{column: samples[column].combine_chunks() for column in hashes},
+        )
 
     def read_samples(self, shard: str, uids: pa.Array, columns: Sequence[str]) -> pa.Table:
         """Return the uid and those of `columns` that the ledger of a shard has.
@@ -76,6 +105,20 @@ class StoredPairs:
                 "delete both and run `clipsieve run` again"
             )
         return samples
+
+    def _clip_scores(self, shard: str, uids: pa.Array) -> np.ndarray:
+        """(N,) float32 scores that were stored with the embeddings; NaN where NULL."""
+        revision = embedded_family_revision(self.embeddings.revision)
+        name = names.scores(EMBEDDED, revision, shard)
+        stored = self.folder.read_table(name, ["uid", "clip_score"])
+        if not stored["uid"].combine_chunks().equals(uids):
+            raise LedgerError(
+                f"{self.folder.files.url(name)} has other uids than "
+                f"{self.folder.files.url(self.name(shard))}; delete both and run `clipsieve run` "
+                "again"
+            )
+        scores: np.ndarray = stored["clip_score"].to_numpy()
+        return scores
 
     def _check_rows(self, shard: str) -> None:
         """Refuse embeddings of other rows than the ledger's, as a kill between the two leaves."""
@@ -145,6 +188,9 @@ def split_batch(batch: PairBatch, rows: int = BATCH_ROWS) -> Iterator[PairBatch]
             prototypes=batch.prototypes,
             neighbours=_parts(batch.neighbours, part),
             caption_neighbours=_parts(batch.caption_neighbours, part),
+            image_sha256=None if batch.image_sha256 is None else batch.image_sha256[part],
+            image_phash=None if batch.image_phash is None else batch.image_phash[part],
+            clip_score=None if batch.clip_score is None else batch.clip_score[part],
         )
 
 

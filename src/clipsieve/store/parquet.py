@@ -50,14 +50,16 @@ def is_vector(field: pa.Field) -> bool:
 
 def open_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     """Open a writer to `path` with the encodings above; the caller closes it."""
+    encodings = {f.name: "BYTE_STREAM_SPLIT" for f in schema if f.type == pa.float32()}
+    encodings |= {f.name: "DELTA_BINARY_PACKED" for f in schema if f.name == "row"}
     return pq.ParquetWriter(
         path,
         schema,
         compression="zstd",
         use_dictionary=[name for name in schema.names if name in DICTIONARY_COLUMNS],
-        column_encoding={
-            field.name: "BYTE_STREAM_SPLIT" for field in schema if field.type == pa.float32()
-        },
+        column_encoding=encodings,
+        # Of uids, which are random, least and greatest help no query and cost a comparison each.
+        write_statistics=[name for name in schema.names if name != "uid"],
         write_page_checksum=True,
     )
 

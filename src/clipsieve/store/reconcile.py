@@ -15,6 +15,7 @@ from clipsieve.store import names
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.manifest import Manifest
 from clipsieve.store.source import fingerprint_text
+from clipsieve.store.subsets import require_subset, subset_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,7 @@ def _account(
         problems.append("source has changed since it was read: run `clipsieve run` again")
     problems += _ledger_problems(item, ledger)
     problems += _family_problems(folder, manifest, item.shard, ledger["uid"])
+    problems += _subset_problems(folder, item.shard, ledger)
     states = dict(sorted(Counter(ledger["status"].to_pylist()).items(), key=str))
     return ShardAccount(item.shard, item.uri, source_rows, ledger.num_rows, states, tuple(problems))
 
@@ -135,3 +137,28 @@ def _family_problems(
             continue
         if not other.equals(uids):
             yield f"{family}: uids differ from the ledger's"
+
+
+def _subset_problems(folder: OutputFolder, shard: str, ledger: pa.Table) -> Iterator[str]:
+    """Which subsets do not have every row of the ledger exactly once, kept or dropped."""
+    rows = ledger.select(["uid", "row"])
+    for name in subset_names(folder):
+        subset = require_subset(folder, name)
+        if shard not in subset.shards:
+            continue  # it was made before this shard came
+        tables = (table(name, subset.revision, shard) for table in (names.kept, names.dropped))
+        try:
+            kept, dropped = (folder.read_table(table, ["uid", "row"]) for table in tables)
+        except LedgerError as error:
+            yield f"subset {name}: {error}"
+            continue
+        if kept.num_rows + dropped.num_rows != rows.num_rows:
+            yield (
+                f"subset {name}: {kept.num_rows} kept and {dropped.num_rows} dropped are not the "
+                f"{rows.num_rows} rows of the ledger"
+            )
+        elif not pa.concat_tables([kept, dropped]).sort_by("row").equals(rows.combine_chunks()):
+            yield (
+                f"subset {name}: rows kept and dropped are others than those of the ledger; make "
+                f"it again with `clipsieve filter ... --name {name}`"
+            )

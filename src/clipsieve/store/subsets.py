@@ -39,6 +39,7 @@ class Subset:
       dropped: rows dropped; `kept + dropped = rows`.
       families: revision of each score family that was read.
       members: hash of the shards and their content.
+      shards: their names.
       removals: id of the removal lists that were applied; "" if there were none.
       run_id: that made it.
       created_at: seconds since the epoch.
@@ -53,13 +54,18 @@ class Subset:
     dropped: int
     families: Mapping[str, str] = field(default_factory=dict)
     members: str = ""
+    shards: tuple[str, ...] = ()
     removals: str = ""
     run_id: str = ""
     created_at: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Return the subset as plain JSON values."""
-        return {**asdict(self), "steps": [dict(step) for step in self.steps]}
+        return {
+            **asdict(self),
+            "steps": [dict(step) for step in self.steps],
+            "shards": list(self.shards),
+        }
 
 
 def check_subset_name(name: str) -> str:
@@ -92,7 +98,8 @@ def load_subset(folder: OutputFolder, name: str) -> Subset | None:
     place = folder.files.url(names.subset_manifest(name))
     try:
         content = folder.read_json(names.subset_manifest(name))
-        subset = Subset(**{**content, "steps": tuple(content["steps"])})
+        lists = {key: tuple(content[key]) for key in ("steps", "shards")}
+        subset = Subset(**{**content, **lists})
         if subset.name != name or not _REVISION.fullmatch(subset.revision):
             raise ValueError(f"it names {subset.name!r}, revision {subset.revision!r}")
     except FileNotFoundError:

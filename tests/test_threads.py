@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from clipsieve.scoring.threads import cores, map_parts
+from clipsieve.threads import cores, map_parts
 
 
 def blas_threads():

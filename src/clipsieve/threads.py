@@ -1,4 +1,4 @@
-"""Batches of a shard worked on several at a time, each in a thread on one core.
+"""Parts of the work, such as batches of a shard, done several at a time, a thread on one core each.
 
 Products and sums of a batch are then made in the same order whatever the number of threads, so the
 results do not depend on it, to the last bit.

@@ -1,0 +1,1 @@
+"""Duplicates: equal bytes, equal captions, near-equal pictures, near-equal embeddings."""

@@ -1,0 +1,79 @@
+"""`catalog.duckdb`: the views and macros of an output folder as a database file."""
+
+import os
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import duckdb
+
+from clipsieve.errors import UsageError
+from clipsieve.sql.literals import literal, without_wildcards
+from clipsieve.sql.views import macros_sql, views_sql
+from clipsieve.store import names
+from clipsieve.store.files import LocalFiles
+from clipsieve.store.folder import OutputFolder
+
+#: Format of the file: the default of DuckDB 2.0 cannot be opened by 1.5, this one by every 1.x too.
+STORAGE_VERSION = "v1.0.0"
+
+
+def write_catalog(out: str | Path, path: str | Path | None = None) -> str:
+    """Write views and macros of the output folder `out` to a database file; return its path.
+
+    The views read the folder's files by absolute path: they work from any working directory, and
+    no longer when the folder is moved, or when a later run has made another build or revision.
+    Write the catalog again then.
+
+    Args:
+      out: folder of an earlier `clipsieve run`.
+      path: of the file; None is `catalog.duckdb` in the folder.  A catalog is replaced at once.
+
+    Raises:
+      UsageError: if the folder holds no dataset, or `path` is a folder, a file that is no
+        database, or a database with tables.
+    """
+    folder = OutputFolder.open(out)
+    manifest = folder.require_manifest()
+    place = Path(os.path.abspath(folder.files.url(names.CATALOG) if path is None else path))
+    _check_replaceable(place)
+    views = views_sql(folder, manifest, without_wildcards(folder.files.url()) + "/")
+    # Built elsewhere: DuckDB puts a log beside a database, which a kill would leave in the folder.
+    with TemporaryDirectory(prefix="clipsieve-") as scratch:
+        built = Path(scratch) / names.CATALOG
+        with duckdb.connect() as connection:
+            connection.execute(
+                f"ATTACH {literal(str(built))} AS catalog (STORAGE_VERSION '{STORAGE_VERSION}')"
+            )
+            connection.execute("USE catalog")
+            connection.execute(views)
+            connection.execute(macros_sql())
+            connection.execute("USE memory")
+            connection.execute("DETACH catalog")  # writes the log into the database
+        try:
+            with LocalFiles(place.parent).writing(place.name) as temporary:
+                shutil.copyfile(built, temporary)
+        except OSError as error:
+            raise UsageError(
+                f"catalog {place} cannot be written ({error.strerror}); name another file"
+            ) from error
+    return str(place)
+
+
+def _check_replaceable(place: Path) -> None:
+    """Refuse to replace what is no catalog."""
+    if not place.exists():
+        return
+    try:
+        with duckdb.connect(str(place), read_only=True) as connection:
+            tables = connection.execute("SELECT count(*) FROM duckdb_tables()").fetchone()
+    except duckdb.Error as error:
+        raise UsageError(
+            f"catalog {place} exists and cannot be opened as a DuckDB database ({error}); "
+            "name another file, or remove it"
+        ) from error
+    if tables != (0,):
+        raise UsageError(
+            f"catalog {place} is a database with tables, not one that clipsieve wrote; "
+            "name another file"
+        )

@@ -40,7 +40,7 @@ OWNERS = {
     "fsspec": ("clipsieve.formats.inputs",),
     "braceexpand": ("clipsieve.formats.inputs",),
     "img2dataset": ("clipsieve.pipelines.ingest",),
-    "mmh3": ("clipsieve.store.ids",),
+    "mmh3": ("clipsieve.store.id_values",),
     "faiss": (),
 }
 #: Rooms that build on all others, in this order.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from clipsieve.job.evaluate import EvaluateResult
     from clipsieve.job.export import ExportResult
     from clipsieve.job.filter import FilterResult
-    from clipsieve.job.remove import RemoveResult
+    from clipsieve.job.removal_report import RemoveResult
     from clipsieve.job.run import RunResult
     from clipsieve.job.score import ScoreResult
     from clipsieve.sql.verify import VerifyResult

@@ -101,7 +101,7 @@ def remove(beam_args: Sequence[str], /, lists: bool, refresh: bool, **options: A
     .parquet or .csv.  No row is lost, and nothing is scored again.
     """
     import clipsieve
-    from clipsieve.job.remove import list_lines
+    from clipsieve.job.removal_report import list_lines
 
     given = given_options({**options, "beam_args": tuple(beam_args)})
     asked = [given.get("id_list"), given.get("undo"), lists or None, refresh or None]

@@ -179,7 +179,10 @@ def test_a_list_stays_until_it_is_undone(out, tmp_path, capsys):
     assert lines[1].startswith("second: 3 ids of kind uid name 3 rows")
     assert lines[2] == "5 rows are removed"
     assert exit_code(["reconcile", str(out)]) == 0
-    assert "5 of them are removed from scores, by lists" in capsys.readouterr().out
+    assert exit_code(["status", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "5 of them are removed from scores, by lists" in printed
+    assert "scores view: 40 rows, 5 removed by lists\n" in printed
     assert exit_code(["remove", str(out), "--undo", "first"]) == 0
     assert "3 rows are removed from scores" in capsys.readouterr().out
     assert keys(out, "removals") == [(row["shard"], row["row"]) for row in rows[2:5]]

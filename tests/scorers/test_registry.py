@@ -181,6 +181,12 @@ def test_a_plugin_cannot_add_to_the_family_of_the_embeddings(install_constant):
         make_scorers(["clip.mine"])
 
 
+def test_a_column_that_says_which_rows_are_removed_is_refused(install_constant):
+    install_constant("one", column="Removed")
+    with pytest.raises(UsageError, match="scorer one adds column 'Removed', which says of each"):
+        make_scorers(["one"])
+
+
 @pytest.mark.parametrize("column", ["twice", "TWICE"])
 def test_two_scorers_that_add_one_column_are_refused(install_constant, column):
     install_constant("one", column="twice")

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from clipsieve.errors import UsageError
-from clipsieve.select.id_lists import read_id_list
-from clipsieve.store.ids import IdKind, IdList, laion_hash, needed_columns
+from clipsieve.select.id_lists import IdKind, IdList, read_id_list
+from clipsieve.store.id_values import laion_hash, needed_columns
 
 UIDS = ["0123456789abcdef0123456789abcdef", "f" * 32, "0" * 31 + "1"]
 DIGESTS = [hashlib.sha256(bytes([n])).hexdigest() for n in range(4)]

@@ -205,3 +205,13 @@ def test_a_shard_without_rows_is_readable(tmp_path):
     (ledger,) = writer.done([shard_of("s", 0, uids=pa.array([], pa.string())).item])
     assert ledger is not None
     assert states_from_footer(ledger) == {}
+
+
+def test_duckdb_finds_the_nulls_of_a_text_of_one_value(tmp_path):
+    # DuckDB 2.0.0 does not where such a column has statistics and no dictionary.
+    table = pa.table({"caption": ["same", None, "same"], "status": ["ok", None, "ok"]})
+    write_parquet(tmp_path / "t.parquet", table, {})
+    connection = duckdb.connect()
+    for column in table.column_names:
+        query = f"SELECT count(*) FROM '{tmp_path}/t.parquet' WHERE {column} IS NULL"
+        assert connection.sql(query).fetchall() == [(1,)]

@@ -14,7 +14,8 @@ from clipsieve.stage import Report
 from clipsieve.store import names
 from clipsieve.store.compact import plan_build
 from clipsieve.store.folder import OutputFolder
-from clipsieve.store.ids import IdKind, IdList
+from clipsieve.store.id_values import IdKind
+from clipsieve.store.ids import IdList
 from clipsieve.store.removal_lists import (
     RemovalList,
     check_list_name,

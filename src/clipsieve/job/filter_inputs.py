@@ -26,7 +26,8 @@ from clipsieve.store import names
 from clipsieve.store.compact import plan_build
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.glue import GluedShards, check_aligned
-from clipsieve.store.ids import IdList, needed_columns
+from clipsieve.store.id_values import needed_columns
+from clipsieve.store.ids import IdList
 from clipsieve.store.members import members_key, read_members
 from clipsieve.store.subsets import (
     Subset,

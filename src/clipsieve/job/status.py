@@ -48,7 +48,8 @@ def status_lines(out: str) -> Iterator[str]:
         yield f"  {record.shard}: {record.error}"
     if manifest.wide is not None:
         behind = _behind(folder, manifest, counts)
-        yield f"scores view: {manifest.wide.rows:,} rows{behind}"
+        removed = f", {manifest.wide.removed:,} removed by lists" if manifest.wide.removals else ""
+        yield f"scores view: {manifest.wide.rows:,} rows{removed}{behind}"
 
 
 def _is_done(item: WorkItem, footer: Footer) -> bool:

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clipsieve.errors import UsageError
-from clipsieve.store.ids import IdKind, canonical_texts
+from clipsieve.store.id_values import IdKind, canonical_texts
 
 #: Bytes of a line; a longer one is no id.
 LONGEST = 4096

@@ -25,7 +25,10 @@ import pyarrow.parquet as pq
 
 from clipsieve.errors import UsageError
 from clipsieve.select.id_lines import IdLines, check_ids, id_lines, kind_of_lines
-from clipsieve.store.ids import IdKind, IdList, canonical_texts
+from clipsieve.store.id_values import IdKind, canonical_texts
+from clipsieve.store.ids import IdList
+
+__all__ = ["COLUMNS", "IdKind", "IdList", "read_id_list"]
 
 #: Columns of Parquet and CSV files that hold ids of a kind; the first that a file has is taken.
 COLUMNS: Mapping[IdKind, Sequence[str]] = {
@@ -68,6 +71,8 @@ def read_id_list(path: str | os.PathLike[str], by: str | None = None) -> IdList:
         lines = id_lines(content, place)
         kind = kind or kind_of_lines(lines)
         values = check_ids(kind, lines)
+        del lines  # millions of ids take gigabytes
+    del content
     if not len(values):
         raise UsageError(f"{place} holds no id; a list has one id a line at least")
     if isinstance(values, np.ndarray):

@@ -10,7 +10,8 @@ import pyarrow as pa
 from clipsieve.select.id_lists import read_id_list
 from clipsieve.store import names
 from clipsieve.store.folder import OutputFolder
-from clipsieve.store.ids import IdList, needed_columns
+from clipsieve.store.id_values import needed_columns
+from clipsieve.store.ids import IdList
 from clipsieve.store.removals import removed_column
 from clipsieve.store.subsets import Subset, kept_mask
 

@@ -17,8 +17,8 @@ def connect(out: str | Path) -> duckdb.DuckDBPyConnection:
     It has the views `scores` (every column of every sample), `samples`, `embeddings`, one view
     for each score family, `score_columns` (what each score means), `density_groups` after an
     audit, `metrics` and `detectors` after an evaluation, `runs` and `shards`, and the macros of
-    `sql/macros.sql`.  The views read the files as
-    they are now; nothing is copied.
+    `sql/macros.sql`.  With removal lists `scores` leaves out the rows that they name, which
+    `removals` shows.  The views read the files as they are now; nothing is copied.
 
     Args:
       out: folder of an earlier `clipsieve run`.

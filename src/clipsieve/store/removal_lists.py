@@ -18,7 +18,8 @@ from clipsieve.schemas import footers
 from clipsieve.store import names
 from clipsieve.store.canonical import short_hash
 from clipsieve.store.folder import OutputFolder
-from clipsieve.store.ids import IdKind, IdList
+from clipsieve.store.id_values import IdKind
+from clipsieve.store.ids import IdList
 
 #: Names become folders; those of matches have a "=".
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")

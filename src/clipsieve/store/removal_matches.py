@@ -19,7 +19,8 @@ from clipsieve.statistics.counts import RowCounts
 from clipsieve.store import names
 from clipsieve.store.canonical import canonical_json, short_hash
 from clipsieve.store.folder import OutputFolder
-from clipsieve.store.ids import IdList, needed_columns
+from clipsieve.store.id_values import needed_columns
+from clipsieve.store.ids import IdList
 from clipsieve.store.members import ShardRange, ledger_key
 from clipsieve.store.removal_lists import RemovalList, lists_id, read_ids
 

@@ -120,7 +120,7 @@ def test_parquet_with_images_is_read_by_datasets(job, tmp_path):
         "parquet", data_files=files, split="train", cache_dir=str(tmp_path / "cache")
     )
     rows = kept_rows(job)
-    assert data["uid"] == [row["uid"] for row in rows]
+    assert list(data["uid"]) == [row["uid"] for row in rows]
     assert data[0]["image"].size == (rows[0]["image_width"], rows[0]["image_height"])
 
 

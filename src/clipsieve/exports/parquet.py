@@ -98,23 +98,33 @@ def image_schema(schema: pa.Schema) -> pa.Schema:
 def _groups(table: pa.Table, span: Span, rows: KeptRows, schema: pa.Schema) -> Iterator[pa.Table]:
     """Yield the rows of a span with their pictures, in tables of a row group."""
     first, size, numbers = 0, 0, table["row"].to_pylist()
-    images: list[dict[str, object] | None] = []
+    pictures: list[bytes | None] = []
 
     def group() -> pa.Table:
-        columns = table.slice(first, len(images)).columns
-        return pa.Table.from_arrays([*columns, pa.array(images, IMAGE_TYPE)], schema=schema)
+        columns = table.slice(first, len(pictures)).columns
+        paths = [
+            None if picture is None else _path(span.shard, number, picture)
+            for number, picture in zip(numbers[first:], pictures, strict=False)
+        ]
+        images = pa.StructArray.from_arrays(
+            [pa.array(pictures, pa.binary()), pa.array(paths, pa.string())],
+            fields=list(IMAGE_TYPE),
+            mask=pa.array([picture is None for picture in pictures]),
+        )
+        return pa.Table.from_arrays([*columns, images], schema=schema)
 
-    for number, picture in zip(numbers, rows.pictures(span), strict=True):
-        if picture is None:
-            images.append(None)
-        else:
-            extension = picture_extension(picture)
-            path = f"{span.shard}-{number:09d}" + (f".{extension}" if extension else "")
-            images.append({"bytes": picture, "path": path})
-            size += len(picture)
-        if len(images) == _GROUP_ROWS or size >= _GROUP_BYTES:
+    for picture in rows.pictures(span):
+        pictures.append(picture)
+        size += len(picture or b"")
+        if len(pictures) == _GROUP_ROWS or size >= _GROUP_BYTES:
             yield group()
-            first, size = first + len(images), 0
-            images.clear()
-    if images:
+            first, size = first + len(pictures), 0
+            pictures.clear()
+    if pictures:
         yield group()
+
+
+def _path(shard: str, row: int, picture: bytes) -> str:
+    """Return the name of a picture: shard and row, and the extension if its format is known."""
+    extension = picture_extension(picture)
+    return f"{shard}-{row:09d}" + (f".{extension}" if extension else "")

@@ -102,9 +102,11 @@ def filter_rows(
     reporter.run_id = control.run_id
     with stopping_on_signals(control), folder.lock():
         folder.sweep()
-        FilterInputs(folder, settings)  # refuses what it can before Beam starts
+        inputs = FilterInputs(folder, settings)  # refuses what it can before Beam starts
         engine = open_engine()
-        inputs = FilterInputs(folder, settings, match_removals(folder, engine, control))
+        removals = match_removals(folder, engine, control)
+        if removals:
+            inputs = FilterInputs(folder, settings, removals)
         result = _Filter(folder, inputs, engine, reporter, control).run()
         if not settings.dry_run and not control.stopped:
             content = {"status": "ok", "argv": sys.argv, "subset": result.name}

@@ -181,31 +181,38 @@ class _FilterWorker:
     def _write(self, shard: str, ledger: pa.Table, verdicts: Verdicts) -> None:
         stage = self._stage
         uid_type = ledger.schema.field("uid").type
-        shards = pa.array([shard]).take(pa.array(np.zeros(ledger.num_rows, np.int64)))
-        common = [ledger["uid"], shards, ledger["row"]]
-        kept = pa.array(verdicts.kept)
-        table = pa.Table.from_arrays(common, schema=kept_schema(uid_type))
+        kept, dropped = map(np.flatnonzero, (verdicts.kept, ~verdicts.kept))
         footer = self._footer(shard, verdicts)
-        reasons = _reasons(stage.steps, verdicts, ledger["status"])
-        reasons = self._with_lists(shard, verdicts, reasons)
-        lost = pa.Table.from_arrays(
-            [*common, reasons, pa.array(verdicts.step), pa.array(verdicts.is_null)],
-            schema=dropped_schema(uid_type),
-        )
-        for name, part in (
-            (names.kept(stage.subset, stage.revision, shard), table.filter(kept)),
-            (names.dropped(stage.subset, stage.revision, shard), lost.filter(pc.invert(kept))),
+        reasons = _reasons(stage.steps, verdicts, ledger["status"], dropped)
+        columns = [
+            self._with_lists(shard, verdicts, reasons, dropped),
+            pa.array(verdicts.step[dropped]),
+            pa.array(verdicts.is_null[dropped]),
+        ]
+        for name, schema, rows, more in (
+            (names.kept, kept_schema(uid_type), kept, []),
+            (names.dropped, dropped_schema(uid_type), dropped, columns),
         ):
-            self._folder.write_table(name, part, {**footer, footers.ROWS: str(part.num_rows)})
+            uids, places = ledger["uid"].take(pa.array(rows)), ledger["row"].take(pa.array(rows))
+            common = [uids, pa.repeat(shard, len(rows)), places]
+            table = pa.Table.from_arrays([*common, *more], schema=schema)
+            self._folder.write_table(
+                name(stage.subset, stage.revision, shard),
+                table,
+                {**footer, footers.ROWS: str(len(rows))},
+                uncompressed=("uid",),
+            )
 
-    def _with_lists(self, shard: str, verdicts: Verdicts, reasons: pa.Array) -> pa.Array:
-        """Return reasons that name the removal list of each row that one drops."""
-        stage = self._stage
-        for position, membership in stage.memberships.items():
-            if isinstance(membership, RemovedRows) and (verdicts.step == position + 1).any():
-                lists = membership.names(self._folder, shard)
+    def _with_lists(
+        self, shard: str, verdicts: Verdicts, reasons: pa.Array, dropped: np.ndarray
+    ) -> pa.Array:
+        """Return the reasons of the rows dropped, with the names of removal lists."""
+        for position, membership in self._stage.memberships.items():
+            removed = verdicts.step[dropped] == position + 1
+            if isinstance(membership, RemovedRows) and removed.any():
+                lists = membership.names(self._folder, shard).take(pa.array(dropped))
                 texts = pc.binary_join_element_wise("removed by", lists, " ")
-                reasons = pc.if_else(pa.array(verdicts.step == position + 1), texts, reasons)
+                reasons = pc.if_else(pa.array(removed), texts, reasons)
         return reasons
 
     def _footer(self, shard: str, verdicts: Verdicts) -> Footer:
@@ -233,20 +240,21 @@ def _states(values: pa.Array) -> np.ndarray:
     return np.where(true, PASS, np.where(null, NULL, FAIL)).astype(np.int8)
 
 
-def _reasons(steps: Sequence[Step], verdicts: Verdicts, status: pa.ChunkedArray) -> pa.Array:
-    """Return (N,) reasons, with the state of a row whose score is missing; "" for rows kept."""
+def _reasons(
+    steps: Sequence[Step], verdicts: Verdicts, status: pa.ChunkedArray, rows: np.ndarray
+) -> pa.Array:
+    """Return (M,) reasons of the rows dropped; where a score is missing, the row's state too."""
     encoded = status.combine_chunks().dictionary_encode(null_encoding="encode")
     states = encoded.dictionary.to_pylist()
     codes = encoded.indices.to_numpy(zero_copy_only=False)
-    # A reason for every step, whether it is NULL, and state.
-    keys = (verdicts.step.astype(np.int64) * 2 + verdicts.is_null) * len(states) + codes
-    present, inverse = np.unique(keys, return_inverse=True)
-    texts = []
-    for key in present.tolist():
-        rest, state = divmod(key, len(states))
-        number, is_null = divmod(rest, 2)
-        text = steps[number - 1].reason(bool(is_null)) if number else ""
-        if is_null and states[state] != RowState.OK:
-            text += f" ({states[state]})"
-        texts.append(text)
-    return pa.array(texts, pa.string()).take(pa.array(inverse))
+    # A text for every step, whether it is NULL, and state.
+    texts = [
+        step.reason(is_null) + (f" ({state})" if is_null and state != RowState.OK else "")
+        for step in steps
+        for is_null in (False, True)
+        for state in states
+    ]
+    keys = ((verdicts.step[rows] - 1) * 2 + verdicts.is_null[rows]) * len(states) + codes[rows]
+    return pa.DictionaryArray.from_arrays(
+        pa.array(keys.astype(np.int32)), pa.array(texts, pa.string())
+    ).dictionary_decode()

@@ -17,6 +17,8 @@ import numpy as np
 PASS, FAIL, NULL = 0, 1, 2
 #: States of rows are digits in base 3 of an int64, with a bit for `or`.
 MAX_STEPS = 38
+#: Codes up to which they are counted in an array.
+_HISTOGRAM = 1 << 16
 
 
 class StepKind(StrEnum):
@@ -96,21 +98,30 @@ def judge(
       rescued: (N,) bool: rows that `or` keeps; None if there is no `or`.
     """
     rows = len(states[0]) if len(states) else 0 if rescued is None else len(rescued)
-    rescues = np.zeros(rows, bool) if rescued is None else rescued
     step = np.zeros(rows, np.int16)
     is_null = np.zeros(rows, bool)
-    code = rescues.astype(np.int64)
+    most = 2 * 3 ** len(steps)
+    kind = np.dtype(np.int32 if most < 2**31 else np.int64)
+    code = np.zeros(rows, kind) if rescued is None else rescued.astype(kind)
     for number in range(len(steps), 0, -1):
         state = states[number - 1]
         drops = state != PASS
-        if steps[number - 1].kind not in _ABSOLUTE:
-            drops = drops & ~rescues
+        if rescued is not None and steps[number - 1].kind not in _ABSOLUTE:
+            drops &= ~rescued
         step[drops] = number
         is_null[drops] = state[drops] == NULL
-        code = code + state.astype(np.int64) * (2 * 3 ** (number - 1))
-    values, counts = np.unique(code, return_counts=True)
-    patterns = dict(zip(values.tolist(), counts.tolist(), strict=True))
-    return Verdicts(step, is_null, patterns)
+        code = code + state * kind.type(2 * 3 ** (number - 1))
+    return Verdicts(step, is_null, _counted(code, most))
+
+
+def _counted(codes: np.ndarray, most: int) -> dict[int, int]:
+    """Return how often each code comes; all are below `most`."""
+    if most <= _HISTOGRAM:  # no sort
+        counts = np.bincount(codes, minlength=most)
+        present = np.flatnonzero(counts)
+        return dict(zip(present.tolist(), counts[present].tolist(), strict=True))
+    values, counts = np.unique(codes, return_counts=True)
+    return dict(zip(values.tolist(), counts.tolist(), strict=True))
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,10 @@ def main() -> None:
 
 
 def measure(root: Path, side: str, workers: int) -> dict[str, float]:
-    """Run one side in a process of its own; its seconds and its peak."""
+    """Run one side in a process of its own, from nothing; its seconds and its peak."""
+    shutil.rmtree(root / "out" / "subsets", ignore_errors=True)
+    for path in root.glob(f"{side}.npy*"):
+        path.unlink()
     words = [sys.executable, __file__, str(root), "--side", side, "--workers", str(workers)]
     started = time.perf_counter()
     done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True)
@@ -172,14 +175,11 @@ def ours(root: Path, workers: int) -> None:
     """Filter and export."""
     import clipsieve
 
-    shutil.rmtree(root / "out" / "subsets", ignore_errors=True)
     out = root / "out"
     started = time.perf_counter()
     clipsieve.filter(out, "top", f"top_fraction(clip_similarity, {FRACTION})", workers=workers)
     print(f"filter {time.perf_counter() - started:.1f} s")
-    shutil.rmtree(root / "export", ignore_errors=True)
-    clipsieve.export(out, "top", "npy", root / "export", workers=workers)
-    shutil.copyfile(root / "export" / "subset.npy", root / "ours.npy")
+    clipsieve.export(out, "top", "npy", root / "ours.npy", workers=workers)
     print(f"filter and export {time.perf_counter() - started:.1f} s")
     print_peak()
 

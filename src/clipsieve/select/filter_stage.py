@@ -200,7 +200,6 @@ class _FilterWorker:
                 name(stage.subset, stage.revision, shard),
                 table,
                 {**footer, footers.ROWS: str(len(rows))},
-                uncompressed=("uid",),
             )
 
     def _with_lists(
@@ -244,9 +243,11 @@ def _reasons(
     steps: Sequence[Step], verdicts: Verdicts, status: pa.ChunkedArray, rows: np.ndarray
 ) -> pa.Array:
     """Return (M,) reasons of the rows dropped; where a score is missing, the row's state too."""
-    encoded = status.combine_chunks().dictionary_encode(null_encoding="encode")
-    states = encoded.dictionary.to_pylist()
-    codes = encoded.indices.to_numpy(zero_copy_only=False)
+    states, codes = [RowState.OK], np.zeros(len(status), np.int32)
+    if verdicts.is_null.any():
+        encoded = status.combine_chunks().dictionary_encode(null_encoding="encode")
+        states = encoded.dictionary.to_pylist()
+        codes = encoded.indices.to_numpy(zero_copy_only=False)
     # A text for every step, whether it is NULL, and state.
     texts = [
         step.reason(is_null) + (f" ({state})" if is_null and state != RowState.OK else "")

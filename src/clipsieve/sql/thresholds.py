@@ -82,9 +82,9 @@ def _ranked(
         # The middle between two places: no rounding of a product decides which value it is.
         share = (rows - quantity.rank(rows) + 0.5) / rows
         answer = connection.execute(f"SELECT quantile_disc({value}, {share!r}) FROM ranked")
-        found = answer.fetchone()
-        assert found is not None
-        return [(None, found[0], rows)]
+        row = answer.fetchone()
+        assert row is not None
+        return [(None, row[0], rows)]
     name = f"CAST({quantity.group} AS VARCHAR)"
     grouped = connection.execute(
         f"SELECT {name} AS g, count({value}) AS n FROM ranked WHERE {value} IS NOT NULL GROUP BY 1"

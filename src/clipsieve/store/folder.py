@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -167,16 +167,10 @@ class OutputFolder:
         with self.open_table(name) as file:
             return file.schema_arrow
 
-    def write_table(
-        self,
-        name: str,
-        table: pa.Table,
-        footer: Mapping[str, str],
-        uncompressed: Collection[str] = (),
-    ) -> None:
-        """Replace a table, with `footer` as key-value metadata; see `open_writer`."""
+    def write_table(self, name: str, table: pa.Table, footer: Mapping[str, str]) -> None:
+        """Replace a table, with `footer` as key-value metadata."""
         with self.files.writing(name) as path:
-            write_parquet(path, table, footer, uncompressed)
+            write_parquet(path, table, footer)
 
     # Arrays and JSON
 

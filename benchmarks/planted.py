@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("subset")
     options = parser.parse_args()
     data = clipsieve.connect(options.out)
-    truth = f"{options.demo / '_truth'}/*.parquet"
+    truth = f"{options.demo.absolute() / '_truth'}/*.parquet"
     data.execute(
         f"""
         CREATE TEMP TABLE rows AS

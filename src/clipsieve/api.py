@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from clipsieve.job.evaluate import EvaluateResult
     from clipsieve.job.export import ExportResult
-    from clipsieve.job.filter import FilterResult
+    from clipsieve.job.filter_result import FilterResult
     from clipsieve.job.removal_report import RemoveResult
     from clipsieve.job.run import RunResult
     from clipsieve.job.score import ScoreResult
@@ -142,7 +142,8 @@ def filter(
 
     Kept is what is in `base` and in every set of `intersect`, and where `where` is true; or is in a
     set of `union`; and is in no set of `subtract`.  A set is the name of a subset, or the path of a
-    file of ids.
+    file of ids.  Without `base`, `intersect`, `where` and `recipe` only the sets of `union` are
+    kept.
 
     Args:
       out: output folder of an earlier run, with scores.

@@ -3,7 +3,6 @@
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -11,6 +10,12 @@ import pyarrow as pa
 from clipsieve.control import Control
 from clipsieve.errors import LedgerError, UsageError
 from clipsieve.job.filter_inputs import FilterInputs
+from clipsieve.job.filter_result import (
+    FilterResult,
+    described_steps,
+    notes_on,
+    scanned_thresholds,
+)
 from clipsieve.job.filter_settings import FilterSettings
 from clipsieve.job.reporter import Reporter
 from clipsieve.job.signals import exit_code_of, start_control, stopping_on_signals
@@ -20,58 +25,25 @@ from clipsieve.select.filter_stage import FilterStage, funnel_of
 from clipsieve.select.thresholds import (
     Thresholds,
     ThresholdStage,
-    check_groups,
     constants,
     search_thresholds,
 )
-from clipsieve.select.verdict import Funnel, Step, StepKind
+from clipsieve.select.verdict import Funnel
 from clipsieve.settings import ScoreConfig
-from clipsieve.sql.quantity import ORDERED_TYPES, Quantity
+from clipsieve.sql.quantity import Quantity
 from clipsieve.sql.thresholds import fits_memory, ranked_values
 from clipsieve.sql.views import write_sql
 from clipsieve.stage import Element, Engine, Report
-from clipsieve.statistics.radix import ordered_bits, sorted_groups
 from clipsieve.store import names
 from clipsieve.store.canonical import canonical_json, short_hash
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.members import members_key
 from clipsieve.store.records import write_run
-from clipsieve.store.removals import match_removals
+from clipsieve.store.removals import match_removals, removals_id
 from clipsieve.store.subsets import Subset, load_subset
 
 #: Raised when the same definition would choose other rows.
 FILTER_VERSION = 1
-
-
-@dataclass(frozen=True, slots=True)
-class FilterResult:
-    """How a filter ended.
-
-    Attributes:
-      name: of the subset; "" for a dry run without one.
-      rows: rows of the ledger.
-      kept: rows kept; `dropped`: all others.
-      dropped: rows dropped.
-      funnel: rows of the table `funnel`.
-      overlaps: rows of the table `overlaps`.
-      thresholds: rows of the table `thresholds`.
-      resolved: the clauses with their thresholds, as SQL.
-      path: of the subset; "" for a dry run.
-      notes: what the user should know.
-      exit_code: 0; 143 or 130 after a signal, 3 if a deadline left shards.
-    """
-
-    name: str
-    rows: int = 0
-    kept: int = 0
-    dropped: int = 0
-    funnel: tuple[Mapping[str, Any], ...] = ()
-    overlaps: tuple[Mapping[str, Any], ...] = ()
-    thresholds: tuple[Mapping[str, Any], ...] = ()
-    resolved: tuple[str, ...] = ()
-    path: str = ""
-    notes: tuple[str, ...] = field(default=())
-    exit_code: int = 0
 
 
 def filter_rows(
@@ -102,16 +74,15 @@ def filter_rows(
     reporter.run_id = control.run_id
     with stopping_on_signals(control), folder.lock():
         folder.sweep()
-        inputs = FilterInputs(folder, settings)  # refuses what it can before Beam starts
+        # Refuses what it can before Beam starts.
+        inputs = FilterInputs(folder, settings, removals_id(folder))
         engine = open_engine()
-        removals = match_removals(folder, engine, control)
-        if removals:
-            inputs = FilterInputs(folder, settings, removals)
+        match_removals(folder, engine, control)
         result = _Filter(folder, inputs, engine, reporter, control).run()
-        if not settings.dry_run and not control.stopped:
+        if not settings.dry_run and result.exit_code == 0:
             content = {"status": "ok", "argv": sys.argv, "subset": result.name}
             write_run(folder, control.run_id, content)
-            write_sql(folder, folder.require_manifest())
+            write_sql(folder, folder.require_manifest())  # names the records of this run
     return result
 
 
@@ -130,11 +101,20 @@ class _Filter:
         self._reporter, self._control = reporter, control
 
     def run(self) -> FilterResult:
-        inputs = self._inputs
         thresholds = self._thresholds()
         if thresholds is None:
             return self._stopped()
         stage, resolved = self._stage(thresholds)
+        try:
+            return self._finish(stage, thresholds, resolved)
+        except UsageError:
+            self._forget(stage)
+            raise
+
+    def _finish(
+        self, stage: FilterStage, thresholds: Sequence[Thresholds], resolved: Sequence[str]
+    ) -> FilterResult:
+        inputs = self._inputs
         report = self._run(stage, stage.elements(inputs.members))
         if report.failed:
             raise LedgerError(
@@ -184,7 +164,7 @@ class _Filter:
         schema = inputs.threshold_rows().schema
         floating = [f.name for f in schema if pa.types.is_floating(f.type)]
         answers = ranked_values(self._folder.root, floating, inputs.quantities)
-        return [_from_scan(q, a) for q, a in zip(inputs.quantities, answers, strict=True)]
+        return [scanned_thresholds(q, a) for q, a in zip(inputs.quantities, answers, strict=True)]
 
     # The stage
 
@@ -197,6 +177,8 @@ class _Filter:
             for number, (quantity, each) in enumerate(zip(quantities, thresholds, strict=True))
             if quantity.group is not None
         }
+        revision = self._revision(clauses, grouped)
+        before = self._before(inputs.name) if inputs.settings.replace else None
         return (
             FilterStage(
                 out=self._folder.root,
@@ -209,8 +191,9 @@ class _Filter:
                 memberships=inputs.memberships,
                 rescues=inputs.rescues,
                 subset=inputs.name,
-                revision=self._revision(clauses, grouped),
+                revision=revision,
                 writes=not inputs.settings.dry_run,
+                again=before is not None and before.revision == revision,
             ),
             clauses,
         )
@@ -262,13 +245,12 @@ class _Filter:
                 for row in each.table(quantity)
             ],
         }
-        notes = [*inputs.notes, *_notes(tables["funnel"])]
+        notes = [*inputs.notes, *notes_on(tables["funnel"])]
         if not kept and not inputs.settings.dry_run:
-            self._folder.files.delete_folder(names.subset_folder(stage.subset, stage.revision))
-            lost = ", ".join(f"{row['label']}: {row['lost']:,}" for row in tables["funnel"])
+            lost = ", ".join(f"{row['lost']:,} by {row['label']}" for row in tables["funnel"])
             raise UsageError(
-                f"none of {funnel.rows:,} rows would be kept ({lost}); nothing was written: "
-                "loosen a clause, and look at --dry-run"
+                f"none of {funnel.rows:,} rows would be kept; they are lost, in order, {lost}; "
+                "nothing was written: loosen a clause, and look at --dry-run"
             )
         if not inputs.settings.dry_run:
             self._save(stage, tables, funnel, kept, resolved)
@@ -308,12 +290,12 @@ class _Filter:
             }
             content = pa.Table.from_pylist([dict(row) for row in rows], schemas[table])
             folder.write_table(names.subset_table(name, revision, table), content, footer)
-        before = load_subset(folder, name)
+        before = self._before(name)
         subset = Subset(
             name=name,
             revision=revision,
             definition=inputs.definition,
-            steps=_described(stage.steps, resolved),
+            steps=described_steps(stage.steps, resolved),
             rows=funnel.rows,
             kept=kept,
             dropped=funnel.rows - kept,
@@ -326,46 +308,29 @@ class _Filter:
         )
         if before is None or before.revision != revision or before.definition != subset.definition:
             folder.write_json(names.subset_manifest(name), subset.to_json())
+            write_sql(folder, folder.require_manifest())  # before the revision it named is gone
         for other in folder.files.list_folders(f"{names.SUBSETS}/{name}"):
             if other != f"rev={revision}":
                 folder.files.delete_folder(f"{names.SUBSETS}/{name}/{other}")
 
+    def _before(self, name: str) -> Subset | None:
+        """Return the subset of this name as it was; None if it is damaged, to be replaced."""
+        try:
+            return load_subset(self._folder, name)
+        except UsageError:
+            return None
+
+    def _forget(self, stage: FilterStage) -> None:
+        """Remove what was written of a subset that cannot be made, unless it is the active one."""
+        if not stage.writes:
+            return
+        before = self._before(stage.subset)
+        if before is None or before.revision != stage.revision:
+            folder = names.subset_folder(stage.subset, stage.revision)
+            self._folder.files.delete_folder(folder)
+        below = f"{names.SUBSETS}/{stage.subset}"
+        if not self._folder.files.list_files(below) and not self._folder.files.list_folders(below):
+            self._folder.files.delete_folder(below)
+
     def _stopped(self) -> FilterResult:
         return FilterResult(self._inputs.name, exit_code=exit_code_of(1, self._control))
-
-
-def _from_scan(quantity: Quantity, answer: Sequence[tuple[str | None, Any, int]]) -> Thresholds:
-    """Return thresholds in the order of their groups."""
-    check_groups(quantity, len(answer))
-    by_group = {group: (value, rows) for group, value, rows in answer}
-    groups = sorted_groups(set(by_group))
-    dtype = ORDERED_TYPES[quantity.type].to_pandas_dtype()
-    values = pa.array([by_group[g][0] for g in groups], ORDERED_TYPES[quantity.type])
-    bits = ordered_bits(values.to_numpy(zero_copy_only=False).astype(dtype))
-    rows = tuple(by_group[group][1] for group in groups)
-    return Thresholds(
-        quantity.type, groups, tuple(bits.tolist()), tuple(map(quantity.rank, rows)), rows
-    )
-
-
-def _described(steps: Sequence[Step], resolved: Sequence[str]) -> tuple[Mapping[str, Any], ...]:
-    """Return steps as plain JSON, clauses with their thresholds."""
-    clauses = iter(resolved)
-    described = []
-    for step in steps:
-        entry: dict[str, Any] = {"kind": str(step.kind), "label": step.label}
-        if step.kind is StepKind.CLAUSE:
-            entry["resolved"] = next(clauses)
-        described.append(entry)
-    return tuple(described)
-
-
-def _notes(funnel: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return what stands out: steps that drop nothing, or everything."""
-    notes = []
-    for row in funnel:
-        if row["lost_alone"] == 0:
-            notes.append(f"step {row['step']}, {row['label']}, is passed by every row")
-        elif row["rows_in"] and row["rows_out"] == 0:
-            notes.append(f"step {row['step']}, {row['label']}, drops every row that reaches it")
-    return notes

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from clipsieve.errors import UsageError
+from clipsieve.errors import LedgerError, UsageError
 from clipsieve.job.filter_settings import FilterSettings
 from clipsieve.schemas.removals import REMOVED
 from clipsieve.scorers.columns import made_by
@@ -68,7 +68,7 @@ class FilterInputs:
         self.families = self._families()
         self._check_groups()
         self.steps, self.memberships = self._steps()
-        self.rescues = tuple(map(self._set, settings.union))
+        self.rescues = tuple(map(self._set, self._union))
         self._check_name()
 
     @property
@@ -121,9 +121,15 @@ class FilterInputs:
         """Whether the view `scores` shows every row, with the active scores."""
         if self.manifest.wide is None:
             return False
-        build = plan_build(
-            self.folder, self.manifest.revisions(), reserved=self._aliases, removals=self.removals
-        )
+        try:
+            build = plan_build(
+                self.folder,
+                self.manifest.revisions(),
+                reserved=self._aliases,
+                removals=self.removals,
+            )
+        except LedgerError:  # of a family that the filter need not read
+            return False
         return build.id == self.manifest.wide.build
 
     def set_keys(self) -> list[str]:
@@ -160,32 +166,37 @@ class FilterInputs:
     @cached_property
     def _schema(self) -> pa.Schema:
         """Columns of the view `scores`, whether or not it is up to date."""
-        glued = GluedShards(self.folder, self._present_families(), self._reserved)
-        schema = glued.common_schema([member.shard for member in self.members])
+        schema = self._glued.common_schema([member.shard for member in self.members])
+        self._check_cases(schema.names)
         for alias, column in self._aliases.items():
             if column in schema.names:
                 schema = schema.append(schema.field(column).with_name(alias))
-        return schema
+        return pa.schema([field.with_type(_readable(field.type)) for field in schema])
 
-    def _present_families(self) -> dict[str, str]:
-        """Return the revisions of families that have a file for the first shard at least."""
-        first = self.members[0].shard
-        return {
-            family: revision
-            for family, revision in self.manifest.revisions().items()
-            if self.folder.files.exists(names.scores(family, revision, first))
-        }
+    @cached_property
+    def _glued(self) -> GluedShards:
+        return GluedShards(self.folder, self.manifest.revisions(), self._reserved)
+
+    def _check_cases(self, columns: Sequence[str]) -> None:
+        """Refuse columns that SQL cannot tell apart."""
+        by_lower: dict[str, str] = {}
+        for name in columns:
+            other = by_lower.setdefault(name.lower(), name)
+            if other != name:
+                raise UsageError(
+                    f"shards of {self.folder.root} write one column as {other!r} and as {name!r}, "
+                    "which SQL takes for the same; write it alike in the sources, and run again"
+                )
 
     def _families(self) -> dict[str, str]:
         """Return the families that the predicate reads; each has a file for every shard."""
         read = set(self.predicate.columns) if self.predicate is not None else set()
         read = {self._aliases.get(name, name) for name in read}
-        first = self.members[0].shard
-        families = {}
-        for family, revision in self._present_families().items():
-            schema = self.folder.read_schema(names.scores(family, revision, first))
-            if read & set(schema.names) - {"uid"}:
-                families[family] = revision
+        families = {
+            family: revision
+            for family, revision in self.manifest.revisions().items()
+            if read & {field.name for field in self._glued.score_fields(family)}
+        }
         self._check_complete(families)
         return families
 
@@ -226,7 +237,8 @@ class FilterInputs:
     def _rows(self, columns: Sequence[str]) -> FilterRows:
         return FilterRows(
             self.folder.root,
-            self.families,
+            # All of them: which columns of the source have other names depends on every score's.
+            self.manifest.revisions(),
             self._reserved,
             self._aliases,
             pa.schema([self._schema.field(name) for name in columns]),
@@ -235,6 +247,22 @@ class FilterInputs:
         )
 
     # Steps
+
+    @property
+    def _is_union(self) -> bool:
+        """Whether sets are joined and nothing else is asked for."""
+        settings = self.settings
+        others = (settings.where, settings.recipe, settings.base, *settings.intersect)
+        return bool(settings.union) and all(each is None for each in others)
+
+    @property
+    def _intersect(self) -> tuple[str, ...]:
+        """Sets that a row must be in; the first of a union, which the others add to."""
+        return self.settings.union[:1] if self._is_union else self.settings.intersect
+
+    @property
+    def _union(self) -> tuple[str, ...]:
+        return self.settings.union[1:] if self._is_union else self.settings.union
 
     def _steps(self) -> tuple[tuple[Step, ...], dict[int, Membership]]:
         steps: list[Step] = []
@@ -252,7 +280,7 @@ class FilterInputs:
             add(StepKind.FROM, self.base.name, SubsetRows(self.base))
         for clause in self.predicate.clauses if self.predicate is not None else ():
             add(StepKind.CLAUSE, clause.text)
-        for each in settings.intersect:
+        for each in self._intersect:
             add(StepKind.AND, _label(each), self._set(each))
         for each in settings.subtract:
             add(StepKind.MINUS, _label(each), self._set(each))
@@ -340,6 +368,13 @@ class FilterInputs:
                 f"subset {self.name!r} is there with another definition ({before}); choose another "
                 "--name, or replace it with --replace"
             )
+
+
+def _readable(kind: pa.DataType) -> pa.DataType:
+    """Return the type in which DuckDB reads a column from memory."""
+    if pa.types.is_float16(kind):
+        return pa.float32()
+    return pa.float64() if pa.types.is_decimal256(kind) else kind
 
 
 def _label(text: str) -> str:

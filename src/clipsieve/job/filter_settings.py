@@ -14,7 +14,8 @@ class FilterSettings:
     """What to keep.
 
     Kept is what is in `base` and in every set of `intersect`, and where `where` is true; or is in
-    a set of `union`; and is in no set of `subtract`.
+    a set of `union`; and is in no set of `subtract`.  With none of the first three: what is in a
+    set of `union`.
 
     Attributes:
       name: of the subset.

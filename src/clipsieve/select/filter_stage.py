@@ -55,6 +55,7 @@ class FilterStage:
       subset: its name.
       revision: of the subset.
       writes: whether tables are written; without, rows are only counted.
+      again: whether tables that are there are written again.
       device: not used.
     """
 
@@ -70,6 +71,7 @@ class FilterStage:
     subset: str = ""
     revision: str = ""
     writes: bool = True
+    again: bool = False
     device: str = "cpu"
     name = "filter"
 
@@ -107,7 +109,8 @@ class _FilterWorker:
     def _shard(self, shard: str) -> Report:
         control = self._stage.control
         control.begin(shard)
-        funnel = self._written(shard) if self._stage.writes else None
+        is_kept = self._stage.writes and not self._stage.again
+        funnel = self._written(shard) if is_kept else None
         if funnel is None:
             funnel = self._filter(shard)
         control.add(rows=funnel.rows, shards=1)
@@ -175,7 +178,10 @@ class _FilterWorker:
                 table = table.append_column(f"{THRESHOLD}{number}", column)
             values = database.evaluate(table, stage.clauses)
         except UsageError as error:
-            raise UsageError(f"where cannot be computed for shard {shard}: {error}") from error
+            raise UsageError(
+                f"where cannot be computed for shard {shard}: {error}; cast the column to a wider "
+                "type, or test it before"
+            ) from error
         return [_states(value) for value in values]
 
     def _write(self, shard: str, ledger: pa.Table, verdicts: Verdicts) -> None:

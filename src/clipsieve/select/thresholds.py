@@ -144,16 +144,22 @@ class _ThresholdWorker:
             if ranked is not None:
                 table = table.filter(pa.array(ranked))
         with control.timing("encode"):
-            counts = self._observe(table)
+            counts = self._observe(shard, table)
         control.add(rows=table.num_rows, shards=1)
         control.end(shard)
         return Report((shard,), rows=RowCounts(shards=1), value=counts)
 
-    def _observe(self, table: pa.Table) -> _Counts:
+    def _observe(self, shard: str, table: pa.Table) -> _Counts:
         quantities, searches = self._stage.quantities, self._stage.searches
         texts = [quantity.value for quantity in quantities]
         texts += [group_text(q.group) for q in quantities if q.group is not None]
-        arrays = self._databases.own().evaluate(table, list(dict.fromkeys(texts)))
+        try:
+            arrays = self._databases.own().evaluate(table, list(dict.fromkeys(texts)))
+        except UsageError as error:
+            raise UsageError(
+                f"thresholds cannot be computed for shard {shard}: {error}; cast the column to a "
+                "wider type"
+            ) from error
         by_text = dict(zip(dict.fromkeys(texts), arrays, strict=True))
         counts = []
         for quantity, search in zip(quantities, searches, strict=True):

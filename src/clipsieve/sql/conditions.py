@@ -24,7 +24,8 @@ class Conditions:
 
     def __init__(self, schema: pa.Schema) -> None:
         """Check against columns of `schema`."""
-        self._schema = schema
+        # DuckDB takes no table without columns.
+        self._schema = schema if len(schema) else pa.schema([pa.field("_", pa.int8())])
 
     @cached_property
     def _database(self) -> LockedDuckDB:

@@ -26,6 +26,7 @@ SET python_enable_replacements = false;
 SET temp_directory = '';
 SET memory_limit = '4GB';
 SET threads = 1;
+SET TimeZone = 'UTC';
 SET enable_external_access = false;
 SET max_execution_time = 600000;
 SET lock_configuration = true;

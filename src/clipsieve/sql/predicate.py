@@ -14,6 +14,7 @@ Four functions are of the whole dataset and are resolved before a row is tested:
 n counts rows where x is neither NULL nor NaN, of the row's group if `g` is given; NULL is a group.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -37,6 +38,7 @@ from clipsieve.sql.syntax import Node, conjuncts, parse_where, print_node, quote
 
 #: More than a person writes; states of rows are counted by their digits in base 3.
 MAX_CLAUSES = 24
+_FLOATS = ("FLOAT", "DOUBLE")
 _FIRST, _GROUP = "_first", "_group"
 _FLIPPED = {
     "COMPARE_LESSTHAN": "COMPARE_GREATERTHAN",
@@ -89,14 +91,15 @@ class Predicate:
           thresholds: of the quantities without groups, by number, as text; those of groups stay
             columns.
         """
-        clauses = []
-        for clause in self.clauses:
-            sql = clause.sql
-            for number in sorted(thresholds, reverse=True):
-                constant = f"'{thresholds[number]}'::{self.quantities[number].type}"
-                sql = sql.replace(f"{THRESHOLD}{number}", constant)
-            clauses.append(replace(clause, sql=sql))
-        return tuple(clauses)
+
+        def constant(match: re.Match[str]) -> str:
+            number = int(match[1])
+            if number not in thresholds:
+                return match[0]
+            return f"'{thresholds[number]}'::{self.quantities[number].type}"
+
+        column = re.compile(rf"{THRESHOLD}(\d+)")
+        return tuple(replace(c, sql=column.sub(constant, c.sql)) for c in self.clauses)
 
 
 def read_predicate(
@@ -119,7 +122,7 @@ def read_predicate(
 class _Reader:
     def __init__(self, text: str, schema: pa.Schema, makers: Mapping[str, str]) -> None:
         self._text, self._schema, self._makers = text, schema, makers
-        self._conditions = Conditions(schema)
+        self._conditions = Conditions(pa.schema([]))
         self._quantities: list[Quantity] = []
         self._groups: list[str] = []
 
@@ -129,6 +132,8 @@ class _Reader:
         tree = parse_where(self._text)
         check_allowed(tree)
         tree = self._with_columns(tree)
+        # Only columns that are read: DuckDB refuses some types of others.
+        self._conditions = Conditions(pa.schema([self._schema.field(n) for n in self._named(tree)]))
         parts = conjuncts(tree)
         if len(parts) > MAX_CLAUSES:
             raise UsageError(
@@ -161,6 +166,12 @@ class _Reader:
                 exact[id(node)] = {**node, "column_names": [known]}
         renamed: Node = replaced(tree, exact)
         return renamed
+
+    def _named(self, tree: Node) -> list[str]:
+        """Return the columns that a tree names, and those that say which row is the first."""
+        named = {n["column_names"][0] for n in walk(tree) if n["class"] == "COLUMN_REF"}
+        named |= {n.removesuffix(_GROUP) + _FIRST for n in named if n.endswith(_GROUP)}
+        return [name for name in self._schema.names if name in named]
 
     def _unknown_column(self, name: str) -> UsageError:
         listed = get_close_matches(name.lower(), self._schema.names, n=3, cutoff=0.5)
@@ -269,6 +280,8 @@ class _Reader:
         if kind not in ORDERED_TYPES:
             raise UsageError(f"{print_node(node)}: {text} is {kind}; only numbers can be ranked")
         by = groups[0] if groups else None
+        if by is not None and self._conditions.types([by], print_node(node))[0] in _FLOATS:
+            by = f"({by}) + 0.0"  # or -0.0 would be another group than 0.0
         quantity = Quantity(print_node(node), rule, text, argument, by, kind)
         if quantity not in self._quantities:
             self._quantities.append(quantity)

@@ -3,10 +3,11 @@
 import json
 from collections.abc import Callable, Iterator
 
+from clipsieve.errors import UsageError
 from clipsieve.sql.literals import literal
 from clipsieve.store import names
 from clipsieve.store.folder import OutputFolder
-from clipsieve.store.subsets import require_subset, subset_names
+from clipsieve.store.subsets import Subset, require_subset, subset_names
 
 #: Files of a revision, by the view that shows them.
 _TABLES = {
@@ -26,7 +27,7 @@ def subset_views(folder: OutputFolder, filled: Callable[..., str], root: str) ->
       filled: fills a block of `views.sql`, by its name, with values.
       root: stands before every path, inside its quotes.
     """
-    subsets = [require_subset(folder, name) for name in subset_names(folder)]
+    subsets = list(_readable_subsets(folder))
     if not subsets:
         return
     rows = []
@@ -41,9 +42,29 @@ def subset_views(folder: OutputFolder, filled: Callable[..., str], root: str) ->
     for view, files in _TABLES.items():
         selects = []
         for subset in subsets:
-            place = f"{root}{names.subset_folder(subset.name, subset.revision)}/{files}.parquet"
+            below = names.subset_folder(subset.name, subset.revision)
+            if not _has_files(folder, f"{below}/{files}"):
+                continue  # reconcile says so
+            place = f"{root}{below}/{files}.parquet"
             selects.append(
                 f"SELECT {literal(subset.name)} AS subset, * "
-                f"FROM read_parquet('{place}', hive_partitioning = false)"
+                f"FROM read_parquet('{place}', union_by_name = true, hive_partitioning = false)"
             )
-        yield filled("subset_rows", view=view, selects="\n  UNION ALL BY NAME ".join(selects))
+        if selects:
+            yield filled("subset_rows", view=view, selects="\n  UNION ALL BY NAME ".join(selects))
+
+
+def _readable_subsets(folder: OutputFolder) -> Iterator[Subset]:
+    """Yield the subsets whose descriptions are sound; reconcile names the others."""
+    for name in subset_names(folder):
+        try:
+            yield require_subset(folder, name)
+        except UsageError:
+            continue
+
+
+def _has_files(folder: OutputFolder, pattern: str) -> bool:
+    """Whether there is a table of this name; one at least below a folder that ends in `/*`."""
+    if pattern.endswith("/*"):
+        return bool(folder.tables(pattern.removesuffix("/*")))
+    return folder.files.exists(f"{pattern}.parquet")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
 from clipsieve.errors import UsageError
 from clipsieve.sql.connect import connect
@@ -47,6 +48,7 @@ def ranked_values(
     """
     connection = connect(out)
     try:
+        connection.execute("SET TimeZone = 'UTC'")  # as where clauses run
         connection.execute(predicate_macros_sql())
         connection.execute(_clean_view(connection, columns))
         return [_ranked(connection, quantity) for quantity in quantities]
@@ -89,12 +91,12 @@ def _ranked(
     grouped = connection.execute(
         f"SELECT {name} AS g, count({value}) AS n FROM ranked WHERE {value} IS NOT NULL GROUP BY 1"
     ).fetchall()
-    connection.execute("CREATE OR REPLACE TEMP TABLE places (g VARCHAR, n BIGINT, place BIGINT)")
-    if grouped:
-        connection.executemany(
-            "INSERT INTO places VALUES (?, ?, ?)",
-            [(group, rows, quantity.rank(rows)) for group, rows in grouped],
-        )
+    places = {
+        "g": pa.array([group for group, _ in grouped], pa.string()),
+        "n": pa.array([rows for _, rows in grouped], pa.int64()),
+        "place": pa.array([quantity.rank(rows) for _, rows in grouped], pa.int64()),
+    }
+    connection.register("places", pa.table(places))
     return connection.execute(
         f"SELECT p.g, v, n FROM (SELECT {name} AS g, {value} AS v, row_number() OVER "
         f"(PARTITION BY {name} ORDER BY {value} DESC) AS r FROM ranked "

@@ -84,7 +84,7 @@ class GluedShards:
         scores: dict[str, tuple[str, pa.Field]] = {}
         for family, revision in self.families.items():
             file = names.scores(family, revision, shard)
-            for field in self._family_fields(family, file):
+            for field in self.score_fields(family):
                 if field.name.lower() in (other.lower() for other in scores):
                     raise LedgerError(
                         f"{self.folder.files.url(file)} has column {field.name!r}, as another "
@@ -102,10 +102,17 @@ class GluedShards:
             origins[name] = (samples, field)
         return {**origins, **scores}
 
-    def _family_fields(self, family: str, file: str) -> tuple[pa.Field, ...]:
-        """Return the score columns of a family: equal in all files of one revision."""
+    def score_fields(self, family: str) -> tuple[pa.Field, ...]:
+        """Return the score columns of a family, equal in all its files; none if it has no file.
+
+        Raises:
+          LedgerError: if its first file is damaged.
+        """
         if family not in self._score_fields:
-            fields = self.folder.read_schema(file)
+            revision = self.families[family]
+            shards = self.folder.tables(names.family_folder(family, revision))
+            files = [names.scores(family, revision, shard) for shard in shards[:1]]
+            fields = [field for file in files for field in self.folder.read_schema(file)]
             self._score_fields[family] = tuple(f for f in fields if f.name != "uid")
         return self._score_fields[family]
 
@@ -183,12 +190,18 @@ def unified(schemas: Iterable[pa.Schema]) -> pa.Schema:
 
 def conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """Return `table` with exactly the columns and types of `schema`; NULL for missing columns."""
-    columns = [
-        table[field.name].cast(field.type)
-        if field.name in table.column_names
-        else pa.nulls(table.num_rows, field.type)
-        for field in schema
-    ]
+    columns = []
+    for field in schema:
+        if field.name not in table.column_names:
+            columns.append(pa.nulls(table.num_rows, field.type))
+            continue
+        try:
+            columns.append(table[field.name].cast(field.type))
+        except pa.ArrowException as error:
+            raise LedgerError(
+                f"column {field.name!r} is {table[field.name].type} in one shard and does not fit "
+                f"{field.type}, which others need ({error}); give it one type in the sources"
+            ) from error
     return pa.Table.from_arrays(columns, schema=schema)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clipsieve.errors import LedgerError, ShardError
+from clipsieve.errors import LedgerError, ShardError, UsageError
 from clipsieve.formats.base import WorkItem
 from clipsieve.schemas import footers
 from clipsieve.schemas.states import RowState
@@ -15,7 +15,7 @@ from clipsieve.store import names
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.manifest import Manifest
 from clipsieve.store.source import fingerprint_text
-from clipsieve.store.subsets import require_subset, subset_names
+from clipsieve.store.subsets import kept_counts, require_subset, subset_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,7 @@ def reconcile(
             account = replace(account, states={}, problems=(*account.problems, doubt))
         seen[item.shard] = item.uri
         yield account
+    yield from _subset_accounts(folder)
     for shard in folder.shards():
         if shard not in seen:
             footer = folder.read_footer(names.samples(shard))
@@ -105,6 +106,22 @@ def _account(
     return ShardAccount(item.shard, item.uri, source_rows, ledger.num_rows, states, tuple(problems))
 
 
+def _subset_accounts(folder: OutputFolder) -> Iterator[ShardAccount]:
+    """Yield an account of each subset whose description is damaged, or counts other rows."""
+    for name in subset_names(folder):
+        problem = ""
+        try:
+            subset = require_subset(folder, name)
+            kept = sum(kept_counts(folder, subset).values())
+            if (kept, subset.rows - kept) != (subset.kept, subset.dropped):
+                problem = f"its description says {subset.kept} rows are kept, its files {kept}"
+        except (UsageError, LedgerError) as error:
+            problem = str(error)
+        if problem:
+            place = folder.files.url(names.subset_manifest(name))
+            yield ShardAccount(f"subset {name}", place, None, None, problems=(problem,))
+
+
 def _ledger_problems(item: WorkItem, ledger: pa.Table) -> Iterator[str]:
     """What is wrong inside a ledger file."""
     expected = pa.array(range(item.start, item.start + ledger.num_rows), pa.int64())
@@ -143,7 +160,10 @@ def _subset_problems(folder: OutputFolder, shard: str, ledger: pa.Table) -> Iter
     """Which subsets do not have every row of the ledger exactly once, kept or dropped."""
     rows = ledger.select(["uid", "row"])
     for name in subset_names(folder):
-        subset = require_subset(folder, name)
+        try:
+            subset = require_subset(folder, name)
+        except UsageError:
+            continue  # an account of its own says so
         if shard not in subset.shards:
             continue  # it was made before this shard came
         tables = (table(name, subset.revision, shard) for table in (names.kept, names.dropped))

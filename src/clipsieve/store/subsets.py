@@ -85,7 +85,11 @@ def check_subset_name(name: str) -> str:
 def subset_names(folder: OutputFolder) -> list[str]:
     """Return the names of all finished subsets, sorted."""
     present = folder.files.list_folders(names.SUBSETS)
-    return [name for name in present if folder.files.exists(names.subset_manifest(name))]
+    return [
+        name
+        for name in present
+        if _NAME.fullmatch(name) and folder.files.exists(names.subset_manifest(name))
+    ]
 
 
 def load_subset(folder: OutputFolder, name: str) -> Subset | None:
@@ -135,7 +139,13 @@ def read_kept(folder: OutputFolder, subset: Subset, shard: str) -> pa.Table:
     Raises:
       LedgerError: if the file is missing or damaged.
     """
-    return folder.read_table(names.kept(subset.name, subset.revision, shard))
+    try:
+        return folder.read_table(names.kept(subset.name, subset.revision, shard))
+    except LedgerError as error:
+        raise LedgerError(
+            f"{folder.files.url(names.kept(subset.name, subset.revision, shard))} is missing or "
+            f"damaged; make subset {subset.name!r} again with `clipsieve filter ... --replace`"
+        ) from error
 
 
 def kept_mask(folder: OutputFolder, subset: Subset, shard: str, rows: np.ndarray) -> np.ndarray:

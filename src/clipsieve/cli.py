@@ -248,6 +248,7 @@ def reconcile(out: str) -> int:
     from clipsieve.job.inputs import recorded_items
     from clipsieve.store.folder import OutputFolder
     from clipsieve.store.reconcile import reconcile as compare
+    from clipsieve.store.subsets import subset_names
 
     folder = OutputFolder.open(out)
     manifest = folder.require_manifest()
@@ -255,7 +256,11 @@ def reconcile(out: str) -> int:
     print_accounts(accounts)
     if manifest.wide is not None and manifest.wide.removals:
         print_lines([f"{manifest.wide.removed:,} of them are removed from scores, by lists"])
-    return int(any(account.problems for account in accounts))
+    subsets = subset_names(folder)
+    problems = any(account.problems for account in accounts)
+    if subsets and not problems:
+        print_lines([f"kept and dropped rows of {len(subsets)} subsets are those of the ledger"])
+    return int(problems)
 
 
 @cli.command()

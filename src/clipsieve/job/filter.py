@@ -15,6 +15,7 @@ from clipsieve.job.filter_result import (
     described_steps,
     notes_on,
     scanned_thresholds,
+    standalone_clauses,
 )
 from clipsieve.job.filter_settings import FilterSettings
 from clipsieve.job.reporter import Reporter
@@ -195,7 +196,7 @@ class _Filter:
                 writes=not inputs.settings.dry_run,
                 again=before is not None and before.revision == revision,
             ),
-            clauses,
+            standalone_clauses(clauses, grouped, inputs.name),
         )
 
     def _revision(

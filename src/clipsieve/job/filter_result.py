@@ -1,15 +1,20 @@
 """What a filter leaves: its result, and the parts of its description."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
-from clipsieve.select.thresholds import Thresholds, check_groups
+from clipsieve.select.thresholds import Thresholds, check_groups, group_text
 from clipsieve.select.verdict import Step, StepKind
-from clipsieve.sql.quantity import ORDERED_TYPES, Quantity
+from clipsieve.sql.quantity import ORDERED_TYPES, THRESHOLD, Quantity
+from clipsieve.sql.syntax import literal
 from clipsieve.statistics.radix import ordered_bits, sorted_groups
+
+#: Groups whose thresholds stand in the text of a clause.
+WRITTEN_GROUPS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,38 @@ class FilterResult:
     path: str = ""
     notes: tuple[str, ...] = field(default=())
     exit_code: int = 0
+
+
+def standalone_clauses(
+    clauses: Sequence[str], grouped: Mapping[int, tuple[Quantity, Thresholds]], subset: str
+) -> tuple[str, ...]:
+    """Return clauses that run over the view `scores` by themselves.
+
+    Args:
+      clauses: in which thresholds by group are columns.
+      grouped: quantities with groups and their thresholds, by number.
+      subset: its name; the thresholds of many groups are looked up in the view `thresholds`.
+    """
+
+    def lookup(match: re.Match[str]) -> str:
+        quantity, thresholds = grouped[int(match[1])]
+        assert quantity.group is not None
+        group = group_text(quantity.group)
+        if len(thresholds.groups) > WRITTEN_GROUPS:
+            return (
+                f"(SELECT any_value(t.threshold)::{quantity.type} FROM thresholds t WHERE t.subset "
+                f'= {literal(subset)} AND t.quantity = {literal(quantity.text)} AND t."group" IS '
+                f"NOT DISTINCT FROM {group})"
+            )
+        pairs = zip(thresholds.groups, thresholds.values, strict=True)
+        cases = " ".join(
+            f"WHEN {group} IS NOT DISTINCT FROM {'NULL' if name is None else literal(name)} THEN "
+            f"'{value}'::{quantity.type}"
+            for name, value in pairs
+        )
+        return f"(CASE {cases} END)"
+
+    return tuple(re.sub(rf"{THRESHOLD}(\d+)", lookup, clause) for clause in clauses)
 
 
 def scanned_thresholds(

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 
+from clipsieve.errors import UsageError
 from clipsieve.formats.base import WorkItem
 from clipsieve.job.inputs import recorded_items
 from clipsieve.schemas import footers
@@ -10,9 +11,11 @@ from clipsieve.statistics.counts import RowCounts
 from clipsieve.store import names
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.manifest import Manifest
+from clipsieve.store.members import members_key, read_members
 from clipsieve.store.parquet import Footer
 from clipsieve.store.records import FAILED, SCORED, read_records
 from clipsieve.store.source import fingerprint_text
+from clipsieve.store.subsets import require_subset, subset_names
 
 
 def status_lines(out: str) -> Iterator[str]:
@@ -50,6 +53,23 @@ def status_lines(out: str) -> Iterator[str]:
         behind = _behind(folder, manifest, counts)
         removed = f", {manifest.wide.removed:,} removed by lists" if manifest.wide.removals else ""
         yield f"scores view: {manifest.wide.rows:,} rows{removed}{behind}"
+    yield from _subset_lines(folder)
+
+
+def _subset_lines(folder: OutputFolder) -> Iterator[str]:
+    """Yield a line on each subset."""
+    subsets = subset_names(folder)
+    members = members_key(read_members(folder)) if subsets else ""
+    for name in subsets:
+        try:
+            subset = require_subset(folder, name)
+        except UsageError as error:
+            yield f"subset {name}: {error}"
+            continue
+        stale = ""
+        if subset.members != members:
+            stale = f"; of earlier shards: `clipsieve filter {folder.root} --name {name} ...` again"
+        yield f"subset {name}: {subset.kept:,} of {subset.rows:,} rows kept{stale}"
 
 
 def _is_done(item: WorkItem, footer: Footer) -> bool:

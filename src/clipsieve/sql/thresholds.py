@@ -9,7 +9,6 @@ import pyarrow as pa
 
 from clipsieve.errors import UsageError
 from clipsieve.sql.connect import connect
-from clipsieve.sql.locked import predicate_macros_sql
 from clipsieve.sql.quantity import Quantity
 
 #: Bytes that a value takes while it is ranked, its group included.
@@ -49,7 +48,6 @@ def ranked_values(
     connection = connect(out)
     try:
         connection.execute("SET TimeZone = 'UTC'")  # as where clauses run
-        connection.execute(predicate_macros_sql())
         connection.execute(_clean_view(connection, columns))
         return [_ranked(connection, quantity) for quantity in quantities]
     except duckdb.Error as error:

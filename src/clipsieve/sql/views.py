@@ -80,8 +80,11 @@ def views_sql(folder: OutputFolder, manifest: Manifest, root: str = "") -> str:
 
 
 def macros_sql() -> str:
-    """The text of `sql/macros.sql`."""
-    return (files(SCHEMAS) / "sql" / "macros.sql").read_text(encoding="utf-8")
+    """The text of `sql/macros.sql`: those for analyses, and the functions of predicates."""
+    folder = files(SCHEMAS) / "sql"
+    return "\n".join(
+        (folder / name).read_text(encoding="utf-8") for name in ("macros.sql", "predicates.sql")
+    )
 
 
 def write_sql(folder: OutputFolder, manifest: Manifest) -> None:

@@ -41,7 +41,7 @@ def filter_(beam_args: Sequence[str], /, recipes: bool, **options: Any) -> int:
     funnel. `clipsieve export` hands it to training. --set, --and, --or and --minus may be repeated.
 
     \b
-      clipsieve filter out/ --name keep --where "clip_score >= 0.7 AND top_fraction(clip_score, 0.3)"
+      clipsieve filter out/ --name keep --where "clip_score >= 1 AND top_fraction(clip_score, 0.3)"
       clipsieve filter out/ --recipe datacomp.clip_l14_top30 --set similarity=clip_similarity
       clipsieve filter out/ --name final --from keep --minus removal-list.txt
     """

@@ -74,7 +74,8 @@ def _same_source(
             f"{pictures} is not where it was; put it back, or run `clipsieve run` with its new "
             "place as input: it takes a file of the same size and modification time for the same; "
             "if the time has changed, say --reprocess to score it again in place of the old one, "
-            "or --shard-prefix to add it beside that one, then `clipsieve filter`"
+            "or --shard-prefix to add it under another name, and leave the old shard out in the "
+            "next `clipsieve filter`"
         )
     if same.problem is not None:
         raise UsageError(f"{pictures} cannot be read: {same.problem}; restore it")

@@ -28,8 +28,10 @@ def stale_notes(folder: OutputFolder, manifest: Manifest, subset: Subset) -> tup
 
 
 def _shard_changes(folder: OutputFolder, subset: Subset) -> list[str]:
+    if not subset.members:
+        return []
     members = read_members(folder)
-    if not subset.members or subset.members == members_key(members):
+    if subset.members == members_key(members):
         return []
     then, now = set(subset.shards), {member.shard for member in members}
     counts = (("added", len(now - then)), ("taken away", len(then - now)))

@@ -208,7 +208,8 @@ def export(
       out: output folder of an earlier run.
       subset: name of a subset of it.
       format: one of those above.
-      to: folder that is new, empty, or of an interrupted export; for `npy` also a file's name.
+      to: folder that is new, empty, or of an interrupted export; for `npy` also a
+        `.npy` file, for `uids` a `.txt` file.
       with_images: for `parquet`: whether the pictures are a column, as `datasets` knows them.
       samples_per_tar: for `tars`: kept rows a tar; None is 10,000.
       **settings: `workers`, `runner` and other fields of `ExecutionSettings`.

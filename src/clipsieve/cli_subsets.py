@@ -70,15 +70,20 @@ def filter_(beam_args: Sequence[str], /, recipes: bool, **options: Any) -> int:
     required=True,
     help="npy is DataComp's sorted uid pairs, tars are webdatasets as img2dataset writes them",
 )
-@click.option("--to", required=True, help="folder that is new or empty; for npy also a .npy file")
+@click.option(
+    "--to",
+    required=True,
+    help="folder that is new or empty; for npy also a .npy file, for uids a .txt file",
+)
 @click.option("--with-images", is_flag=True, help="parquet: the pictures as a column too")
 @click.option("--samples-per-tar", type=click.IntRange(min=1), help="tars  [default: 10000]")
 @click.pass_obj
 def export(beam_args: Sequence[str], /, **options: Any) -> int:
     """Write the rows of SUBSET of the output folder OUT for training and other tools.
 
-    Pictures are read again from the inputs, byte for byte. What an interrupted export left is
-    kept: run the same command again.
+    OUT and SUBSET must both be given. Pictures are read again from the inputs, byte for byte. Kept
+    rows without a place in the format, such as those without a picture in tars, are listed with the
+    reason in left_out.parquet. What an interrupted export left is kept: run the same command again.
     """
     import clipsieve
 

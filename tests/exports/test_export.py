@@ -132,8 +132,9 @@ def test_a_folder_that_holds_something_else_is_refused_and_untouched(job, tmp_pa
         with pytest.raises(clipsieve.UsageError, match="holds the uids export of subset most"):
             clipsieve.export(job.out, subset, format, to)
     assert contents(to) == before
+    (tmp_path / "file").write_text("mine")
     with pytest.raises(clipsieve.UsageError, match="is a file"):
-        clipsieve.export(job.out, job.subset, "uids", to / "uids.txt")
+        clipsieve.export(job.out, job.subset, "parquet", tmp_path / "file")
 
 
 def test_settings_of_an_unfinished_export_count_too(job, tmp_path):
@@ -157,12 +158,19 @@ def test_places_in_or_around_the_output_folder_are_refused(job):
         ("csv", {}, "format must be one of npy, parquet, tars, clip-retrieval, uids, got 'csv'"),
         ("npy", {"with_images": True}, "with_images is for the format parquet"),
         ("uids", {"samples_per_tar": 3}, "samples_per_tar is for the format tars"),
+        (
+            "uids",
+            {"to": "a.npy"},
+            r"uids cannot be .* a file that ends in .txt, or a folder, such as a$",
+        ),
+        ("tars", {"to": "b/x.TAR"}, "tars cannot be that file; name a folder, such as b/x$"),
+        ("parquet", {"to": "x.parquet"}, "to is x.parquet, and parquet cannot be that file"),
         ("tars", {"samples_per_tar": 0}, "samples_per_tar must be an integer of at least 1"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(job, tmp_path, format, more, message):
     with pytest.raises(clipsieve.UsageError, match=message):
-        clipsieve.export(job.out, job.subset, format, tmp_path, **more)
+        clipsieve.export(job.out, job.subset, format, **{"to": tmp_path, **more})
 
 
 def test_an_unknown_subset_names_those_there_are(job, tmp_path):
@@ -234,7 +242,9 @@ def test_sources_that_moved_or_changed_are_refused_before_anything_is_written(tm
     clipsieve.export(out, "all", "parquet", tmp_path / "columns")  # needs no pictures
     clipsieve.export(out, "first", "tars", tmp_path / "first")  # nor those of the other shard
     shutil.copyfile(away, second)  # the same bytes at another time may be others
-    with pytest.raises(clipsieve.UsageError, match=r"has changed since it was scored \(version\)"):
+    with pytest.raises(
+        clipsieve.UsageError, match=r"has changed since it was scored \(modification time\)"
+    ):
         clipsieve.export(out, "all", "tars", to)
     shutil.copystat(away, second)
     assert clipsieve.export(out, "all", "tars", to).exit_code == 0

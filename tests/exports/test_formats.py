@@ -14,7 +14,7 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 
 import clipsieve
 from clipsieve.exports.pictures import picture_extension
-from clipsieve.exports.tars import sample_json, sample_table
+from clipsieve.exports.tars import json_table, sample_json, sample_table
 from clipsieve.formats.registry import plan_input, read_rows
 from tests.exports.rows import kept_rows
 from tests.exports.subsets import make_subset
@@ -76,9 +76,13 @@ def test_npy_may_be_one_file_among_others(job, tmp_path):
 
 
 def test_uids_are_lines_in_the_order_of_the_ledger(job, tmp_path):
-    clipsieve.export(job.out, job.subset, "uids", tmp_path)
-    lines = (tmp_path / "uids.txt").read_text().splitlines()
+    clipsieve.export(job.out, job.subset, "uids", tmp_path / "to")
+    lines = (tmp_path / "to" / "uids.txt").read_text().splitlines()
     assert lines == [row["uid"] for row in kept_rows(job)]
+    clipsieve.export(job.out, job.subset, "uids", tmp_path / "keep.txt")
+    assert (tmp_path / "keep.txt").read_text().splitlines() == lines
+    listed = sorted(path.name for path in tmp_path.iterdir())
+    assert listed == ["keep.txt", "keep.txt.export.json", "to"]
 
 
 def test_parquet_has_the_columns_of_the_view(job, tmp_path):
@@ -124,6 +128,55 @@ def test_parquet_with_images_is_read_by_datasets(job, tmp_path):
     assert data[0]["image"].size == (rows[0]["image_width"], rows[0]["image_height"])
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_tars_of_mixed_pictures_are_read_by_datasets(job, tmp_path, streaming):
+    datasets = pytest.importorskip("datasets")
+    clipsieve.export(job.out, job.subset, "tars", tmp_path / "to")
+    metadata = {name: datasets.Value("string") for name in ("uid", "image_phash")}
+    pictures = {name: datasets.Image() for name in ("jpg", "png")}
+    features = datasets.Features({**pictures, "txt": datasets.Value("string"), "json": metadata})
+    data = datasets.load_dataset(
+        "webdataset",
+        data_files=str(tmp_path / "to" / "*.tar"),
+        split="train",
+        features=features,
+        streaming=streaming,
+        cache_dir=str(tmp_path / "cache"),
+    )
+    rows = [row for row in kept_rows(job) if has_picture(row)]
+    read = [
+        (row["json"]["uid"], row["json"]["image_phash"], row["txt"])
+        for row in data.select_columns(["json", "txt"])
+    ]
+    assert read == [
+        (
+            row["uid"],
+            None if row["image_phash"] is None else str(row["image_phash"]),
+            row["caption"] or "",
+        )
+        for row in rows
+    ]
+    assert max(int(phash or 0) for _, phash, _ in read) >= 2**63
+
+
+def test_tars_of_one_kind_of_pictures_are_read_by_datasets_as_they_are(job, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    jpegs = {
+        row["uid"]
+        for row in kept_rows(job)
+        if row["status"] == "ok" and row["jpg"][:2] == b"\xff\xd8"
+    }
+    make_subset(job.out, "jpegs", lambda row: row["row"] % 4 != 2 and row["uid"] in jpegs)
+    result = clipsieve.export(job.out, "jpegs", "tars", tmp_path / "to")
+    data = datasets.load_dataset(
+        "webdataset",
+        data_files=str(tmp_path / "to" / "*.tar"),
+        split="train",
+        cache_dir=str(tmp_path / "cache"),
+    )
+    assert len(data) == result.rows == len(jpegs)
+
+
 def test_tars_are_img2datasets_and_webdataset_reads_them(job, tmp_path):
     result = clipsieve.export(job.out, job.subset, "tars", tmp_path, samples_per_tar=25)
     rows = kept_rows(job)
@@ -145,6 +198,8 @@ def test_tars_are_img2datasets_and_webdataset_reads_them(job, tmp_path):
         metadata = json.loads(members["json"])
         assert metadata.pop("key") == key and metadata.pop("source_key") == row["key"]
         view = scores[row["uid"]]
+        phash = view["image_phash"]  # above int64 for half of all pictures
+        view = {**view, "image_phash": None if phash is None else str(phash)}
         assert metadata == {name: value for name, value in view.items() if name != "key"}
     tables = pa.concat_tables(pq.read_table(tar.with_suffix(".parquet")) for tar in tars)
     assert tables["key"].to_pylist() == list(expected)
@@ -246,6 +301,30 @@ def test_json_is_plain():
         "b": [1.5, None],
         "c": "00ff",
         "d": {"e": None},
+    }
+
+
+def test_uint64_is_text_by_type_wherever_it_stands():
+    number = pa.array([2**64 - 1, None, 7], pa.uint64())
+    columns = {
+        "a": number,
+        "b": pa.array([[1], None, [2**63, None]], pa.list_(pa.uint64())),
+        "c": pa.StructArray.from_arrays([number, pa.array([1, 2, 3])], ["x", "y"]),
+        "d": pa.array([[1, 2], None, [3, 4]], pa.list_(pa.uint64(), 2)),
+        "e": pa.array([[5], None, []], pa.large_list(pa.uint64())),
+        "f": pa.array([2**63 - 1, None, -1], pa.int64()),
+    }
+    assert json_table(pa.table(columns)).to_pydict() == {
+        "a": ["18446744073709551615", None, "7"],
+        "b": [["1"], None, ["9223372036854775808", None]],
+        "c": [
+            {"x": "18446744073709551615", "y": 1},
+            {"x": None, "y": 2},
+            {"x": "7", "y": 3},
+        ],
+        "d": [["1", "2"], None, ["3", "4"]],
+        "e": [["5"], None, []],
+        "f": [2**63 - 1, None, -1],
     }
 
 

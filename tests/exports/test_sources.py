@@ -41,12 +41,14 @@ def test_of_several_items_of_one_name_the_one_that_was_scored_is_taken(plan):
     plans = [replace(plan, items=(changed, b)), replace(plan, items=(a,))]
     sources, items = picture_sources(ledgers, plans)
     assert (len(sources), items) == (2, {"a": (a, 1)})
-    with pytest.raises(UsageError, match=r"shard a .* has changed since it was scored \(version\)"):
+    with pytest.raises(
+        UsageError, match=r"shard a .* has changed since it was scored \(modification time\)"
+    ):
         picture_sources(ledgers, plans[:1])
     cut = replace(a, row_groups=(0, 1))
     with pytest.raises(UsageError, match="the rows it is cut into"):
         picture_sources(ledgers, [replace(plan, items=(cut,))])
-    with pytest.raises(UsageError, match="is not where it was"):
+    with pytest.raises(UsageError, match=r"is not where it was.*--reprocess.*--shard-prefix"):
         picture_sources(ledgers, [replace(plan, items=(b,))])
 
 

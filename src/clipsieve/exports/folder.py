@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -165,12 +166,15 @@ class ExportFolder:
 
     # The end
 
-    def finish(self, parts: Sequence[Part], description: Mapping[str, Any]) -> dict[str, Any]:
+    def finish(
+        self, parts: Sequence[Part], description: Mapping[str, Any], notes: Sequence[str]
+    ) -> dict[str, Any]:
         """Write the list of rows left out, then the manifest; remove the records.
 
         Args:
           parts: all parts, complete.
           description: what the manifest says of the export.
+          notes: lines that the user should know, beside those of the parts.
 
         Returns:
           The manifest.
@@ -190,15 +194,14 @@ class ExportFolder:
         files = [file for record in records for file in record.files]
         with disk_errors(self.place):
             left_out = self._write_left_out(parts, files)
-            notes: dict[str, int] = {}
+            counts: Counter[str] = Counter()
             for record in records:
-                for name, rows in (record.notes or {}).items():
-                    notes[name] = notes.get(name, 0) + rows
+                counts.update(record.notes or {})
             manifest = {
                 **description,
                 "rows": sum(record.rows for record in records),
                 "left_out": left_out,
-                "notes": notes,
+                "notes": [*(f"{name}: {rows:,}" for name, rows in counts.items()), *notes],
                 "files": [asdict(file) for file in files],
             }
             self._write_json(self.manifest, manifest)

@@ -72,14 +72,29 @@ def _same_source(
     if same is None:
         raise UsageError(
             f"{pictures} is not where it was; put it back, or run `clipsieve run` with its new "
-            "place as input, which takes an unchanged file for the same"
+            "place as input: it takes a file of the same size and modification time for the same; "
+            "if the time has changed, say --reprocess to score it again in place of the old one, "
+            "or --shard-prefix to add it under another name, and leave the old shard out in the "
+            "next `clipsieve filter`"
         )
     if same.problem is not None:
         raise UsageError(f"{pictures} cannot be read: {same.problem}; restore it")
     then = json.loads(ledger.get(footers.SOURCE_FINGERPRINT, "{}"))
-    differ = [name for name, value in asdict(same.fingerprint).items() if then.get(name) != value]
+    differ = [
+        _property(same, name)
+        for name, value in asdict(same.fingerprint).items()
+        if then.get(name) != value
+    ]
     what = ", ".join(differ) or "the rows it is cut into"
     raise UsageError(
         f"{pictures} has changed since it was scored ({what}); restore it, or run `clipsieve run` "
         "again, then `clipsieve filter`"
     )
+
+
+def _property(item: WorkItem, name: str) -> str:
+    """Return what a field of the fingerprint is to the user."""
+    if name != "version" or "://" in item.uri:
+        return name
+    is_folder = item.format is InputFormat.FOLDER
+    return "names or modification times" if is_folder else "modification time"

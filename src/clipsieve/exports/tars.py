@@ -1,7 +1,8 @@
 """Webdataset tars in the shape that img2dataset gives them: original pictures, captions, JSON.
 
 Of tar 3 there are `00003.tar` with the members `000030000.jpg`, `.txt` and `.json` of each sample,
-`00003.parquet` with what is in the JSON, and `00003_stats.json`.
+`00003.parquet` with what is in the JSON, and `00003_stats.json`.  Columns of type uint64 are text
+in the JSON, in decimal digits: its readers take whole numbers for int64.
 """
 
 import json
@@ -71,7 +72,9 @@ class Tars:
                 listed = sample_table(columns, keys)
                 reasons = [
                     _add_sample(archive, sample, picture)
-                    for sample, picture in zip(listed.to_pylist(), rows.pictures(span), strict=True)
+                    for sample, picture in zip(
+                        json_table(listed).to_pylist(), rows.pictures(span), strict=True
+                    )
                 ]
                 missing = left_out_rows(columns, reasons)
                 left_out.append(missing)
@@ -150,6 +153,20 @@ def sample_table(columns: pa.Table, keys: Sequence[str]) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
 
 
+def json_table(samples: pa.Table) -> pa.Table:
+    """Return the metadata of samples for their JSON: uint64 as text, in decimal digits.
+
+    By the type of a column, not by its values, so that it has one type in all samples; in lists and
+    structs too.
+
+    >>> json_table(pa.table({"a": pa.array([2**64 - 1, None], pa.uint64())})).to_pydict()
+    {'a': ['18446744073709551615', None]}
+    """
+    return samples.cast(
+        pa.schema([field.with_type(_json_type(field.type)) for field in samples.schema])
+    )
+
+
 def sample_json(sample: Mapping[str, Any]) -> bytes:
     """Return the metadata of a sample as JSON; NaN and infinities become null, other types text."""
     try:
@@ -171,6 +188,21 @@ def _add_sample(archive: TarWriter, sample: Mapping[str, Any], picture: bytes | 
     archive.add(f"{key}.txt", (sample["caption"] or "").encode("utf-8", "replace"))
     archive.add(f"{key}.json", sample_json(sample))
     return None
+
+
+def _json_type(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_uint64(kind):
+        return pa.string()
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_json_type(field.type)) for field in kind])
+    if pa.types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(_json_type(kind.value_type)))
+    if pa.types.is_fixed_size_list(kind):
+        values = kind.value_field.with_type(_json_type(kind.value_type))
+        return pa.list_(values, kind.list_size)
+    if pa.types.is_large_list(kind):
+        return pa.large_list(kind.value_field.with_type(_json_type(kind.value_type)))
+    return kind
 
 
 def _plain(value: Any) -> Any:

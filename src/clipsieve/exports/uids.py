@@ -12,13 +12,16 @@ from clipsieve.exports.folder import ExportFolder
 from clipsieve.exports.parts import Part, one_part
 from clipsieve.exports.rows import KeptRows
 
-FILE = "uids.txt"
-
 
 @dataclass(frozen=True, slots=True)
 class Uids:
-    """The format `uids`."""
+    """The format `uids`.
 
+    Attributes:
+      file: name of the file.
+    """
+
+    file: str = "uids.txt"
     reads = Reads.NOTHING
 
     def parts(self, counts: Mapping[str, int]) -> tuple[Part, ...]:
@@ -27,12 +30,12 @@ class Uids:
 
     def files(self, part: Part) -> Sequence[str]:
         """Return the one file."""
-        return (FILE,)
+        return (self.file,)
 
     def write(self, part: Part, rows: KeptRows, folder: ExportFolder) -> Written:
         """Write the file, shard by shard in name order, rows in source order; UTF-8."""
         written = Written(rows=part.rows)
-        with folder.writing(FILE, written.files) as file, open(file.path, "wb") as output:
+        with folder.writing(self.file, written.files) as file, open(file.path, "wb") as output:
             file.rows = part.rows
             for span in part.spans:
                 try:

@@ -1,7 +1,7 @@
 """Export a subset: plan its files, write those that are not there yet, describe them."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from clipsieve.formats.names import plural
 from clipsieve.job.inputs import recorded_plans
 from clipsieve.job.reporter import Reporter
 from clipsieve.job.signals import exit_code_of, start_control, stopping_on_signals
+from clipsieve.job.stale_subset import stale_notes
 from clipsieve.settings import ScoreConfig
 from clipsieve.sql.columns import published_name
 from clipsieve.stage import Engine
@@ -37,7 +38,7 @@ from clipsieve.store.removals import removals_id
 from clipsieve.store.subsets import Subset, kept_counts, require_subset
 
 #: Changes whenever files of the same subset would get other bytes.
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +113,15 @@ def export(
         manifest = folder.require_manifest()
         subset = require_subset(folder, settings.subset)
         _check_removals(folder, subset)
+        stale = stale_notes(folder, manifest, subset)
         plan = _plan(folder, manifest, subset, settings, exporter)
         target.check(plan.description["key"])
         finished = target.read_manifest()
         if finished is not None:
             if target.is_whole([FileRecord(**file) for file in finished["files"]]):
                 target.forget_records()  # which a kill at the very end leaves
-                return _result(target, finished, len(plan.parts))
-        return _write(config, manifest, plan, exporter, target, control, open_engine)
+                return _result(target, finished, len(plan.parts), stale)
+        return _write(config, manifest, plan, stale, exporter, target, control, open_engine)
 
 
 def _check_removals(folder: OutputFolder, subset: Subset) -> None:
@@ -135,6 +137,7 @@ def _write(
     config: ScoreConfig,
     manifest: Manifest,
     plan: _Plan,
+    notes: Sequence[str],
     exporter: Exporter,
     target: ExportFolder,
     control: Control,
@@ -176,17 +179,20 @@ def _write(
     missing = sum(target.read_record(part) is None for part in left) if control.stopped else 0
     if missing:
         return ExportResult(target.place, exit_code=exit_code_of(missing, control))
-    return _result(target, target.finish(plan.parts, plan.description), len(plan.parts) - len(left))
+    finished = target.finish(plan.parts, plan.description, notes)
+    return _result(target, finished, len(plan.parts) - len(left), notes)
 
 
-def _result(target: ExportFolder, manifest: Mapping[str, Any], kept_parts: int) -> ExportResult:
+def _result(
+    target: ExportFolder, manifest: Mapping[str, Any], kept_parts: int, notes: Sequence[str]
+) -> ExportResult:
     return ExportResult(
         target.place,
         manifest["rows"],
         manifest["left_out"],
         tuple(file["name"] for file in manifest["files"]),
         kept_parts,
-        tuple(f"{name}: {rows:,}" for name, rows in manifest["notes"].items()),
+        tuple(dict.fromkeys([*manifest["notes"], *notes])),
     )
 
 

@@ -153,7 +153,9 @@ def test_a_column_must_be_one_of_the_table(value, near):
 
 
 def test_an_unknown_parameter_names_the_nearest_and_all():
-    message = "has no parameter 'languag' \\(did you mean language\\?\\); it has score, cut, language, code"
+    message = (
+        r"has no parameter 'languag' \(did you mean language\?\); it has score, cut, language, code"
+    )
     with pytest.raises(UsageError, match=message):
         predicate({"languag": "x"})
     one = read_recipe(
@@ -162,7 +164,7 @@ def test_an_unknown_parameter_names_the_nearest_and_all():
     )
     with pytest.raises(UsageError, match=r"'fracton' \(did you mean fraction\?\)$"):
         one.predicate_text({"fracton": 1}, pa.schema([]))
-    with pytest.raises(UsageError, match="'zzz'; it has fraction$"):
+    with pytest.raises(UsageError, match=r"'zzz'; it has fraction$"):
         one.predicate_text({"zzz": 1}, pa.schema([]))
 
 

@@ -84,8 +84,9 @@ def _check_replaceable(place: Path) -> None:
 
 
 def _is_database(place: Path) -> bool:
-    """Whether a file begins as DuckDB's databases do."""
-    if not place.is_file():
+    """Whether a file can be read, and begins as DuckDB's databases do."""
+    try:
+        with place.open("rb") as file:
+            return file.read(12)[8:] == b"DUCK"
+    except OSError:
         return False
-    with place.open("rb") as file:
-        return file.read(12)[8:] == b"DUCK"

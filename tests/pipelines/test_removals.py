@@ -223,6 +223,11 @@ def test_a_list_that_names_no_row_says_so_beside_the_count_of_all(out, tmp_path)
         "say it with --by",
         "all lists: 3 rows would be removed from scores; nothing was written",
     ]
+    assert remove(out, tmp_path / "none.txt").lines("out")[2:] == [
+        "list none is active all the same, for shards that come later",
+        "all lists: 3 rows are removed from scores; samples has them still, and removals says why",
+        "undo: clipsieve remove out --undo none",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,8 @@ class RemoveResult:
                 f"this list: 0 rows; none of its {self.ids:,} ids names one of {self.ledger_rows:,}"
                 " rows: if they are of another kind, say it with --by"
             )
+            if not self.is_dry:
+                lines.append(f"list {self.name} is active all the same, for shards that come later")
         else:
             lines.append(
                 f"this list: {self.matched_ids:,} of its {self.ids:,} ids name {self.rows:,} of "

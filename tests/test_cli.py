@@ -111,7 +111,7 @@ def test_sql_writes_a_catalog(folder, tmp_path, capsys):
         (["FOLDER", "SELECT 1", "--catalog"], "give one of them"),
         (["FOLDER", "SELECT 1", "--set", "keep=1"], "say --recipe NAME"),
         (["FOLDER", "--recipe", "funnel", "--set", "keep"], "is not NAME=VALUE"),
-        (["FOLDER", "--recipe", "funel"], "closest: funnel"),
+        (["FOLDER", "--recipe", "funel"], "did you mean funnel"),
     ],
 )
 def test_sql_refuses_what_does_not_go_together(folder, capsys, words, message):

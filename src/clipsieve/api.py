@@ -249,7 +249,8 @@ def remove(
       id_list: file of ids: text with one a line, `.npy`, `.parquet` or `.csv`.
       by: `uid`, `sha256` (of the picture's bytes), `url` or `laion_hash`; None is by the look.
       name: of the list; None is that of the file.
-      reason: kept with the list.
+      reason: kept with the list; given again with a list that is active, it takes the old one's
+        place.
       dry_run: count the rows, and write nothing.
       undo: name of a list to take back; no other argument goes with it.
       **settings: `workers`, `runner` and other fields of `ExecutionSettings`.

@@ -200,7 +200,7 @@ def test_a_name_belongs_to_one_definition(out):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"where": "clip_scor >= 1"}, "nearest are clip_score"),
+        ({"where": "clip_scor >= 1"}, "did you mean clip_score"),
         ({"where": "clip_score >= 99"}, "none of 300 rows would be kept"),
         ({"where": "top_fraction(clip_score, 30)"}, "at most 1, got 30"),
         ({"base": "nothing"}, "has no subset 'nothing'; it has none yet"),

@@ -162,7 +162,7 @@ def test_recipes_make_subsets_named_after_them(out, tmp_path):
     assert result.kept == sum(v is not None and np.float32(v) >= line for v in values)
     with pytest.raises(UsageError, match=r"clip_l14_similarity_score.*--set similarity=COLUMN"):
         clipsieve.filter(out, recipe="datacomp.clip_l14_top30", name="x")
-    with pytest.raises(UsageError, match=r"'laion3b' is not known; the nearest are laion2b"):
+    with pytest.raises(UsageError, match=r"'laion3b' is not known \(did you mean laion2b"):
         clipsieve.filter(out, recipe="laion3b")
     everything = clipsieve.filter(out, recipe="datacomp.no_filter")
     assert everything.kept == everything.rows == ROWS

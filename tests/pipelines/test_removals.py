@@ -166,8 +166,13 @@ def test_a_list_stays_until_it_is_undone(out, tmp_path, capsys):
     remove(out, first, reason="asked for")
     assert remove(out, second, "uid").new_rows == 2
     listed = [path.read_bytes() for path in sorted(out.rglob("list.json"))]
-    again = remove(out, first, reason="other words")
+    again = remove(out, first)
     assert (again.rows, again.new_rows, again.removed) == (3, 2, 5)
+    assert again.lines("out")[1:3] == [
+        "this list: 3 of its 3 ids name 3 of 40 rows (2 of them on no other list)",
+        "all lists: 5 rows are removed from scores; samples has them still, and removals says why",
+    ]
+    assert remove(out, first, reason="asked for").old_reason is None
     assert [path.read_bytes() for path in sorted(out.rglob("list.json"))] == listed
     with pytest.raises(UsageError, match=r"'first' of .* has other ids, 3 of first\.txt; .*--undo"):
         remove(out, second, "uid", name="first")
@@ -178,6 +183,13 @@ def test_a_list_stays_until_it_is_undone(out, tmp_path, capsys):
     assert lines[0].endswith("; asked for")
     assert lines[1].startswith("second: 3 ids of kind uid name 3 rows")
     assert lines[2] == "5 rows are removed"
+    command = ["remove", str(out), str(first), "--reason", "by law"]
+    changes = "list first is active: its reason {} 'by law', no longer 'asked for'"
+    for dry, verb, reason in ((["--dry-run"], "would be", "asked for"), ([], "is now", "by law")):
+        assert exit_code([*command, *dry]) == 0
+        assert changes.format(verb) in capsys.readouterr().out.splitlines()
+        now = json.loads((out / "removals/first/list.json").read_text())
+        assert now == {**json.loads(listed[0]), "reason": reason}
     assert exit_code(["reconcile", str(out)]) == 0
     assert exit_code(["status", str(out)]) == 0
     printed = capsys.readouterr().out
@@ -200,6 +212,43 @@ def test_a_dry_run_counts_and_writes_nothing(out, tmp_path):
     assert (result.new_rows, result.removed) == (3, 6)
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.name != ".lock"} == before
     assert remove(out, listed).removed == 6
+
+
+def test_a_list_that_names_no_row_says_so_beside_the_count_of_all(out, tmp_path):
+    rows = read(out, "samples").to_pylist()
+    remove(out, write(tmp_path / "first.txt", *[row["url"] for row in rows[:3]]))
+    result = remove(out, write(tmp_path / "none.txt", "http://none.example/"), dry_run=True)
+    assert result.lines("out")[1:] == [
+        "this list: 0 rows; none of its 1 ids names one of 40 rows: if they are of another kind, "
+        "say it with --by",
+        "all lists: 3 rows would be removed from scores; nothing was written",
+    ]
+    assert remove(out, tmp_path / "none.txt").lines("out")[2:] == [
+        "list none is active all the same, for shards that come later",
+        "all lists: 3 rows are removed from scores; samples has them still, and removals says why",
+        "undo: clipsieve remove out --undo none",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["hello", "world"], "line 1: 'hello' is no uid of .*, whose uids are 32 hexadecimal"),
+        (["UID", "0" * 32], "line 1: 'UID' is no uid of"),
+        (["0" * 64], "line 1: '0{64}' is no uid of"),
+        (["UID,reason", f"{'0' * 32},spam"], "line 1: 'UID,reason' looks like CSV"),
+    ],
+)
+def test_uids_that_no_row_can_have_are_refused(out, tmp_path, lines, message):
+    listed = write(tmp_path / "gone.txt", *lines)
+    before = tables(out)
+    for refused in (
+        lambda: remove(out, listed, "uid"),
+        lambda: clipsieve.filter(out, "keep", subtract=[str(listed)], by="uid"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            refused()
+    assert tables(out) == before
 
 
 def test_a_refused_list_leaves_nothing(out, tmp_path):

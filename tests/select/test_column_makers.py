@@ -69,7 +69,7 @@ def test_a_plug_in_that_cannot_be_imported_adds_nothing(tmp_path, monkeypatch):
         ("clip_b32_similarity_score > 0.3", "--set similarity=clip_similarity"),
         ("language = 'en'", "no scorer makes it: the sources bring it"),
         ("text = 'en'", "is the column caption"),
-        ("captoin = 'en'", "the nearest are caption"),
+        ("captoin = 'en'", "did you mean caption"),
     ],
 )
 def test_a_predicate_on_a_missing_column_says_what_makes_it(where, cure):

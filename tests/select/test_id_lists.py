@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from clipsieve.errors import UsageError
-from clipsieve.select.id_lists import IdKind, IdList, read_id_list
+from clipsieve.select.id_lists import IdKind, IdList, read_folder_list, read_id_list
 from clipsieve.store.id_values import laion_hash, needed_columns
+from tests.store.folders import make_folder, shard_of
 
 UIDS = ["0123456789abcdef0123456789abcdef", "f" * 32, "0" * 31 + "1"]
 DIGESTS = [hashlib.sha256(bytes([n])).hexdigest() for n in range(4)]
@@ -136,7 +137,7 @@ def test_a_table_has_the_first_column_of_the_order_or_the_one_asked_for(tmp_path
     read = read_id_list(path, "url")
     assert (read.column, ids_of(read)) == ("URL", sorted(URLS[:2]))
     assert read_id_list(path, "laion_hash").keys.tolist() == HASHES[:2]
-    with pytest.raises(UsageError, match=r"has columns n, hash, URL, SHA256; name the one .* uid"):
+    with pytest.raises(UsageError, match=r"has columns n, .* name the column uid$"):
         read_id_list(path, "uid")
 
 
@@ -161,6 +162,8 @@ TEXTS = [
     (f"{UIDS[0]}\n\n{UIDS[1][:-1]}", None, r"line 3: 'f{31}' is not 32 or 64 hexadecimal digits"),
     (f"# c\n{UIDS[0]}\n{'g' * 32}", None, "line 3: 'g{32}' is not 32 or 64"),
     (f"{UIDS[0]}\na b", None, "line 2: 'a b' is not a uid"),
+    ("UID,reason\nx,spam", None, "line 1: 'UID,reason' looks like CSV: name the file .csv, with a"),
+    (f'# c\nx\n"{UIDS[0]}"', "uid", "line 3: '\"0123.*\"' looks like CSV"),
     (
         f"{DIGESTS[0]}\n{DIGESTS[1]}\n{DIGESTS[2][:-1]}",
         None,
@@ -196,6 +199,7 @@ def test_what_is_no_id_is_refused_with_its_place(tmp_path, content, by, message)
 
 
 FILES = [
+    ("a.csv", b"id,n\na,1\n", "has columns id, n, .* name the column uid, sha256, url or hash$"),
     ("a.npy", b"no array", "is no NumPy array"),
     ("a.parquet", b"no table", "cannot be read as Parquet"),
     ("a.csv", b"", "cannot be read as CSV"),
@@ -229,6 +233,43 @@ def test_arrays_and_columns_of_other_types_are_refused(tmp_path):
         read_id_list(tmp_path / "t.parquet", "uid")
     with pytest.raises(UsageError, match=r"cannot be read .*; give the path of a file"):
         read_id_list(tmp_path / "none.txt")
+
+
+def folder_of(root, *uids):
+    """A folder with a shard for each of several arrays of uids."""
+    shards = [
+        shard_of(f"s{n}", len(each), seed=n, uids=pa.array(each)) for n, each in enumerate(uids)
+    ]
+    return make_folder(root, shards, wide=False)[0]
+
+
+def test_uids_look_like_those_of_the_folder(tmp_path):
+    folder = folder_of(tmp_path / "hex", UIDS[:2], UIDS[2:])
+    upper = write(tmp_path, "upper.txt", UIDS[0].upper())
+    assert ids_of(read_folder_list(folder, upper)) == UIDS[:1]
+    path = write(tmp_path, "t.csv", "n,uid\n1,a\n")
+    with pytest.raises(UsageError, match=r"row 1: 'a' is no uid of .* 32 hex.*, such as '0123"):
+        read_folder_list(folder, path)
+    digests = folder_of(tmp_path / "digests", DIGESTS)
+    np.save(tmp_path / "p.npy", np.array([(1, 2)], np.dtype("u8,u8")))
+    with pytest.raises(UsageError, match=r"element 1: '0{15}10{15}2' is no uid of .* are 64 hex"):
+        read_folder_list(digests, tmp_path / "p.npy")
+    assert len(read_folder_list(digests, write(tmp_path, "url.txt", URLS[0]))) == 1
+    numbers = folder_of(tmp_path / "numbers", [5, -7])
+    signed = write(tmp_path, "n.txt", "0\n-7\n12")
+    assert ids_of(read_folder_list(numbers, signed, "uid")) == ["-7", "0", "12"]
+    with pytest.raises(
+        UsageError, match=r"line 2: '007' is no uid of .* are integers, such as '5'"
+    ):
+        read_folder_list(numbers, write(tmp_path, "m.txt", "5\n007"), "uid")
+
+
+def test_folders_of_several_forms_take_any_uids(tmp_path):
+    path = write(tmp_path, "list.txt", "hello\nworld")
+    folders = {"mixed": [UIDS, DIGESTS], "later": [UIDS, ["x"]], "other": [["x", UIDS[0]]]}
+    for name, uids in folders.items():
+        assert len(read_folder_list(folder_of(tmp_path / name, *uids), path)) == 2
+    assert len(read_folder_list(folder_of(tmp_path / "none"), path)) == 2
 
 
 def random_texts(rng, kind, count):

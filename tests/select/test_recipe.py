@@ -138,8 +138,8 @@ def test_a_number_must_be_one(value):
 @pytest.mark.parametrize(
     ("value", "near"),
     [
-        ("clip_scor", "the nearest are clip_score"),
-        ("clip_score OR true", "the nearest are clip_score"),
+        ("clip_scor", "did you mean clip_score"),
+        ("clip_score OR true", "did you mean clip_score"),
         ('clip_score" OR "a', "which is not there"),
         ("", "which is not there"),
     ],
@@ -154,10 +154,18 @@ def test_a_column_must_be_one_of_the_table(value, near):
 
 def test_an_unknown_parameter_names_the_nearest_and_all():
     message = (
-        "has no parameter 'languag'; the nearest are language; it has score, cut, language, code"
+        r"has no parameter 'languag' \(did you mean language\?\); it has score, cut, language, code"
     )
     with pytest.raises(UsageError, match=message):
         predicate({"languag": "x"})
+    one = read_recipe(
+        "one",
+        'description = "d"\nsource = "s"\nwhere = "a > {fraction}"\n[parameters]\nfraction = 0.3',
+    )
+    with pytest.raises(UsageError, match=r"'fracton' \(did you mean fraction\?\)$"):
+        one.predicate_text({"fracton": 1}, pa.schema([]))
+    with pytest.raises(UsageError, match=r"'zzz'; it has fraction$"):
+        one.predicate_text({"zzz": 1}, pa.schema([]))
 
 
 def changed(old, new):
@@ -179,9 +187,9 @@ def changed(old, new):
         (changed('source = "mine"', 'source = "mine"\nnotes = []'), "notes must be a text, got []"),
         (
             changed('source = "mine"', 'source = "mine"\nwhre = ""'),
-            "has a key 'whre'; the nearest are where; it may have",
+            "has a key 'whre' (did you mean where?); it may have",
         ),
-        (changed("[columns]", "[colums]"), "has a key 'colums'; the nearest are columns"),
+        (changed("[columns]", "[colums]"), "has a key 'colums' (did you mean columns"),
         (re.sub("where = .*", "", TEXT), "has no where"),
         (re.sub("where = .*", "where = ['a']", TEXT), "where must be a text"),
         (re.sub("where = .*", "where = ''", TEXT), "parameter 'code' does not stand in where"),
@@ -192,7 +200,7 @@ def changed(old, new):
         (changed("{cut}", "{cutt}"), "parameter 'cut' does not stand in where; write {cut} there"),
         (
             changed("{cut}", "{cut} + {Cutt}"),
-            "where names {Cutt}, which is no parameter; the nearest are cut",
+            "where names {Cutt}, which is no parameter (did you mean cut",
         ),
         (changed("{code}", "'{code}'"), "a parameter stands inside quotes"),
         (changed("{code}", "{code} -- {code}"), "a parameter stands inside quotes, a comment"),
@@ -236,7 +244,7 @@ def changed(old, new):
         ),
         (
             changed('score = "number: a score"', 'scor = "number: a score"'),
-            "columns.scor is no parameter; the nearest are score",
+            "columns.scor is no parameter (did you mean score",
         ),
     ],
 )

@@ -95,7 +95,7 @@ READERS = [
 
 #: Other statements, and clauses after the expression.
 STATEMENTS = [
-    ("ok; DROP TABLE shard", UNREADABLE),
+    ("ok; DROP TABLE shard", "another statement; it must be one expression, without ';'"),
     ("ok; SELECT 1", "2 statements"),
     ("ok; COPY shard TO 'stolen.csv'", UNREADABLE),
     ("ok; ATTACH 'stolen.db'", UNREADABLE),

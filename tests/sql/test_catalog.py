@@ -89,9 +89,11 @@ def test_what_is_no_catalog_is_not_replaced(folder, tmp_path):
     notes.write_text("mine")
     with duckdb.connect(str(tmp_path / "data.db")) as connection:
         connection.execute("CREATE TABLE t AS SELECT 1 AS x")
+    (tmp_path / "half.db").write_bytes((tmp_path / "data.db").read_bytes()[:100])
     for path, message in (
-        (notes, "cannot be opened as a DuckDB database"),
-        (tmp_path, "cannot be opened as a DuckDB database"),
+        (notes, "is there, and no database of clipsieve's; choose another path"),
+        (tmp_path, "is there, and no database of clipsieve's"),
+        (tmp_path / "half.db", "is a DuckDB database that cannot be opened"),
         (tmp_path / "data.db", "database with tables"),
         (notes / "below.db", "cannot be written"),
     ):

@@ -16,8 +16,8 @@ from clipsieve.sql.views import write_sql
 from tests.store.folders import make_folder, path_of, shard_of
 
 REFUSALS = [
-    ("treshold_for_keep", {}, "not known .closest: threshold_for_keep"),
-    ("funnel", {"clip_kep": 1}, "no parameter 'clip_kep' .closest: clip_keep"),
+    ("treshold_for_keep", {}, "not known .did you mean threshold_for_keep"),
+    ("funnel", {"clip_kep": 1}, "no parameter 'clip_kep' .did you mean clip_keep"),
     ("threshold_for_keep", {"keep": 1.01}, "number from 0 to 1, got 1.01"),
     ("threshold_for_keep", {"keep": "0.3; DROP VIEW scores"}, "keep must be a number"),
     ("threshold_for_keep", {"keep": "nan"}, "keep must be a number"),
@@ -26,7 +26,7 @@ REFUSALS = [
     ("threshold_for_keep", {"keep": True}, "keep must be a number"),
     ("score_distribution", {"bins": "2.5"}, "integer from 1 to 10000, got '2.5'"),
     ("by_domain", {"top": 0}, "integer of at least 1, got 0"),
-    ("keep_rate", {"column": "clip_scor"}, "'clip_scor' is not in scores .closest: clip_score"),
+    ("keep_rate", {"column": "clip_scor"}, "'clip_scor' is not in scores .did you mean clip_score"),
     ("keep_rate", {"column": "density_lof"}, "clipsieve score OUT --scorers density.lof"),
     ("keep_rate", {"column": 'clip_score" FROM scores; --'}, "is not in scores"),
     ("keep_rate", {"column": "caption"}, "column of numbers, and 'caption' is string"),

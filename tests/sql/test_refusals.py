@@ -31,14 +31,14 @@ WHOLE = "must be compared with a whole number by <, <=, > or >="
 
 REFUSED = [
     # Columns
-    ("clip_scor >= 0.7", "'clip_scor', which is not there; the nearest are clip_score"),
-    ("Clip_Similarty > 0.3", "the nearest are clip_similarity"),
+    ("clip_scor >= 0.7", "'clip_scor', which is not there; did you mean clip_score"),
+    ("Clip_Similarty > 0.3", "did you mean clip_similarity"),
     ("ood_vim < 1", "which is not there; the scorer ood.vim makes it: clipsieve score OUT"),
     ("OOD_VIM < 1", "the scorer ood.vim makes it"),
     ("zzzzzz < 1", "`FROM score_columns` lists the scores"),
     ('caption = "en"', "names column 'en', which is not there"),
-    ("top_fraction(clip_scor, 0.3)", "the nearest are clip_score"),
-    ("top_fraction(clip_score, 0.3, langage)", "the nearest are language"),
+    ("top_fraction(clip_scor, 0.3)", "did you mean clip_score"),
+    ("top_fraction(clip_score, 0.3, langage)", "did you mean language"),
     # Functions
     ("lenght(caption) > 3", "where calls lenght, which predicates may not; did you mean length"),
     ("topfraction(k, 0.3)", "did you mean top_fraction"),
@@ -59,10 +59,11 @@ REFUSED = [
     ("CASE WHEN ok THEN k OR ok ELSE ok END", "k is BIGINT, not true or false"),
     # Types
     ("caption = 3", "caption is VARCHAR, 3 is INTEGER; quote text, and leave numbers bare"),
-    ("caption > 3", "Cannot compare values of type VARCHAR"),
+    ("caption > 3", "caption is VARCHAR, 3 is INTEGER; quote text, and leave numbers bare"),
+    ("ok = (caption > 3)", "caption is VARCHAR, 3 is INTEGER; quote text"),
     ("caption = ok", "compares text with something else"),
     ("language IN ('en', 3)", "compares text with something else"),
-    ("k BETWEEN caption AND 'a'", "Cannot mix values of type BIGINT and VARCHAR"),
+    ("k BETWEEN caption AND 'a'", "k is BIGINT, caption is VARCHAR; quote text"),
     ("k = 'a'", "Could not convert string 'a' to INT64"),
     ("clip_score > 'high'", "Could not convert string 'high' to FLOAT"),
     ("taken > 'yesterday'", "expected format is (YYYY-MM-DD)"),

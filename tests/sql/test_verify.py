@@ -189,7 +189,7 @@ def test_command(folder, published, tmp_path, capsys):
     assert "is over the tolerance of 0.0001" in capsys.readouterr().out
     assert code_of(*command, "--on", "url", "--tolerance", 1, "--top", 0) == 0
     assert code_of(*command, "--ours", "clip_similar") == 2
-    assert "closest: clip_similarity" in capsys.readouterr().err
+    assert "did you mean clip_similarity" in capsys.readouterr().err
 
 
 def test_what_is_refused(folder, ours, published, tmp_path):
@@ -201,7 +201,7 @@ def test_what_is_refused(folder, ours, published, tmp_path):
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 not PAR1")
     (tmp_path / "scores.xlsx").write_bytes(b"")
     cases: list[tuple[Any, str, dict[str, Any], str]] = [
-        (path, "similarty", {}, "no column 'similarty' .closest: similarity"),
+        (path, "similarty", {}, "no column 'similarty' .did you mean similarity"),
         (path, "url", {}, "column 'URL' of .* is VARCHAR; name one of numbers"),
         (path, "similarity", {"ours": "caption"}, "column 'caption' of scores is string"),
         (path, "similarity", {"ours": "density_lof"}, "score OUT --scorers density.lof"),
@@ -217,7 +217,12 @@ def test_what_is_refused(folder, ours, published, tmp_path):
             "no uid of .* is that of one row of ours .*join them with --on url",
         ),
         (empty, "similarity", {}, "none has both values: ours is missing in 9, theirs in 125"),
-        (tmp_path / "bad.csv", "similarity", {}, "comparison with .* failed: .*high"),
+        (
+            tmp_path / "bad.csv",
+            "similarity",
+            {},
+            "'similarity' of .* is text, such as 'high', and must",
+        ),
         (tmp_path / "bad.parquet", "similarity", {}, "cannot be read as parquet"),
         (tmp_path / "scores.xlsx", "similarity", {}, "ends in none of .parquet, .csv, .json"),
         (tmp_path / "none*.parquet", "similarity", {}, "matches no file"),

@@ -13,7 +13,7 @@ from clipsieve.schemas.removals import REMOVED
 from clipsieve.scorers.columns import made_by
 from clipsieve.scorers.registry import EMBEDDED
 from clipsieve.select.column_makers import ColumnMakers
-from clipsieve.select.id_lists import read_id_list
+from clipsieve.select.id_lists import read_folder_list
 from clipsieve.select.membership import ListRows, Membership, RemovedRows, SubsetRows
 from clipsieve.select.recipes import load_recipe
 from clipsieve.select.rows import FilterRows
@@ -306,7 +306,7 @@ class FilterInputs:
                 )
             if is_file:
                 path = str(Path(text).expanduser().absolute())
-                ids = read_id_list(path, self.settings.by)
+                ids = read_folder_list(self.folder, path, self.settings.by)
                 self._check_list(text, ids)
                 self._sets[text] = ListRows(path, str(ids.kind), ids.sha256)
             elif "/" in text or "." in text:

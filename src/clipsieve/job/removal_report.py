@@ -32,6 +32,8 @@ class RemoveResult:
       removed: rows that lists take out, this one included unless it was undone.
       ledger_rows: rows of the folder.
       is_dry: nothing was written.
+      reason: that was given; "" if none was.
+      old_reason: that it takes the place of; None if the list was not active, or has this reason.
     """
 
     name: str = ""
@@ -46,28 +48,43 @@ class RemoveResult:
     removed: int = 0
     ledger_rows: int = 0
     is_dry: bool = False
+    reason: str = ""
+    old_reason: str | None = None
 
     def lines(self, out: str) -> list[str]:
         """Return what a command prints; commands in it name the output folder as `out`."""
         if not self.source:
             undone = [f"list {self.name} is taken back"] if self.name else []
-            return [*undone, f"{self.removed:,} rows are removed from scores"]
+            return [*undone, f"all lists: {self.removed:,} rows are removed from scores"]
         duplicates = f", {self.duplicates:,} duplicates left out" if self.duplicates else ""
         column = f", column {self.column}" if self.column else ""
         lines = [f"{self.source}{column}: {self.ids:,} ids of kind {self.kind}{duplicates}"]
+        if self.old_reason is not None:
+            verb = "would be" if self.is_dry else "is now"
+            old = f", no longer {self.old_reason!r}" if self.old_reason else ""
+            lines.append(f"list {self.name} is active: its reason {verb} {self.reason!r}{old}")
         if not self.rows:
-            lines.append("none of them names a row; if they are of another kind, say it with --by")
+            lines.append(
+                f"this list: 0 rows; none of its {self.ids:,} ids names one of {self.ledger_rows:,}"
+                " rows: if they are of another kind, say it with --by"
+            )
+            if not self.is_dry:
+                lines.append(f"list {self.name} is active all the same, for shards that come later")
         else:
             lines.append(
-                f"{self.matched_ids:,} of them name {self.rows:,} of {self.ledger_rows:,} rows; "
-                f"{self.new_rows:,} rows are on no other list"
+                f"this list: {self.matched_ids:,} of its {self.ids:,} ids name {self.rows:,} of "
+                f"{self.ledger_rows:,} rows ({self.new_rows:,} of them on no other list)"
             )
         if self.is_dry:
-            return [*lines, f"{self.removed:,} rows would be removed; nothing was written"]
+            lines.append(
+                f"all lists: {self.removed:,} rows would be removed from scores; nothing was "
+                "written"
+            )
+            return lines
         return [
             *lines,
-            f"{self.removed:,} rows are removed from scores; samples has them still, and "
-            "removals says why",
+            f"all lists: {self.removed:,} rows are removed from scores; samples has them still, "
+            "and removals says why",
             f"undo: clipsieve remove {out} --undo {self.name}",
         ]
 
@@ -77,6 +94,7 @@ def counted(
     ids: IdList,
     matches: Iterable[pa.Table],
     folder: OutputFolder,
+    old_reason: str | None = None,
     is_dry: bool = False,
 ) -> RemoveResult:
     """Return what a list takes out of all shards, by their rows that lists name."""
@@ -88,6 +106,8 @@ def counted(
         ids=entry.ids,
         duplicates=ids.duplicates,
         is_dry=is_dry,
+        reason=entry.reason,
+        old_reason=old_reason,
     )
     matched: set[str] = set()
     for table in matches:

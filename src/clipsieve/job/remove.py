@@ -6,6 +6,7 @@ The ledger, embeddings and score families stay as they are; nothing is scored ag
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import pyarrow as pa
 
@@ -14,7 +15,7 @@ from clipsieve.errors import ClipsieveError, UsageError
 from clipsieve.job.compact import compact_folder
 from clipsieve.job.removal_report import RemoveResult, counted
 from clipsieve.job.signals import start_control, stopping_on_signals
-from clipsieve.select.id_lists import IdList, read_id_list
+from clipsieve.select.id_lists import IdList, read_folder_list
 from clipsieve.settings import ScoreConfig
 from clipsieve.sql.views import write_sql
 from clipsieve.stage import Engine
@@ -50,15 +51,16 @@ def remove(
 ) -> RemoveResult:
     """Add a removal list to an output folder and rebuild what `scores` shows.
 
-    A list that is active already, under the same name with the same ids, stays as it is.
+    A list that is active already, under the same name with the same ids, stays as it is but for its
+    reason, which becomes the one that is given.
 
     Args:
       config: its `out` is the folder.
       open_engine: returns what runs the stages.
-      path: file of ids, see `read_id_list`.
+      path: file of ids, see `read_folder_list`.
       by: kind of the ids; None is by the look of them.
       name: of the list; None is the file's.
-      reason: kept with the list.
+      reason: kept with the list; "" is none, and leaves that of an active list.
       dry_run: count, and write nothing.
 
     Raises:
@@ -70,20 +72,23 @@ def remove(
     started = time.time()
     folder = OutputFolder.open(config.out)
     folder.require_manifest()  # before the lock, which would make the folder
-    ids = read_id_list(path, by)
+    ids = read_folder_list(folder, path, by)
     name = check_list_name(default_list_name(ids.source) if name is None else name)
     control = start_control(config, folder, started)
     entry = RemovalList.from_ids(
         name, ids, reason=reason, run_id=control.run_id, created_at=started
     )
     if dry_run:
-        _check_name(folder, entry)
-        return counted(entry, ids, _dry_matches(folder, name, ids), folder, is_dry=True)
+        active = _active_list(folder, entry)
+        matches = _dry_matches(folder, name, ids)
+        return counted(entry, ids, matches, folder, _old_reason(active, entry), is_dry=True)
     with stopping_on_signals(control), folder.lock():
         manifest = folder.require_manifest()
         folder.sweep()
         engine = open_engine()
-        if not _check_name(folder, entry):
+        active = _active_list(folder, entry)
+        old_reason = _old_reason(active, entry)
+        if active is None:
             write_ids(folder, entry, ids)
             try:
                 lists = tuple(sorted((*removal_lists(folder), entry), key=lambda each: each.name))
@@ -93,10 +98,12 @@ def remove(
                 drop_removed(folder, removals_id(folder))
                 raise
             save_list(folder, entry)
+        elif old_reason is not None:
+            save_list(folder, replace(active, reason=reason))
         _finish(folder, engine, control, f"remove {name}")
         identifier = removals_id(folder)
         matches = (read_removed(folder, shard, identifier) for shard in folder.shards())
-        return counted(entry, ids, matches, folder)
+        return counted(entry, ids, matches, folder, old_reason)
 
 
 def undo(config: ScoreConfig, open_engine: Callable[[], Engine], name: str) -> RemoveResult:
@@ -149,10 +156,10 @@ def _removed(manifest: Manifest) -> int:
     return manifest.wide.removed if manifest.wide is not None else 0
 
 
-def _check_name(folder: OutputFolder, entry: RemovalList) -> bool:
-    """Return whether the list is active already; refuse another one of its name."""
+def _active_list(folder: OutputFolder, entry: RemovalList) -> RemovalList | None:
+    """Return the list if it is active already; refuse another one of its name."""
     if entry.name not in list_names(folder):
-        return False
+        return None
     active = load_list(folder, entry.name)
     if (active.kind, active.ids_sha256) != (entry.kind, entry.ids_sha256):
         raise UsageError(
@@ -160,7 +167,14 @@ def _check_name(folder: OutputFolder, entry: RemovalList) -> bool:
             f"; give this one another --name, or first `clipsieve remove {folder.root} "
             f"--undo {entry.name}`"
         )
-    return True
+    return active
+
+
+def _old_reason(active: RemovalList | None, entry: RemovalList) -> str | None:
+    """Return the reason of an active list if another one is given; None if it stays."""
+    if active is None or entry.reason in ("", active.reason):
+        return None
+    return active.reason
 
 
 def _check_build(

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clipsieve.errors import UsageError
+from clipsieve.select.uid_form import UidForm
 from clipsieve.store.id_values import IdKind, canonical_texts
 
 #: Bytes of a line; a longer one is no id.
@@ -34,7 +35,7 @@ class IdLines:
       texts: (N,) large_string, none NULL.
       numbers: (N,) int64, of the line or row of each, from 1.
       place: the file.
-      unit: "line" or "row".
+      unit: "line", or "row" or "element" of a table or array.
     """
 
     texts: pa.Array
@@ -108,14 +109,22 @@ def kind_of_lines(lines: IdLines) -> IdKind:
     return kinds[usual]
 
 
-def check_ids(kind: IdKind, lines: IdLines) -> pa.Array | np.ndarray:
+def check_ids(kind: IdKind, lines: IdLines, uids: UidForm | None = None) -> pa.Array | np.ndarray:
     """Return the ids, (N,) large_string in canonical form, or (N,) int64 of LAION hashes.
 
-    If the first uid has 32 or 64 hexadecimal digits, every other must have 32 or 64.
+    If the first uid has 32 or 64 hexadecimal digits, every other must have 32 or 64.  A uid in a
+    line has neither quotes nor commas: that is CSV under the name of a text file.
+
+    Args:
+      kind: of all of them.
+      lines: values that should be ids.
+      uids: what uids must look like; None is any form.
 
     Raises:
       UsageError: for the first value that is no id of this kind.
     """
+    if kind is IdKind.UID and lines.unit == "line":
+        _check(lines, '^[^",]*$', "looks like CSV: name the file .csv, with a header")
     form, words = _FORMS[kind]
     if lines.unit == "row":
         form = {IdKind.URL: _URL_OF_TABLE, IdKind.UID: _UID_OF_TABLE}.get(kind, form)
@@ -127,7 +136,15 @@ def check_ids(kind: IdKind, lines: IdLines) -> pa.Array | np.ndarray:
     if kind is IdKind.UID and len(texts) and pc.match_substring_regex(texts[:1], digits)[0].as_py():
         reason = "is not 32 or 64 hexadecimal digits, as the first uid is; correct or remove it"
         _check(IdLines(texts, lines.numbers, lines.place, lines.unit), digits, reason)
+    if kind is IdKind.UID:
+        check_form(IdLines(texts, lines.numbers, lines.place, lines.unit), uids)
     return texts
+
+
+def check_form(lines: IdLines, uids: UidForm | None) -> None:
+    """Refuse the first uid, in canonical form, that looks otherwise than those of a folder."""
+    if uids is not None:
+        _check(lines, uids.pattern, uids.refusal)
 
 
 def _check(lines: IdLines, form: str, reason: str) -> None:

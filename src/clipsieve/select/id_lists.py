@@ -24,11 +24,13 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from clipsieve.errors import UsageError
-from clipsieve.select.id_lines import IdLines, check_ids, id_lines, kind_of_lines
+from clipsieve.select.id_lines import IdLines, check_form, check_ids, id_lines, kind_of_lines
+from clipsieve.select.uid_form import UidForm, other_form
+from clipsieve.store.folder import OutputFolder
 from clipsieve.store.id_values import IdKind, canonical_texts
 from clipsieve.store.ids import IdList
 
-__all__ = ["COLUMNS", "IdKind", "IdList", "read_id_list"]
+__all__ = ["COLUMNS", "IdKind", "IdList", "read_folder_list", "read_id_list"]
 
 #: Columns of Parquet and CSV files that hold ids of a kind; the first that a file has is taken.
 COLUMNS: Mapping[IdKind, Sequence[str]] = {
@@ -39,7 +41,29 @@ COLUMNS: Mapping[IdKind, Sequence[str]] = {
 }
 
 
-def read_id_list(path: str | os.PathLike[str], by: str | None = None) -> IdList:
+def read_folder_list(
+    folder: OutputFolder, path: str | os.PathLike[str], by: str | None = None
+) -> IdList:
+    """Return the ids in a file, of which uids look like those of a folder; see `read_id_list`.
+
+    That is asked only of a folder whose uids all look alike: integers, or 32 or 64 hexadecimal
+    digits.
+
+    Raises:
+      UsageError: see `read_id_list`; for the first uid that looks otherwise, too.
+      LedgerError: if a ledger of the folder is missing or damaged.
+    """
+    ids = read_id_list(path, by)
+    if ids.kind is IdKind.UID and ids.texts is not None:
+        form = other_form(folder, ids.texts)
+        if form is not None:
+            return read_id_list(path, by, form)  # again: it knows the lines
+    return ids
+
+
+def read_id_list(
+    path: str | os.PathLike[str], by: str | None = None, form: UidForm | None = None
+) -> IdList:
     """Return the ids in a file.
 
     Without `by`, text is URLs if every line begins with http:// or https://, sha256 if every line
@@ -50,9 +74,11 @@ def read_id_list(path: str | os.PathLike[str], by: str | None = None) -> IdList:
     Args:
       path: of the file; `~` is the user's home.
       by: kind of the ids, one of `IdKind`; None is by the look of them.
+      form: what uids must look like; None is any form.
 
     Raises:
-      UsageError: if the file cannot be read, holds no id, or a value that is no id of that kind.
+      UsageError: if the file cannot be read, holds no id, or a value that is no id of that kind or
+        form.
     """
     place = os.fspath(path)
     kind = None if by is None else _kind(by)
@@ -64,13 +90,13 @@ def read_id_list(path: str | os.PathLike[str], by: str | None = None) -> IdList:
     column = ""
     values: pa.Array | np.ndarray
     if name.endswith(".npy"):
-        kind, values = _npy_ids(content, place, kind)
+        kind, values = _npy_ids(content, place, kind, form)
     elif name.endswith((".parquet", ".csv")):
-        kind, column, values = _table_ids(content, place, name.endswith(".csv"), kind)
+        kind, column, values = _table_ids(content, place, name.endswith(".csv"), kind, form)
     else:
         lines = id_lines(content, place)
         kind = kind or kind_of_lines(lines)
-        values = check_ids(kind, lines)
+        values = check_ids(kind, lines, form)
         del lines  # millions of ids take gigabytes
     del content
     if not len(values):
@@ -104,7 +130,9 @@ def _decompressed(content: bytes, place: str) -> bytes:
         raise UsageError(f"{place} is no gzip file ({error}); unpack it, or rename it") from error
 
 
-def _npy_ids(content: bytes, place: str, by: IdKind | None) -> tuple[IdKind, pa.Array | np.ndarray]:
+def _npy_ids(
+    content: bytes, place: str, by: IdKind | None, form: UidForm | None
+) -> tuple[IdKind, pa.Array | np.ndarray]:
     """Return kind and ids of a NumPy file."""
     try:
         array = np.load(io.BytesIO(content), allow_pickle=False)
@@ -121,7 +149,11 @@ def _npy_ids(content: bytes, place: str, by: IdKind | None) -> tuple[IdKind, pa.
         )
     if by not in (None, kind):
         raise UsageError(f"{place} holds ids of kind {kind}, not {by}; leave out --by {by}")
-    return kind, array if kind is IdKind.LAION_HASH else _pair_texts(array)
+    if kind is IdKind.LAION_HASH:
+        return kind, array
+    texts = _pair_texts(array)
+    check_form(IdLines(texts, np.arange(1, len(texts) + 1), place, "element"), form)
+    return kind, texts
 
 
 def _is_pairs(dtype: np.dtype) -> bool:
@@ -141,7 +173,7 @@ def _pair_texts(pairs: np.ndarray) -> pa.Array:
 
 
 def _table_ids(
-    content: bytes, place: str, is_csv: bool, by: IdKind | None
+    content: bytes, place: str, is_csv: bool, by: IdKind | None, form: UidForm | None
 ) -> tuple[IdKind, str, pa.Array | np.ndarray]:
     """Return kind, column and ids of a table."""
     buffer = pa.py_buffer(content)
@@ -158,16 +190,20 @@ def _table_ids(
             kind, column = _id_column(columns, place, by)
             table = pq.read_table(pa.BufferReader(buffer), columns=[column])
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        form = "CSV" if is_csv else "Parquet"
-        raise UsageError(f"{place} cannot be read as {form} ({error}); correct the file") from error
+        kind_of_file = "CSV" if is_csv else "Parquet"
+        raise UsageError(
+            f"{place} cannot be read as {kind_of_file} ({error}); correct the file"
+        ) from error
     values = table[column]
     if values.null_count:
         row = pc.index(values.is_null(), True).as_py() + 1
         raise UsageError(f"{place}, row {row}: {column} is NULL, which is no id; remove the row")
-    return kind, column, _column_ids(kind, column, values.combine_chunks(), place)
+    return kind, column, _column_ids(kind, column, values.combine_chunks(), place, form)
 
 
-def _column_ids(kind: IdKind, column: str, values: pa.Array, place: str) -> pa.Array | np.ndarray:
+def _column_ids(
+    kind: IdKind, column: str, values: pa.Array, place: str, form: UidForm | None
+) -> pa.Array | np.ndarray:
     """Return the ids in a column without NULL, checked; see `check_ids`."""
     types = pa.types
     if kind is IdKind.LAION_HASH and types.is_integer(values.type):
@@ -182,7 +218,7 @@ def _column_ids(kind: IdKind, column: str, values: pa.Array, place: str) -> pa.A
             "write it as text, or say another kind with --by"
         )
     numbers = np.arange(1, len(values) + 1)
-    return check_ids(kind, IdLines(canonical_texts(kind, values), numbers, place, "row"))
+    return check_ids(kind, IdLines(canonical_texts(kind, values), numbers, place, "row"), form)
 
 
 def _id_column(columns: Sequence[str], place: str, by: IdKind | None) -> tuple[IdKind, str]:
@@ -192,8 +228,9 @@ def _id_column(columns: Sequence[str], place: str, by: IdKind | None) -> tuple[I
         for name in COLUMNS[kind]:
             if name in lower:
                 return kind, lower[name]
-    known = [name for kind in ([by] if by else IdKind) for name in COLUMNS[kind]]
+    known = COLUMNS[by] if by else [COLUMNS[kind][0] for kind in IdKind]
+    listed = " or ".join(part for part in (", ".join(known[:-1]), known[-1]) if part)
     raise UsageError(
-        f"{place} has columns {', '.join(columns)}; name the one that holds ids "
-        f"{' or '.join(known)}"
+        f"{place} has columns {', '.join(columns)}, none of them known to hold ids; name the "
+        f"column {listed}"
     )

@@ -21,12 +21,12 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from difflib import get_close_matches
 from typing import Any
 
 import pyarrow as pa
 
 from clipsieve.errors import UsageError
+from clipsieve.sql.literals import did_you_mean
 from clipsieve.sql.syntax import Node, literal, parse_where, print_node, quoted, replaced, walk
 
 Value = str | int | float | Decimal
@@ -74,10 +74,10 @@ class Recipe:
         """
         for name in parameters:
             if name not in self.parameters:
-                raise UsageError(
-                    f"recipe {self.name} has no parameter {name!r}"
-                    f"{_close(name, self.parameters)}; it has {_listed(self.parameters)}"
-                )
+                close = _close(name, self.parameters)
+                only = bool(close) and len(self.parameters) == 1  # which `close` names
+                listed = "" if only else f"; it has {_listed(self.parameters)}"
+                raise UsageError(f"recipe {self.name} has no parameter {name!r}{close}{listed}")
         values = {**self.parameters, **parameters}
         nodes = {name: self._node(name, value, schema) for name, value in values.items()}
         return "" if not self.where else print_node(self._filled(nodes))
@@ -231,8 +231,8 @@ def _entries(name: str, table: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 
 def _close(name: str, names: Any) -> str:
-    close = get_close_matches(name.lower(), list(names), n=3, cutoff=0.5)
-    return f"; the nearest are {', '.join(close)}" if close else ""
+    question = did_you_mean(name, names, cutoff=0.5)
+    return f" ({question})" if question else ""
 
 
 def _listed(names: Any) -> str:

@@ -1,11 +1,11 @@
 """Recipes by name: those that come with clipsieve, and the user's own files."""
 
-from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 
 from clipsieve.errors import UsageError
 from clipsieve.select.recipe import Recipe, read_recipe
+from clipsieve.sql.literals import did_you_mean
 
 #: The only recipe whose predicate may be empty.
 KEEPS_EVERY_ROW = "datacomp.no_filter"
@@ -43,10 +43,10 @@ def load_recipe(name_or_path: str) -> Recipe:
         return _user_recipe(Path(name_or_path))
     names = recipe_names()
     if name_or_path not in names:
-        close = get_close_matches(name_or_path, names, n=3, cutoff=0.4)
-        nearest = f"; the nearest are {', '.join(close)}" if close else ""
+        question = did_you_mean(name_or_path, names, cutoff=0.4)
+        close = f" ({question})" if question else ""
         raise UsageError(
-            f"recipe {name_or_path!r} is not known{nearest}; `clipsieve filter --recipes` lists "
+            f"recipe {name_or_path!r} is not known{close}; `clipsieve filter --recipes` lists "
             "them, and a file of your own ends in .toml"
         )
     resource = files("clipsieve.select") / "recipes" / f"{name_or_path}{_SUFFIX}"

@@ -5,9 +5,8 @@ and the next release may bring another such function.  No function here makes a 
 longer than its arguments together, reads anything but them, or differs from call to call.
 """
 
-from difflib import get_close_matches
-
 from clipsieve.errors import UsageError
+from clipsieve.sql.literals import did_you_mean
 from clipsieve.sql.syntax import Node, print_node, walk
 
 #: Functions of the whole dataset, which are replaced before anything runs.
@@ -93,8 +92,8 @@ def _check_function(node: Node) -> None:
     name = node["function_name"].lower()
     known = OPERATORS if node["is_operator"] else FUNCTIONS | {*GLOBAL_FUNCTIONS}
     if name not in known | FUNCTIONS:
-        close = get_close_matches(name, sorted(FUNCTIONS | {*GLOBAL_FUNCTIONS}), n=3)
-        cure = f"did you mean {', '.join(close)}?" if close else "see docs/filters.md for the list"
+        close = did_you_mean(name, sorted(FUNCTIONS | {*GLOBAL_FUNCTIONS}))
+        cure = close or "see docs/filters.md for the list"
         raise UsageError(f"where calls {name}, which predicates may not; {cure}")
     is_plain = not (node["filter"] or node["distinct"] or node["order_bys"]["orders"])
     if not is_plain or node["schema"] or node["catalog"]:

@@ -68,12 +68,25 @@ def _check_replaceable(place: Path) -> None:
         with duckdb.connect(str(place), read_only=True) as connection:
             tables = connection.execute("SELECT count(*) FROM duckdb_tables()").fetchone()
     except duckdb.Error as error:
+        if not _is_database(place):
+            raise UsageError(
+                f"catalog {place} is there, and no database of clipsieve's; choose another path"
+            ) from error
         raise UsageError(
-            f"catalog {place} exists and cannot be opened as a DuckDB database ({error}); "
-            "name another file, or remove it"
+            f"catalog {place} is a DuckDB database that cannot be opened ({error}); choose another "
+            "path, or remove it"
         ) from error
     if tables != (0,):
         raise UsageError(
-            f"catalog {place} is a database with tables, not one that clipsieve wrote; "
-            "name another file"
+            f"catalog {place} is a database with tables, not one that clipsieve wrote; choose "
+            "another path"
         )
+
+
+def _is_database(place: Path) -> bool:
+    """Whether a file can be read, and begins as DuckDB's databases do."""
+    try:
+        with place.open("rb") as file:
+            return file.read(12)[8:] == b"DUCK"
+    except OSError:
+        return False

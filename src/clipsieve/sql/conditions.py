@@ -60,7 +60,13 @@ class Conditions:
         Raises:
           UsageError: says what is wrong with it.
         """
-        (kind,) = self.types([print_node(clause)], text, quantities)
+        try:
+            (kind,) = self.types([print_node(clause)], text, quantities)
+        except UsageError:
+            # The innermost comparison first: those around it do not bind either.
+            for node in reversed([each for each in walk(clause) if _compared(each)]):
+                self._check_comparison(text, node, quantities)
+            raise
         if kind != _BOOLEAN:
             raise UsageError(
                 f"where: {text} is {kind}, not true or false; compare it with something"

@@ -33,17 +33,32 @@ def without_wildcards(path: str) -> str:
     return "".join(f"[{letter}]" if letter in "[*?" else letter for letter in path)
 
 
+def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """Return a question that names those closest to an unknown one, at most three; "" for none.
+
+    Args:
+      name: the unknown one; its case of letters does not count.
+      known: names that there are.
+      cutoff: similarity from 0 to 1 from which a name is close.
+
+    >>> did_you_mean("clip_scor", ["clip_score", "uid", "clip_scores"])
+    'did you mean clip_score or clip_scores?'
+    >>> did_you_mean("x", ["clip_score", "uid"])
+    ''
+    """
+    lower = {each.lower(): each for each in known}
+    close = [lower[each] for each in get_close_matches(name.lower(), lower, n=3, cutoff=cutoff)]
+    listed = " or ".join(part for part in (", ".join(close[:-1]), *close[-1:]) if part)
+    return f"did you mean {listed}?" if close else ""
+
+
 def close_names(name: str, known: Iterable[str]) -> str:
-    """Return what an error says of the names closest to an unknown one, at most three.
+    """Return what an error says of the names closest to an unknown one, or of all.
 
     >>> close_names("clip_scor", ["clip_score", "uid"])
-    'closest: clip_score'
+    'did you mean clip_score?'
     >>> close_names("x", ["clip_score", "uid"])
     'there are: clip_score, uid'
     """
     listed = list(known)
-    lower = {each.lower(): each for each in listed}
-    close = [lower[each] for each in get_close_matches(name.lower(), lower, n=3)]
-    if close:
-        return f"closest: {', '.join(close)}"
-    return f"there are: {', '.join(listed) or 'none'}"
+    return did_you_mean(name, listed) or f"there are: {', '.join(listed) or 'none'}"

@@ -17,7 +17,6 @@ n counts rows where x is neither NULL nor NaN, of the row's group if `g` is give
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 
 import pyarrow as pa
 
@@ -33,6 +32,7 @@ from clipsieve.sql.allowed import (
     is_global,
 )
 from clipsieve.sql.conditions import Conditions
+from clipsieve.sql.literals import did_you_mean
 from clipsieve.sql.quantity import ORDERED_TYPES, THRESHOLD, Quantity, Rule, exact_number
 from clipsieve.sql.syntax import Node, conjuncts, parse_where, print_node, quoted, replaced, walk
 
@@ -174,11 +174,10 @@ class _Reader:
         return [name for name in self._schema.names if name in named]
 
     def _unknown_column(self, name: str) -> UsageError:
-        listed = get_close_matches(name.lower(), self._schema.names, n=3, cutoff=0.5)
-        close = f"; the nearest are {', '.join(listed)}" if listed else ""
+        close = did_you_mean(name, self._schema.names, cutoff=0.5)
         maker = self._makers.get(name.lower())
-        cure = f"; {maker}" if maker else close or "; `FROM score_columns` lists the scores"
-        return UsageError(f"where names column {name!r}, which is not there{cure}")
+        cure = maker or close or "`FROM score_columns` lists the scores"
+        return UsageError(f"where names column {name!r}, which is not there; {cure}")
 
     def _columns_of(self, trees: Iterable[Node]) -> tuple[str, ...]:
         """Return the columns that clauses and thresholds read, in the table's order."""

@@ -57,6 +57,21 @@ class PublishedTable:
             )
         return finite(identifier(column))
 
+    def not_number(self, connection: duckdb.DuckDBPyConnection, name: str) -> str | None:
+        """Return the first value of a column of text that is no number.
+
+        None if all are numbers, or the table cannot be read to its end.
+        """
+        column = identifier(name)
+        try:
+            row = connection.execute(
+                f"SELECT {column} FROM {self.relation} "
+                f"WHERE {column} IS NOT NULL AND TRY_CAST({column} AS DOUBLE) IS NULL LIMIT 1"
+            ).fetchone()
+        except duckdb.Error:
+            return None
+        return None if row is None else str(row[0])
+
     def key(self, name: str) -> str:
         """Return the SQL of a key column as text."""
         return key_text(identifier(name), self.columns[name])

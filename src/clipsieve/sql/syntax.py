@@ -41,6 +41,11 @@ def parse_where(text: str) -> Node:
         reason = answer.get("error_message", "no statement")
         if "expression depth" in reason:
             raise _too_deep("more than 1,000")
+        if "Only SELECT statements" in reason:
+            raise UsageError(
+                "where cannot be read: it holds another statement; it must be one expression, "
+                "without ';'"
+            )
         raise UsageError(
             f"where cannot be read: {reason}; it is one SQL expression, such as "
             "clip_score >= 0.7 AND status = 'ok'"

@@ -159,7 +159,11 @@ def verify(
         table = open_published(connection, against)
         value = table.number(column)
         key, their_key = _keys(columns, table, on)
-        row = _compare(connection, table, key, their_key, our_column, value, top)
+        try:
+            row = _compare(connection, table, key, their_key, our_column, value, top)
+        except UsageError as error:
+            _check_numbers(connection, table, str(table.find(column)), error)
+            raise
     return _result(row, our_column, table, str(table.find(column)), key, tolerance)
 
 
@@ -224,6 +228,19 @@ def _compare(
         reason = " ".join(str(error).partition("\n\n")[0].split())
         raise UsageError(f"comparison with {table.name} failed: {reason}") from error
     return {**row, "largest": (row["largest"] or [])[:top]}
+
+
+def _check_numbers(
+    connection: duckdb.DuckDBPyConnection, table: PublishedTable, column: str, error: UsageError
+) -> None:
+    """Say of a comparison that failed that the published column holds text, if it does."""
+    text = table.not_number(connection, column) if table.is_text else None
+    if text is not None:
+        shown = repr(text if len(text) <= 80 else text[:80] + "...")
+        raise UsageError(
+            f"column {column!r} of {table.name} is text, such as {shown}, and must be a number; "
+            "name one of numbers with --column"
+        ) from error
 
 
 def _result(

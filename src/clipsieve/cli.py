@@ -244,6 +244,7 @@ def evaluate(beam_args: Sequence[str], /, **options: Any) -> int:
 @click.argument("out")
 def reconcile(out: str) -> int:
     """Prove that every input row is accounted for; exit code 1 if not."""
+    from clipsieve.formats.names import plural
     from clipsieve.formats.registry import count_rows
     from clipsieve.job.inputs import recorded_items
     from clipsieve.store.folder import OutputFolder
@@ -259,7 +260,8 @@ def reconcile(out: str) -> int:
     subsets = subset_names(folder)
     problems = any(account.problems for account in accounts)
     if subsets and not problems:
-        print_lines([f"kept and dropped rows of {len(subsets)} subsets are those of the ledger"])
+        counted = plural(len(subsets), "subset")
+        print_lines([f"kept and dropped rows of {counted} are those of the ledger"])
     return int(problems)
 
 

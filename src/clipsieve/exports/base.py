@@ -76,12 +76,3 @@ def left_out_rows(rows: pa.Table, reasons: Sequence[str | None]) -> pa.Table:
     table = rows.select(["uid", "shard", "row"])
     table = table.append_column("reason", pa.array(reasons, pa.string()))
     return table.filter(table["reason"].is_valid()).cast(LEFT_OUT_SCHEMA)
-
-
-def free_name(name: str, used: Sequence[str]) -> str:
-    """Return `source_<name>`, with as many `source_` as make it new; compared without case."""
-    taken = {other.lower() for other in used}
-    free = f"source_{name}"
-    while free.lower() in taken:
-        free = f"source_{free}"
-    return free

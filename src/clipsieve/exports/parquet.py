@@ -10,12 +10,13 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from clipsieve.exports.base import Reads, Written, free_name
+from clipsieve.exports.base import Reads, Written
 from clipsieve.exports.folder import ExportFolder
 from clipsieve.exports.parts import Part, Span, shard_parts
 from clipsieve.exports.pictures import picture_extension
 from clipsieve.exports.rows import KeptRows
 from clipsieve.schemas import footers
+from clipsieve.store.glue import free_name
 from clipsieve.store.parquet import ROW_GROUP_ROWS, open_writer
 
 IMAGE = "image"

@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from clipsieve.exports.base import Reads, Written, free_name, left_out_rows
+from clipsieve.exports.base import Reads, Written, left_out_rows
 from clipsieve.exports.folder import ExportFolder
 from clipsieve.exports.parts import Part, even_parts
 from clipsieve.exports.pictures import picture_extension
 from clipsieve.exports.rows import KeptRows
 from clipsieve.exports.tar_file import TarWriter
 from clipsieve.schemas import footers
+from clipsieve.store.glue import free_name
 from clipsieve.store.parquet import ROW_GROUP_ROWS, open_writer
 
 KEY = "key"

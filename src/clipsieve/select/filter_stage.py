@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clipsieve.control import Control, unless_stopped
-from clipsieve.errors import LedgerError, UsageError
+from clipsieve.errors import UsageError
 from clipsieve.schemas import footers
 from clipsieve.schemas.states import RowState
 from clipsieve.schemas.subsets import dropped_schema, kept_schema
@@ -33,7 +33,7 @@ from clipsieve.statistics.counts import RowCounts
 from clipsieve.store import names
 from clipsieve.store.canonical import canonical_json
 from clipsieve.store.folder import OutputFolder
-from clipsieve.store.members import ShardRange, ledger_key
+from clipsieve.store.members import ShardRange, ledger_key, require_footer
 from clipsieve.store.parquet import Footer
 from clipsieve.threads import iterate_parts
 
@@ -222,11 +222,7 @@ class _FilterWorker:
 
     def _footer(self, shard: str, verdicts: Verdicts) -> Footer:
         ledger = self._folder.read_footer(names.samples(shard))
-        if not ledger:
-            raise LedgerError(
-                f"{self._folder.files.url(names.samples(shard))} is missing or damaged; run "
-                "`clipsieve run` again"
-            )
+        require_footer(self._folder, names.samples(shard), ledger)
         patterns = {str(code): rows for code, rows in sorted(verdicts.patterns.items())}
         return {
             footers.LAYOUT: footers.LAYOUT_VERSION,

@@ -97,7 +97,7 @@ class GluedShards:
         for field in ledger:
             name = field.name
             if name.lower() in taken:
-                name = _free_name(name, used)
+                name = free_name(name, used)
                 used.add(name.lower())
             origins[name] = (samples, field)
         return {**origins, **scores}
@@ -205,9 +205,10 @@ def conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def _free_name(name: str, used: Collection[str]) -> str:
-    """Return `source_<name>`, with as many `source_` as it needs; `used` is lower case."""
+def free_name(name: str, used: Iterable[str]) -> str:
+    """Return `source_<name>`, with as many `source_` as make it new; compared without case."""
+    taken = {other.lower() for other in used}
     free = f"source_{name}"
-    while free.lower() in used:
+    while free.lower() in taken:
         free = f"source_{free}"
     return free

@@ -5,10 +5,11 @@ them with `SELECT decode(key), decode(value) FROM parquet_kv_metadata('samples/*
 """
 
 #: Layout of the output folder.  Readers refuse a folder whose major version is newer.
-LAYOUT_VERSION = "2"
+LAYOUT_VERSION = "3"
 
 PREFIX = "clipsieve."
 LAYOUT = PREFIX + "layout"
+SEAL = PREFIX + "sha256"  #: of the file itself, these 64 digits taken as zeros
 FAMILY = PREFIX + "family"  #: "samples", "embeddings", or a score family such as "clip"
 REVISION = PREFIX + "rev"  #: short hash of everything that gives the columns their meaning
 SHARD = PREFIX + "shard"

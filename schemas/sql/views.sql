@@ -56,6 +56,7 @@ CREATE OR REPLACE VIEW removals AS
 
 --: runs
 CREATE OR REPLACE VIEW runs AS
+  SELECT * EXCLUDE ("clipsieve.sha256")
   FROM read_json('{root}_runs/*.json', union_by_name = true);
 
 --: score_columns

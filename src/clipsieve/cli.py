@@ -242,26 +242,32 @@ def evaluate(beam_args: Sequence[str], /, **options: Any) -> int:
 
 @cli.command()
 @click.argument("out")
-def reconcile(out: str) -> int:
-    """Prove that every input row is accounted for; exit code 1 if not."""
+@click.option("--quick", is_flag=True, help="read only files that changed since the last time")
+def reconcile(out: str, quick: bool) -> int:
+    """Verify every file, and prove that every input row is accounted for; exit code 1 if not.
+
+    Damaged files are named, and the next `clipsieve run` makes them again.
+    """
     from clipsieve.formats.names import plural
-    from clipsieve.formats.registry import count_rows
-    from clipsieve.job.inputs import recorded_items
+    from clipsieve.job.reconcile import reconcile_folder
     from clipsieve.store.folder import OutputFolder
-    from clipsieve.store.reconcile import reconcile as compare
     from clipsieve.store.subsets import subset_names
 
-    folder = OutputFolder.open(out)
-    manifest = folder.require_manifest()
-    accounts = list(compare(folder, manifest, recorded_items(manifest), count_rows))
-    print_accounts(accounts)
-    if manifest.wide is not None and manifest.wide.removals:
-        print_lines([f"{manifest.wide.removed:,} of them are removed from scores, by lists"])
-    subsets = subset_names(folder)
-    problems = any(account.problems for account in accounts)
+    result = reconcile_folder(out, quick)
+    print_accounts(result.accounts)
+    wide = result.manifest.wide
+    if wide is not None and wide.removals:
+        print_lines([f"{wide.removed:,} of them are removed from scores, by lists"])
+    subsets = subset_names(OutputFolder.open(out))
+    problems = any(account.problems for account in result.accounts)
     if subsets and not problems:
         counted = plural(len(subsets), "subset")
         print_lines([f"kept and dropped rows of {counted} are those of the ledger"])
+    if not problems:
+        verified = "are as they were written" if not quick else "have not changed"
+        print_lines([f"{plural(result.files, 'file')} {verified}"])
+    if result.note and problems:
+        print_lines([result.note], err=True)
     return int(problems)
 
 

@@ -82,25 +82,27 @@ def test_folder_without_manifest_is_empty_and_cannot_be_required(tmp_path):
         folder.require_manifest()
 
 
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'"text"', b"{}", b"\xff\xfe{}"])
+def test_damaged_manifest_is_refused_with_its_path_and_the_cure(tmp_path, folder, content):
+    (tmp_path / "dataset.json").write_bytes(content)
+    with pytest.raises(
+        UsageError, match=r"dataset\.json is damaged: .*; repeat the `clipsieve run`"
+    ):
+        folder.load_manifest()
+
+
 @pytest.mark.parametrize(
     "content",
     [
-        "",
-        "{",
-        "[]",
-        "null",
-        '"text"',
-        "{}",
-        '{"layout_version": "2"}',
-        '{"layout_version": "2", "inputs": [], "surplus": 1}',
-        '{"layout_version": "one", "inputs": []}',
-        '{"layout_version": 1, "inputs": []}',
-        b"\xff\xfe{}",
+        {},
+        {"layout_version": "3"},
+        {"layout_version": "3", "inputs": [], "surplus": 1},
+        {"layout_version": "one", "inputs": []},
+        {"layout_version": 1, "inputs": []},
     ],
 )
-def test_damaged_manifest_is_refused_with_its_path(tmp_path, folder, content):
-    raw = content if isinstance(content, bytes) else content.encode()
-    (tmp_path / "dataset.json").write_bytes(raw)
+def test_sealed_manifest_of_another_form_is_refused_with_its_path(folder, content):
+    folder.write_json("dataset.json", content)
     with pytest.raises(UsageError, match=r"dataset\.json is not a clipsieve dataset file"):
         folder.load_manifest()
 
@@ -131,28 +133,28 @@ def test_a_field_that_saving_would_lose_is_refused(place):
         Manifest.from_json(changed(f"{place}surplus", 1), "dataset.json")
 
 
-@pytest.mark.parametrize("version", ["3", "3.0", "10.1"])
+@pytest.mark.parametrize("version", ["4", "4.0", "10.1"])
 def test_newer_major_version_is_refused(version):
     content = changed("layout_version", version)
-    with pytest.raises(UsageError, match=f"version {version}, .* up to 2; upgrade clipsieve"):
+    with pytest.raises(UsageError, match=f"version {version}, .* up to 3; upgrade clipsieve"):
         Manifest.from_json(content, "dataset.json")
 
 
 def test_newer_major_version_is_told_even_if_its_fields_are_unknown(tmp_path, folder):
-    (tmp_path / "dataset.json").write_text('{"layout_version": "3", "new": {}}')
+    (tmp_path / "dataset.json").write_text('{"layout_version": "4", "new": {}}')
     with pytest.raises(UsageError, match="upgrade clipsieve"):
         folder.load_manifest()
 
 
 def test_older_major_version_is_refused_with_the_way_out(tmp_path, folder):
     (tmp_path / "dataset.json").write_text('{"layout_version": "1", "families": {"clip": "0b"}}')
-    message = r"version 1, of an earlier clipsieve; .* writes 2: run again into another output"
+    message = r"version 1, of an earlier clipsieve; .* writes 3: run again into another output"
     with pytest.raises(UsageError, match=message):
         folder.load_manifest()
 
 
 def test_newer_minor_version_is_read():
-    manifest = Manifest.from_json(changed("layout_version", "2.3"), "dataset.json")
+    manifest = Manifest.from_json(changed("layout_version", "3.3"), "dataset.json")
     assert manifest.families == FULL.families
 
 

@@ -1,6 +1,5 @@
 """The history of runs: one record a shard and stage, gathered when a run ends."""
 
-import json
 import subprocess
 import sys
 
@@ -184,7 +183,8 @@ def test_a_gathered_line_that_is_torn_is_left_out(tmp_path, folder, cut):
     add_record(folder, ShardRecord("r1", "b", "/in/b", DONE, ended_at=1.0))
     gather_records(folder, "r1")
     path = tmp_path / "_runs" / "r1.shards.jsonl"
-    path.write_bytes(path.read_bytes()[:-cut])
+    *records, _seal = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(records)[:-cut])
     assert read_records(folder) == [RECORD]
 
 
@@ -231,5 +231,5 @@ def test_description_of_a_run_is_beside_its_gathered_records(tmp_path, folder):
     write_run(folder, "r1", {"status": "ok"})
     names = sorted(path.name for path in (tmp_path / "_runs").iterdir())
     assert names == ["r1.json", "r1.shards.jsonl"]
-    content = json.loads((tmp_path / "_runs" / "r1.json").read_text())
+    content = folder.read_json("_runs/r1.json")
     assert content == {"run_id": "r1", "status": "ok"}

@@ -28,6 +28,7 @@ from clipsieve.store.canonical import canonical_json, short_hash
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.manifest import EmbeddingsEntry, FamilyEntry, ScorerEntry
 from clipsieve.store.parquet import Footer, nullable, vectors
+from clipsieve.store.seal import Seal
 from clipsieve.store.source import source_footer
 
 #: Raised when the same model and pixels would give other vectors: decoding, resizing, cutting.
@@ -136,8 +137,12 @@ class ShardWriter:
                 ledgers[item.shard] = footer
         return [ledgers[item.shard] for item in items]
 
-    def commit(self, shard: EmbeddedShard) -> None:
-        """Write all files of `shard`, the ledger last; each replaces what was there."""
+    def commit(self, shard: EmbeddedShard) -> dict[str, Seal]:
+        """Write all files of `shard`, the ledger last; each replaces what was there.
+
+        Returns:
+          The seal of each file, by its name.
+        """
         item, pairs = shard.item, shard.pairs
         name = self.names(item.shard)
         common = {
@@ -147,7 +152,8 @@ class ShardWriter:
             footers.STATES: canonical_json(shard.counts()),
         }
         assert pairs.image is not None
-        self.folder.write_table(
+        seals = {}
+        seals[name["embeddings"]] = self.folder.write_table(
             name["embeddings"],
             embeddings_table(pairs.uid, pairs.image, pairs.texts[""]),
             self._footer(common, "embeddings") | {footers.LOGIT_SCALE: repr(self._logit_scale)},
@@ -155,15 +161,16 @@ class ShardWriter:
         revisions = {EMBEDDED: self._scores_revision()}
         scores = self._scorer.score(pairs, {})
         columns = score_columns(self._scorer, revisions[EMBEDDED], scores, len(pairs))
-        self.folder.write_table(
+        seals[name[EMBEDDED]] = self.folder.write_table(
             name[EMBEDDED],
             scores_table(pairs.uid, columns),
             self._footer(common, EMBEDDED)
             | {footers.SCORERS: scorers_footer([self._scorer], revisions)},
         )
-        self.folder.write_table(
+        seals[name["samples"]] = self.folder.write_table(
             name["samples"], samples_table(shard), self._footer(common, "samples")
         )
+        return seals
 
     def _scores_revision(self) -> str:
         return embedded_family(self.revisions.embeddings).scorers[EMBEDDED].revision

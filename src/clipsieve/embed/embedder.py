@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from clipsieve.clip.decode import ImageLimits, decode_image, decode_pool_initializer
 from clipsieve.clip.encode import Encoder
@@ -120,9 +120,9 @@ class Embedder:
     def _commit(self, shard: EmbeddedShard, since: float) -> ShardRecord:
         """Write a shard's files."""
         with self.control.timing("write"):
-            self.writer.commit(shard)
+            files = self.writer.commit(shard)
         self.control.add(shards=1)
-        return self._done(shard.item, shard.counts(), since)
+        return replace(self._done(shard.item, shard.counts(), since), files=files)
 
     def _done(
         self, item: WorkItem, states: Mapping[str, int], since: float | None = None

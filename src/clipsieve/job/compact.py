@@ -3,6 +3,8 @@
 from dataclasses import replace
 
 from clipsieve.control import Control
+from clipsieve.job.mend import close_folder, find_damage, restore_manifest, set_aside
+from clipsieve.job.reporter import Reporter
 from clipsieve.scorers.registry import EMBEDDED
 from clipsieve.sql.columns import published_name
 from clipsieve.sql.views import write_sql
@@ -48,15 +50,26 @@ def compact_folder(
     return manifest
 
 
-def compact(out: str, engine: Engine) -> Manifest:
+def compact(out: str, engine: Engine, reporter: Reporter | None = None) -> Manifest:
     """Rebuild the wide table of an output folder.
+
+    Args:
+      out: the output folder.
+      engine: runs the stage.
+      reporter: told of damaged files; None is standard error.
 
     Raises:
       UsageError: if it holds no dataset.
       Locked: if another run is writing to it.
     """
     folder = OutputFolder.open(out)
-    folder.require_manifest()  # before the lock, which would make the folder
+    folder.require_folder()  # before the lock, which would make it
+    reporter = reporter or Reporter()
     with folder.lock():
+        restore_manifest(folder, reporter)
+        manifest = folder.require_manifest()
+        set_aside(folder, manifest, find_damage(folder), (), reporter)
         control = Control(new_run_id(), folder.root)
-        return compact_folder(folder, folder.require_manifest(), engine, control)
+        manifest = compact_folder(folder, manifest, engine, control)
+        close_folder(folder, {})
+        return manifest

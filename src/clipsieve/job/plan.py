@@ -92,11 +92,13 @@ def make_plan(
     reporter: Reporter,
     control: Control,
     is_dry: bool = False,
+    damaged: frozenset[str] = frozenset(),
 ) -> Plan:
     """Look at inputs, model and output folder.
 
     Writes nothing, but that a probe of an engine on other machines tries to.  With `is_dry` there
-    is no probe: what only a worker can tell is left open.
+    is no probe: what only a worker can tell is left open.  Items with a file among `damaged` are
+    to be embedded again.
 
     Raises:
       UsageError: if no input matches, or the folder holds something this run must not touch.
@@ -125,8 +127,10 @@ def make_plan(
         _check_model(manifest, writer, config)
     ledgers: Sequence[Footer | None] = [None] * len(inputs.items)
     if not config.reprocess:
-        ledgers = writer.done(inputs.items)
-        _check_names_are_free(folder, inputs.items, ledgers)
+        sound = [damaged.isdisjoint(writer.names(i.shard).values()) for i in inputs.items]
+        found = zip(writer.done(inputs.items), sound, strict=True)
+        ledgers = [ledger if is_sound else None for ledger, is_sound in found]
+        _check_names_are_free(folder, inputs.items, ledgers, damaged)
     pairs = list(zip(inputs.items, ledgers, strict=True))
     done = {item.shard: states_from_footer(f) for item, f in pairs if f is not None}
     todo = tuple(item for item, footer in pairs if footer is None)
@@ -379,15 +383,21 @@ def _check_naming(config: RunConfig, manifest: Manifest | None) -> None:
 
 
 def _check_names_are_free(
-    folder: OutputFolder, items: Sequence[WorkItem], ledgers: Sequence[Footer | None]
+    folder: OutputFolder,
+    items: Sequence[WorkItem],
+    ledgers: Sequence[Footer | None],
+    damaged: frozenset[str] = frozenset(),
 ) -> None:
     """Refuse to take another source of the same name for one, or to overwrite its ledger.
 
-    A source that has moved, and is otherwise as it was, may keep its output.
+    A source that has moved, and is otherwise as it was, may keep its output.  What a damaged
+    ledger says of its source is not read.
     """
     written = folder.read_footers(names.samples(item.shard) for item in items)
     for item, footer, ledger in zip(items, written, ledgers, strict=True):
         uri = footer.get(footers.SOURCE_URI)
+        if names.samples(item.shard) in damaged:
+            continue
         if uri is None or uri == item.uri or (ledger is not None and not source_exists(uri)):
             continue
         raise UsageError(

@@ -15,6 +15,7 @@ from clipsieve.errors import LedgerError, UsageError
 from clipsieve.job.asked import asked_scorers
 from clipsieve.job.audit import unseen_findings
 from clipsieve.job.compact import compact_folder
+from clipsieve.job.mend import close_folder, find_damage, restore_manifest, set_aside
 from clipsieve.job.ood_summary import ood_line
 from clipsieve.job.plan import (
     Plan,
@@ -41,6 +42,7 @@ from clipsieve.statistics.counts import RowCounts
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.manifest import Manifest
 from clipsieve.store.records import FAILED, ShardRecord, read_records, write_run
+from clipsieve.store.seal import Seal
 
 #: Rows from which `run` computes scores from storage in worker processes too.
 WORKERS_FROM = 100_000
@@ -66,7 +68,8 @@ class RunResult:
       encode_seconds: of that, in the embed stage.
       findings: what the audit of the new density scores says, in a line; empty without any.
       ood: what new ood scores say, in a line; empty without any.
-      exit_code: 0, 3 with failed or left shards, 143 or 130 after a signal.
+      exit_code: 0, 1 with damaged files, 3 with failed or left shards, 143 or 130 after a signal.
+      damaged: files that are damaged, and that this run could not make again.
     """
 
     run_id: str
@@ -85,6 +88,7 @@ class RunResult:
     findings: str
     ood: str
     exit_code: int
+    damaged: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as plain JSON values."""
@@ -118,10 +122,16 @@ def run(
     folder = OutputFolder.open(config.out)
     control = start_control(config, folder, started)
     with stopping_on_signals(control), folder.lock():
+        restore_manifest(folder, reporter)
         manifest = folder.load_manifest()
-        plan = make_plan(config, folder, manifest, engine, reporter, control)
+        damage = find_damage(folder)
+        plan = make_plan(
+            config, folder, manifest, engine, reporter, control, damaged=frozenset(damage)
+        )
         reporter.run_id = control.run_id
         folder.sweep()
+        shards = {item.shard for item in plan.todo}
+        unmended = set_aside(folder, manifest, damage, shards, reporter)
         manifest = _begin(folder, manifest, plan)
         reporter.report(
             "plan", plan_line(plan), planned=len(plan.inputs.items), todo=len(plan.todo)
@@ -146,8 +156,14 @@ def run(
         times = (started, encode_seconds)
         result = _result(plan, records, times, is_finished, control)
         result = dataclasses.replace(result, unscored=left, findings=findings, ood=ood)
+        if unmended:
+            result = dataclasses.replace(
+                result, damaged=unmended, exit_code=result.exit_code or LedgerError.exit_code
+            )
         _write_run(folder, plan, result, started, control)
         write_sql(folder, folder.require_manifest())
+        if not control.stopped:
+            close_folder(folder, _seals(folder, plan))
     _report_result(reporter, result, config.out)
     _refuse_empty(result)
     return result
@@ -159,7 +175,8 @@ def dry_run(config: RunConfig, engine: Engine) -> dict[str, Any]:
     control = start_control(config, folder, time.time())
     reporter = Reporter(config.log_format)
     manifest = folder.load_manifest()
-    plan = make_plan(config, folder, manifest, engine, reporter, control, is_dry=True)
+    damage = frozenset(find_damage(folder))
+    plan = make_plan(config, folder, manifest, engine, reporter, control, True, damage)
     return dry_run_report(plan)
 
 
@@ -227,6 +244,12 @@ def _records(folder: OutputFolder, plan: Plan) -> dict[str, ShardRecord]:
     records = read_records(folder, plan.config.run_id)
     new = (record for record in records if record.to_json() not in plan.earlier)
     return {record.shard: record for record in new if record.shard in todo}
+
+
+def _seals(folder: OutputFolder, plan: Plan) -> dict[str, Seal]:
+    """Return the seals of all files that this run's shard records name."""
+    records = read_records(folder, plan.config.run_id)
+    return {name: seal for record in records for name, seal in record.files.items()}
 
 
 def _result(
@@ -306,6 +329,7 @@ def _report_result(reporter: Reporter, result: RunResult, out: str) -> None:
     for state, rows in sorted(result.counts.states.items(), key=lambda pair: -pair[1]):
         lines.append(f"  {state:<{width}}  {rows:>10,}  {rows / result.counts.rows:6.1%}")
     lines += [f"failed: {record.error}" for record in result.failed]
+    lines += [f"still damaged: {name}" for name in result.damaged]
     if result.findings:
         lines += [result.findings, f"groups: clipsieve audit {out}"]
     if result.ood:

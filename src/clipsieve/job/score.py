@@ -4,8 +4,10 @@ import sys
 import time
 from dataclasses import dataclass
 
+from clipsieve.errors import LedgerError
 from clipsieve.job.asked import asked_scorers, with_enough_classes
 from clipsieve.job.compact import compact_folder
+from clipsieve.job.mend import close_folder, find_damage, restore_manifest, set_aside
 from clipsieve.job.plan import absolute_folder, scorer_options
 from clipsieve.job.reporter import Reporter
 from clipsieve.job.scoring import Scored, Scoring, ScoringSettings, drop_revisions, folder_scorers
@@ -25,7 +27,8 @@ class ScoreResult:
     Attributes:
       done: shards scored.
       left: shards not scored: the run was stopped, or they kill their worker.
-      exit_code: 0; 3 with shards left, 143 or 130 after a signal.
+      exit_code: 0; 1 with damaged files that only `run` makes again; 3 with shards left, 143 or
+        130 after a signal.
     """
 
     done: int
@@ -51,10 +54,11 @@ def score(config: ScoreConfig, engine: Engine, reporter: Reporter | None = None)
     started = time.time()
     reporter = reporter or Reporter(config.log_format)
     folder = OutputFolder.open(config.out)
-    folder.require_manifest()  # before the lock, which would make the folder
+    folder.require_folder()  # before the lock, which would make it
     control = start_control(config, folder, started)
     reporter.run_id = control.run_id
     with stopping_on_signals(control), folder.lock():
+        restore_manifest(folder, reporter)
         previous = folder.require_manifest()
         model = previous.model.model if previous.model is not None else ""
         asked = asked_scorers(config.scorers, model)
@@ -74,6 +78,7 @@ def score(config: ScoreConfig, engine: Engine, reporter: Reporter | None = None)
             asked=asked,
         )
         scored = Scored(previous, 0, 0)
+        unmended = set_aside(folder, previous, find_damage(folder), (), reporter)
         if scorers:
             scoring = Scoring(folder, previous, settings, engine, reporter, control)
             folder.sweep()
@@ -86,6 +91,9 @@ def score(config: ScoreConfig, engine: Engine, reporter: Reporter | None = None)
         write_run(folder, control.run_id, content)
         # Again: the view of records names files that are gathered now.
         write_sql(folder, folder.require_manifest())
+        if not control.stopped:
+            close_folder(folder, {})
         text = f"{scored.done} shards scored, {scored.left} left"
         reporter.report("result", text, done=scored.done, left=scored.left)
-    return ScoreResult(scored.done, scored.left, exit_code_of(scored.left, control))
+    exit_code = exit_code_of(scored.left, control) or (LedgerError.exit_code if unmended else 0)
+    return ScoreResult(scored.done, scored.left, exit_code)

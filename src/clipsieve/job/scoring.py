@@ -23,6 +23,7 @@ from clipsieve.scoring.learn import (
     folder_logit_scale,
     is_learned,
     learn,
+    read_learned_members,
     scorer_context,
 )
 from clipsieve.scoring.prompts import PromptStage, prompt_sets
@@ -192,12 +193,11 @@ class Scoring:
             is_new, entry = entries[scorer.name]
             if is_new and entry.learned is not None:
                 self._report_learning(scorer, entry)
-        by_source: dict[str, list[ScorerSpec]] = {}
+        by_members: dict[tuple[str, tuple[ShardRange, ...]], list[ScorerSpec]] = {}
         for spec in missing:
             source = entries[spec.name][1].learned_on or ""
-            by_source.setdefault(source, []).append(spec)
-        for source, learning in by_source.items():
-            members = self._folders.members(source)
+            by_members.setdefault((source, self._members_of(spec, source)), []).append(spec)
+        for (source, members), learning in by_members.items():
             stage = LearnStage(
                 **self._common(),
                 basis=self._basis,
@@ -210,6 +210,11 @@ class Scoring:
             if not learn(self._run, self._folder, stage, members):
                 return None
         return {name: entry for name, (_, entry) in entries.items()}
+
+    def _members_of(self, spec: ScorerSpec, source: str) -> tuple[ShardRange, ...]:
+        """Return the shards that a scorer learns of: those recorded, or all that there are."""
+        recorded = read_learned_members(self._folder, spec)
+        return self._folders.members(source) if recorded is None else recorded
 
     def _planned(self, scorer: Scorer) -> tuple[bool, ScorerEntry]:
         """Return what the manifest shall say of a scorer, and whether it learns anew.
@@ -259,7 +264,8 @@ class Scoring:
         learns = recorded.learned is not None or recorded.neighbours
         if learns and self._settings.refit:
             return False
-        if not is_learned(self._folder, self._spec(scorer, recorded)):
+        spec = self._spec(scorer, recorded)
+        if not is_learned(self._folder, spec) and not self._can_relearn(spec, recorded):
             return False
         present = {(member.shard, member.key) for member in self._members}
         for identifier in recorded.neighbours.values():
@@ -269,6 +275,15 @@ class Scoring:
             if not all((member.shard, member.key) in present for member in lists.members):
                 return False
         return True
+
+    def _can_relearn(self, spec: ScorerSpec, recorded: ScorerEntry) -> bool:
+        """Whether arrays that are gone can be learnt again of the very rows they were learnt of."""
+        members = read_learned_members(self._folder, spec)
+        if members is None:
+            return False
+        source = recorded.learned_on or self._folder.root
+        present = {(member.shard, member.key) for member in self._folders.members(source)}
+        return all((member.shard, member.key) in present for member in members)
 
     def _forget(self, scorer: str, learned: str) -> None:
         """Remove arrays that were learnt of the same rows before, those of single passes too."""
@@ -312,14 +327,7 @@ class Scoring:
             self._reporter.report("classes", f"{family}: {text}", prompts=key)
 
     def _report_learning(self, scorer: Scorer, entry: ScorerEntry) -> None:
-        description = names.fit_description(scorer.name, entry.learned or "")
-        if self._folder.files.exists(description):
-            members = [
-                ShardRange.from_json(each)
-                for each in self._folder.read_json(description)["members"]
-            ]
-        else:
-            members = list(self._folders.members(entry.learned_on))
+        members = self._members_of(self._spec(scorer, entry), entry.learned_on or "")
         rows = sum(member.rows for member in members)
         again = " again" if scorer.name in self._manifest.scorers() else ""
         place = f" of {entry.learned_on}" if entry.learned_on is not None else ""

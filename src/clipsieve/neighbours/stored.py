@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 
 from clipsieve.control import Control
+from clipsieve.errors import LedgerError
 from clipsieve.neighbours.index import ExactIndex, SearchOptions
 from clipsieve.neighbours.lists import (
     NeighbourLists,
@@ -198,7 +199,7 @@ class NeighbourSet:
         """Return the set of this id; None if the folder does not have it."""
         try:
             content = folder.read_json(names.neighbours_description(identifier))
-        except (FileNotFoundError, json.JSONDecodeError):
+        except (FileNotFoundError, LedgerError):
             return None
         members = tuple(map(ShardRange.from_json, content["members"]))
         return cls(identifier, NeighbourSpec(**content["spec"]), members)

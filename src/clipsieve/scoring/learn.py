@@ -272,6 +272,21 @@ def is_learned(folder: OutputFolder, spec: ScorerSpec) -> bool:
     return spec.learned is None or folder.files.exists(names.fit(spec.name, spec.learned))
 
 
+def read_learned_members(folder: OutputFolder, spec: ScorerSpec) -> tuple[ShardRange, ...] | None:
+    """Return the shards that a scorer learnt of, or learns of; None if that is not recorded.
+
+    Raises:
+      LedgerError: if the description is damaged.
+    """
+    if spec.learned is None:
+        return None
+    try:
+        content = folder.read_json(names.fit_description(spec.name, spec.learned))
+    except FileNotFoundError:
+        return None
+    return tuple(map(ShardRange.from_json, content["members"]))
+
+
 def passes_done(folder: OutputFolder, spec: ScorerSpec) -> int:
     """Return the completed passes of a scorer that has not finished learning."""
     assert spec.learned is not None

@@ -38,6 +38,7 @@ from clipsieve.store.folder import OutputFolder
 from clipsieve.store.pairs import StoredPairs, source_values, split_batch, with_lists
 from clipsieve.store.parquet import Footer
 from clipsieve.store.records import SCORED, ShardRecord, add_record
+from clipsieve.store.seal import Seal
 from clipsieve.threads import map_parts
 from clipsieve.versions import installed
 
@@ -184,8 +185,7 @@ class _ScoreWorker:
         with control.timing("encode"):
             columns = self._compute(batch, lists, missing) if batch is not None else {}
         with control.timing("write"):
-            for family in work:
-                self._write(shard, family, columns, ledger)
+            files = dict(self._write(shard, family, columns, ledger) for family in work)
         ended = time.time()
         return ShardRecord(
             run_id=self._stage.run_id,
@@ -195,6 +195,7 @@ class _ScoreWorker:
             rows=int(ledger[footers.ROWS]),
             seconds=round(ended - start, 3),
             ended_at=ended,
+            files=files,
         )
 
     def _is_written(self, shard: str, family: FamilySpec, ledger: Footer) -> bool:
@@ -307,7 +308,8 @@ class _ScoreWorker:
 
     def _write(
         self, shard: str, work: _FamilyWork, computed: Mapping[str, _Columns], ledger: Footer
-    ) -> None:
+    ) -> tuple[str, Seal]:
+        """Write the file of a family; its name and seal."""
         family = work.family
         by_scorer = {**computed, **work.carried}
         columns = [column for spec in family.scorers for column in by_scorer[spec.name]]
@@ -323,9 +325,8 @@ class _ScoreWorker:
             footers.RUN_ID: self._stage.run_id,
         }
         uids = self._folder.read_table(names.samples(shard), ["uid"])["uid"].combine_chunks()
-        self._folder.write_table(
-            names.scores(family.name, family.revision, shard), scores_table(uids, columns), footer
-        )
+        name = names.scores(family.name, family.revision, shard)
+        return name, self._folder.write_table(name, scores_table(uids, columns), footer)
 
     def _text_encoder(self) -> "Encoder":
         if self._encoder is None:

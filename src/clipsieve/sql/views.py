@@ -93,8 +93,8 @@ def write_sql(folder: OutputFolder, manifest: Manifest) -> None:
     Recipes have the defaults of their parameters; one whose columns or files are not there is
     left out.
     """
-    folder.write_text(f"{names.SQL}/views.sql", views_sql(folder, manifest))
-    folder.write_text(f"{names.SQL}/macros.sql", macros_sql())
+    folder.write_sql(f"{names.SQL}/views.sql", views_sql(folder, manifest))
+    folder.write_sql(f"{names.SQL}/macros.sql", macros_sql())
     for recipe in recipes().values():
         name = f"{names.SQL}/{recipe.name}.sql"
         try:
@@ -102,7 +102,7 @@ def write_sql(folder: OutputFolder, manifest: Manifest) -> None:
         except UsageError:
             folder.files.delete(name)
         else:
-            folder.write_text(name, recipe.head() + body, durable=False)
+            folder.write_sql(name, recipe.head() + body, durable=False)
 
 
 def _commented(folder: OutputFolder, manifest: Manifest) -> frozenset[str]:

@@ -24,7 +24,7 @@ from clipsieve.store.canonical import canonical_json, short_hash
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.glue import GluedShards, check_aligned, conformed, unified
 from clipsieve.store.members import ledger_key
-from clipsieve.store.parquet import ROW_GROUP_ROWS, open_writer
+from clipsieve.store.parquet import ROW_GROUP_ROWS
 from clipsieve.store.removals import removed_column, removed_footers
 
 PART_ROWS = 1_000_000
@@ -194,10 +194,9 @@ def write_part(folder: OutputFolder, build: Build, part: Part) -> None:
         footers.ROWS: str(part.rows),
         footers.MEMBERS: canonical_json(list(part.shards)),
     }
-    with folder.files.writing(target) as temporary, open_writer(temporary, schema) as writer:
+    with folder.writing_table(target, schema, footer) as writer:
         for group in _row_groups(glued, part, schema, build.removals):
             writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
-        writer.add_key_value_metadata(footer)
 
 
 def drop_builds(folder: OutputFolder, keep: Collection[str]) -> None:

@@ -45,6 +45,10 @@ class FileSystem(Protocol):
         """Whether there is an object of this name."""
         ...
 
+    def status(self, name: str) -> tuple[int, int]:
+        """Return an object's size in bytes, and when it was written, in nanoseconds."""
+        ...
+
     def read(self, name: str) -> bytes:
         """Return the content of an object."""
         ...
@@ -66,6 +70,10 @@ class FileSystem(Protocol):
 
     def copy(self, source: str, target: str) -> None:
         """Give the content of `source` to `target` too; replaces `target` at once."""
+        ...
+
+    def rename(self, source: str, target: str) -> None:
+        """Give an object another name; an object of that name is replaced."""
         ...
 
     def delete(self, name: str) -> None:
@@ -133,6 +141,11 @@ class LocalFiles:
         """Whether there is a file of this name."""
         return self.path(name).is_file()
 
+    def status(self, name: str) -> tuple[int, int]:
+        """Return a file's size in bytes, and its time in nanoseconds since the epoch."""
+        found = os.stat(self.path(name))
+        return found.st_size, found.st_mtime_ns
+
     def read(self, name: str) -> bytes:
         """Return the bytes of a file."""
         return self.path(name).read_bytes()
@@ -173,6 +186,10 @@ class LocalFiles:
                 os.link(self.path(source), temporary)
             except OSError:
                 shutil.copyfile(self.path(source), temporary)
+
+    def rename(self, source: str, target: str) -> None:
+        """Give a file another name; a file of that name is replaced."""
+        os.replace(self.path(source), self.path(target))
 
     def delete(self, name: str) -> None:
         """Remove a file; nothing happens if it is missing."""

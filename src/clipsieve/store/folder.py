@@ -1,4 +1,7 @@
-"""The output folder: the one object through which everything in it is read and written."""
+"""The output folder: the one object through which everything in it is read and written.
+
+Every file that is written here is sealed; see `clipsieve.store.seal`.
+"""
 
 import io
 import json
@@ -14,10 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clipsieve.errors import LedgerError, UsageError
-from clipsieve.store import names
+from clipsieve.store import names, seal
 from clipsieve.store.files import FileSystem, LocalFiles
-from clipsieve.store.manifest import Manifest
-from clipsieve.store.parquet import Footer, footer_values, write_parquet
+from clipsieve.store.manifest import Manifest, check_layout
+from clipsieve.store.parquet import Footer, add_footer, footer_values, open_writer, write_parquet
+from clipsieve.store.seal import Damaged, Seal
 
 #: Footers read at once; a local disk needs few, an object store many.
 READERS = 16
@@ -69,13 +73,14 @@ class OutputFolder:
         """
         place = self.files.url(names.MANIFEST)
         try:
-            content = json.loads(self.files.read(names.MANIFEST))
+            content = self.read_json(names.MANIFEST)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except ValueError as error:
+        except LedgerError as error:
+            check_layout(self.files.read(names.MANIFEST), place)
             raise UsageError(
-                f"{place} is not a clipsieve dataset file ({error}); "
-                "restore it from a copy, or choose another output folder"
+                f"{error}; repeat the `clipsieve run` that made the folder, or `clipsieve compact "
+                f"{self.root}`, which restore it from its copy"
             ) from error
         return Manifest.from_json(content, place)
 
@@ -93,10 +98,44 @@ class OutputFolder:
             )
         return manifest
 
+    def require_folder(self) -> None:
+        """Refuse a folder that holds no manifest, damaged or not.
+
+        Raises:
+          UsageError: as `require_manifest`.
+        """
+        if not self.files.exists(names.MANIFEST):
+            self.require_manifest()
+
     def save_manifest(self, manifest: Manifest) -> None:
-        """Replace the manifest."""
+        """Replace the manifest, and then its copy."""
         # In its own order: that of classes in an option is the order of their numbers.
-        self.write_json(names.MANIFEST, manifest.to_json(), sort_keys=False)
+        for name in (names.MANIFEST, names.MANIFEST_COPY):
+            self.write_json(name, manifest.to_json(), sort_keys=False)
+
+    def restore_manifest(self) -> bool:
+        """Replace a damaged manifest by its copy; whether it was damaged.
+
+        Only for the holder of the lock.
+
+        Raises:
+          UsageError: if the copy is missing or damaged too.
+        """
+        try:
+            self.read_json(names.MANIFEST)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except LedgerError as error:
+            check_layout(self.files.read(names.MANIFEST), self.files.url(names.MANIFEST))
+            try:
+                self.write_json(names.MANIFEST, self.read_json(names.MANIFEST_COPY), False)
+            except (FileNotFoundError, LedgerError) as missing:
+                raise UsageError(
+                    f"{error}, and its copy {names.MANIFEST_COPY} too; restore one of them from a "
+                    "backup, or run into another output folder"
+                ) from missing
+            return True
+        return False
 
     # Tables
 
@@ -167,10 +206,22 @@ class OutputFolder:
         with self.open_table(name) as file:
             return file.schema_arrow
 
-    def write_table(self, name: str, table: pa.Table, footer: Mapping[str, str]) -> None:
-        """Replace a table, with `footer` as key-value metadata."""
+    def write_table(self, name: str, table: pa.Table, footer: Mapping[str, str]) -> Seal:
+        """Replace a table, with `footer` as key-value metadata; return its seal."""
         with self.files.writing(name) as path:
             write_parquet(path, table, footer)
+            return seal.seal(path)
+
+    @contextmanager
+    def writing_table(
+        self, name: str, schema: pa.Schema, footer: Mapping[str, str]
+    ) -> Iterator[pq.ParquetWriter]:
+        """Replace a table by what the block writes, with `footer` as key-value metadata."""
+        with self.files.writing(name) as path:
+            with open_writer(path, schema) as writer:
+                yield writer
+                add_footer(writer, footer)
+            seal.seal(path)
 
     # Arrays and JSON
 
@@ -180,31 +231,83 @@ class OutputFolder:
         Raises:
           LedgerError: if they are missing or damaged.
         """
+        place = self.files.url(name)
         try:
-            with np.load(io.BytesIO(self.files.read(name)), allow_pickle=False) as archive:
+            content = self._sealed(name)
+            with np.load(io.BytesIO(content), allow_pickle=False) as archive:
                 return {key: archive[key] for key in archive.files}
-        except (OSError, ValueError, EOFError, BadZipFile) as error:
+        except (OSError, ValueError, EOFError, BadZipFile, LedgerError) as error:
+            reason = "missing" if isinstance(error, FileNotFoundError) else f"damaged ({error})"
             raise LedgerError(
-                f"{self.files.url(name)} is missing or damaged ({error}); "
-                f"make it again with `clipsieve score {self.root} --refit`"
+                f"{place} is {reason}; `clipsieve run`, or `clipsieve score {self.root}`, makes it "
+                "again"
             ) from error
 
     def write_arrays(self, name: str, arrays: Arrays) -> None:
         """Replace a file of arrays; the bytes depend on names and values only."""
-        with self.files.writing(name) as path, open(path, "wb") as file:
-            named: dict[str, Any] = dict(sorted(arrays.items()))
-            np.savez(file, **named)
+        with self.files.writing(name) as path:
+            with open(path, "wb") as file:
+                named: dict[str, Any] = dict(sorted(arrays.items()))
+                np.savez(file, **named)
+            seal.add_blank_comment(path)
+            seal.seal(path)
 
     def read_json(self, name: str) -> Any:
-        """Return the value of a JSON file."""
-        return json.loads(self.files.read(name))
+        """Return the value of a JSON file that `write_json` wrote.
 
-    def write_json(self, name: str, value: Any, sort_keys: bool = True) -> None:
-        """Replace a file by `value` as readable JSON; NaN and infinity are refused."""
-        text = json.dumps(value, indent=1, sort_keys=sort_keys, allow_nan=False)
-        self.write_text(name, text + "\n")
+        Raises:
+          FileNotFoundError: if it is missing.
+          LedgerError: if it is damaged, or was edited.
+        """
+        try:
+            return seal.without_seal(json.loads(self._sealed(name)))
+        except (ValueError, RecursionError) as error:
+            raise LedgerError(f"{self.files.url(name)} is damaged ({error})") from error
 
-    def write_text(self, name: str, text: str, durable: bool = True) -> None:
-        """Replace a file by `text`, as UTF-8; see `FileSystem.writing`."""
+    def write_json(
+        self,
+        name: str,
+        value: Mapping[str, Any],
+        sort_keys: bool = True,
+        indent: int | None = 1,
+        durable: bool = True,
+    ) -> None:
+        """Replace a file by `value` as JSON, on one line if `indent` is None.
+
+        NaN and infinity are refused.  For `durable` see `FileSystem.writing`.
+        """
+        self.write_sealed(name, seal.blank_json(value, indent, sort_keys), durable)
+
+    def write_sql(self, name: str, text: str, durable: bool = True) -> None:
+        """Replace a file by statements of SQL."""
+        self.write_sealed(name, text + seal.blank_comment("--"), durable)
+
+    def write_sealed(self, name: str, text: str, durable: bool = True) -> None:
+        """Replace a file by `text`, which has a blank seal, as UTF-8."""
         with self.files.writing(name, durable) as path:
             path.write_text(text, encoding="utf-8")
+            seal.seal(path)
+
+    def write_text(self, name: str, text: str, durable: bool = True) -> None:
+        """Replace a file by `text`, as UTF-8, without a seal; see `FileSystem.writing`."""
+        with self.files.writing(name, durable) as path:
+            path.write_text(text, encoding="utf-8")
+
+    def verify(self, name: str) -> Seal:
+        """Read a whole file and return its seal.
+
+        Raises:
+          FileNotFoundError: if it is missing.
+          Damaged: if a byte is not as it was written.
+        """
+        with self.files.open(name) as file:
+            return seal.verify(file, file.size())
+
+    def _sealed(self, name: str) -> bytes:
+        """Return the content of a sealed file; `LedgerError` if it is damaged."""
+        content = self.files.read(name)
+        try:
+            seal.verify(io.BytesIO(content), len(content))
+        except Damaged as error:
+            raise LedgerError(f"{self.files.url(name)} is damaged: {error}") from error
+        return content

@@ -3,8 +3,10 @@
 It says what is *active*; whether a shard is done is decided by that shard's own files.
 """
 
+import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -165,6 +167,16 @@ class Manifest:
                 "restore it from a copy, or choose another output folder"
             ) from error
         return manifest
+
+
+def check_layout(content: bytes, place: str) -> None:
+    """Refuse a manifest of another major version; layout 2 and before had no seal.
+
+    Raises:
+      UsageError: for another version, and for none otherwise.
+    """
+    with suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        _check_version(json.loads(content)["layout_version"], place)
 
 
 def _optional(kind: Any, value: Mapping[str, Any] | None) -> Any:

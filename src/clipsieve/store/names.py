@@ -3,6 +3,10 @@
 import re
 
 MANIFEST = "dataset.json"
+#: Not `*.json`, which the view of runs reads.
+MANIFEST_COPY = "_runs/dataset.copy"
+#: Files as they were when they were last verified.
+FILES = "_runs/files.parquet"
 #: Folders in which files are written, and so temporary ones may be left.
 FOLDERS = (
     "_runs",

@@ -3,7 +3,7 @@
 Scores are float32 without dictionary, BYTE_STREAM_SPLIT, zstd: 16 bytes a row for five scores
 where pyarrow's defaults need 27.  float16 vectors get neither (DuckDB cannot read float16 in
 BYTE_STREAM_SPLIT).  Row groups hold about 100,000 rows, or 10,000 where there are vectors.  Pages
-carry checksums.
+carry checksums, and the footer a blank seal (`clipsieve.store.seal`).
 """
 
 from collections.abc import Mapping
@@ -13,14 +13,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clipsieve.schemas.footers import PREFIX
+from clipsieve.schemas.footers import PREFIX, SEAL
 from clipsieve.schemas.tables import DICTIONARY_COLUMNS
+from clipsieve.store.seal import BLANK
 
 ROW_GROUP_ROWS = 122_880
 VECTOR_ROW_GROUP_ROWS = 10_240
 
 Footer = dict[str, str]
-"""The clipsieve keys of a Parquet footer; empty for a file that is missing or damaged."""
+"""The clipsieve keys of a Parquet footer, the seal apart; empty for a missing or damaged file."""
 
 
 def nullable(values: np.ndarray) -> pa.Array:
@@ -76,14 +77,19 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def write_parquet(path: Path, table: pa.Table, footer: Mapping[str, str]) -> None:
-    """Write `table` to `path` with `footer` as key-value metadata."""
+    """Write `table` to `path` with `footer` and a blank seal as key-value metadata."""
     rows = VECTOR_ROW_GROUP_ROWS if any(map(is_vector, table.schema)) else ROW_GROUP_ROWS
     with open_writer(path, table.schema) as writer:
         writer.write_table(table, row_group_size=rows)
-        writer.add_key_value_metadata(dict(footer))
+        add_footer(writer, footer)
+
+
+def add_footer(writer: pq.ParquetWriter, footer: Mapping[str, str]) -> None:
+    """Give the file that is being written `footer` and a blank seal as key-value metadata."""
+    writer.add_key_value_metadata({**footer, SEAL: BLANK})
 
 
 def footer_values(metadata: pq.FileMetaData) -> Footer:
-    """Return the clipsieve keys of a file's metadata."""
+    """Return the clipsieve keys of a file's metadata, but for the seal."""
     pairs = ((key.decode(), value.decode()) for key, value in (metadata.metadata or {}).items())
-    return {key: value for key, value in pairs if key.startswith(PREFIX)}
+    return {key: value for key, value in pairs if key.startswith(PREFIX) and key != SEAL}

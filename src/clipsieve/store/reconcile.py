@@ -1,4 +1,4 @@
-"""Proof that every input row is in the ledger exactly once, shard by shard."""
+"""Proof that every input row is in the ledger exactly once, and every file as it was written."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,7 +20,7 @@ from clipsieve.store.subsets import kept_counts, require_subset, subset_names
 
 @dataclass(frozen=True, slots=True)
 class ShardAccount:
-    """One shard's rows in the source and in the ledger.
+    """One shard's rows in the source and in the ledger; or a subset, or a file, that is wrong.
 
     Attributes:
       shard: output name; uri: where its rows come from.
@@ -43,6 +43,7 @@ def reconcile(
     manifest: Manifest,
     items: Iterable[WorkItem],
     count_rows: Callable[[WorkItem], int],
+    damage: Mapping[str, str] | None = None,
 ) -> Iterator[ShardAccount]:
     """Compare each planned item with its files, and find files of no item.
 
@@ -51,10 +52,15 @@ def reconcile(
       manifest: what it holds.
       items: the input as it is now.
       count_rows: counts an item's rows in the source itself, not from any footer of ours.
+      damage: what is wrong with damaged files, by name.
     """
     seen: dict[str, str] = {}
+    left = dict(damage or {})
     for item in items:
         account = _account(folder, manifest, item, count_rows)
+        own = _tables(manifest, item.shard).values()
+        damaged = [_damage(name, left.pop(name)) for name in own if name in left]
+        account = replace(account, problems=(*account.problems, *damaged))
         if item.shard in seen:
             doubt = f"its output has the name of another source's, {seen[item.shard]}"
             account = replace(account, states={}, problems=(*account.problems, doubt))
@@ -71,6 +77,22 @@ def reconcile(
                 int(footer.get(footers.ROWS, 0)),
                 problems=("in the ledger, but its source is no longer among the inputs",),
             )
+    for name, problem in left.items():
+        place = folder.files.url(name)
+        yield ShardAccount(name, place, None, None, problems=(_damage(name, problem),))
+
+
+def _damage(name: str, problem: str) -> str:
+    return f"{name} is damaged: {problem}; run `clipsieve run` again"
+
+
+def _tables(manifest: Manifest, shard: str) -> dict[str, str]:
+    """Return the name of every file of a shard, by family."""
+    tables = {f: names.scores(f, r, shard) for f, r in manifest.revisions().items()}
+    if manifest.embeddings is not None:
+        entry = manifest.embeddings
+        tables["embeddings"] = names.embeddings(entry.model, entry.revision, shard)
+    return {"samples": names.samples(shard), **tables}
 
 
 def _account(
@@ -141,11 +163,9 @@ def _family_problems(
     folder: OutputFolder, manifest: Manifest, shard: str, uids: pa.ChunkedArray
 ) -> Iterator[str]:
     """What does not line up with the ledger."""
-    tables = {f: names.scores(f, r, shard) for f, r in manifest.revisions().items()}
-    if manifest.embeddings is not None:
-        entry = manifest.embeddings
-        tables["embeddings"] = names.embeddings(entry.model, entry.revision, shard)
-    for family, name in tables.items():
+    for family, name in _tables(manifest, shard).items():
+        if family == "samples":
+            continue
         try:
             other = folder.read_table(name, ["uid"])["uid"]
         except LedgerError as error:

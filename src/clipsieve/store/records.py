@@ -13,12 +13,15 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 from uuid import uuid4
 
+from clipsieve.schemas.footers import SEAL
 from clipsieve.store import names
 from clipsieve.store.folder import OutputFolder
+from clipsieve.store.seal import Seal, blank_json, without_seal
 
 #: How the work on a shard ended.
 DONE, FAILED, SCORED = "done", "failed", "scored"
 _GATHERED = ".shards.jsonl"
+_SEAL_LINE = b'{"' + SEAL.encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,7 @@ class ShardRecord:
       error: why it failed; None if it did not.
       seconds: from its first row's arrival to its last file's rename.
       ended_at: seconds since the epoch.
+      files: size and sha256 of each file that was written, by its name; see `Seal`.
     """
 
     run_id: str
@@ -46,6 +50,7 @@ class ShardRecord:
     error: str | None = None
     seconds: float = 0.0
     ended_at: float = 0.0
+    files: Mapping[str, Seal] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return one line of JSON."""
@@ -54,7 +59,9 @@ class ShardRecord:
     @classmethod
     def from_json(cls, line: str | bytes) -> "ShardRecord":
         """Return the record that `to_json` gave."""
-        return cls(**json.loads(line))
+        content = without_seal(json.loads(line))
+        files = {name: Seal(**seal) for name, seal in content.pop("files", {}).items()}
+        return cls(**content, files=files)
 
 
 def new_run_id() -> str:
@@ -68,15 +75,16 @@ def add_record(folder: OutputFolder, record: ShardRecord) -> None:
     It is not forced to disk: what is done is decided by the shard's files, which are.
     """
     name = f"{_record_folder(record.run_id)}/{uuid4().hex}.json"
-    folder.write_text(name, record.to_json() + "\n", durable=False)
+    folder.write_json(name, asdict(record), indent=None, durable=False)
 
 
 def read_records(folder: OutputFolder, run_id: str | None = None) -> list[ShardRecord]:
     """Return the records of one run, or of all, by the time they ended."""
     runs = _runs(folder) if run_id is None else [run_id]
     lines = {line for run in runs for line in _lines(folder, run)}
-    records = map(ShardRecord.from_json, sorted(lines))  # equal times: always the same order
-    return sorted(records, key=lambda record: record.ended_at)
+    records = {record.to_json(): record for record in map(ShardRecord.from_json, lines)}
+    in_order = (records[text] for text in sorted(records))  # also those of equal times
+    return sorted(in_order, key=lambda record: record.ended_at)
 
 
 def gather_records(folder: OutputFolder, run_id: str) -> None:
@@ -84,7 +92,8 @@ def gather_records(folder: OutputFolder, run_id: str) -> None:
     records = read_records(folder, run_id)
     if records:
         text = "".join(record.to_json() + "\n" for record in records)
-        folder.write_text(f"{names.RUNS}/{run_id}{_GATHERED}", text)
+        name = f"{names.RUNS}/{run_id}{_GATHERED}"
+        folder.write_sealed(name, text + blank_json({}, indent=None))
     folder.files.delete_folder(_record_folder(run_id))
 
 
@@ -121,5 +130,5 @@ def _lines(folder: OutputFolder, run_id: str) -> list[bytes]:
         line.strip()
         for part in parts
         for line in part.splitlines(keepends=True)
-        if line.endswith(b"\n")
+        if line.endswith(b"\n") and not line.startswith(_SEAL_LINE)
     ]

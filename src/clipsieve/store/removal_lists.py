@@ -114,7 +114,7 @@ def load_list(folder: OutputFolder, name: str) -> RemovalList:
         close = get_close_matches(name, present, n=3) or present[:10]
         listed = f"it has {', '.join(close)}" if close else "it has none"
         raise UsageError(f"{folder.root} has no removal list {name!r}; {listed}") from None
-    except (ValueError, TypeError) as error:
+    except (LedgerError, ValueError, TypeError) as error:
         raise LedgerError(
             f"{folder.files.url(place)} is no description of a removal list ({error}); delete it "
             f"and add the list again: `clipsieve remove {folder.root} LIST --name {name}`"

@@ -108,7 +108,7 @@ def load_subset(folder: OutputFolder, name: str) -> Subset | None:
             raise ValueError(f"it names {subset.name!r}, revision {subset.revision!r}")
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (LedgerError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UsageError(
             f"{place} is not a description of a subset ({error}); make it again with "
             f"`clipsieve filter ... --name {name} --replace`"

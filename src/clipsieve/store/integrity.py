@@ -1,0 +1,165 @@
+"""Whether the files of an output folder are what was written, by their seals.
+
+A file whose size and time are those of its last verification is not read again, unless all are to
+be.  Damage that changes neither, such as a disk's, is found by a full check, as `reconcile` makes.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+
+import pyarrow as pa
+
+from clipsieve.errors import LedgerError
+from clipsieve.schemas import footers
+from clipsieve.schemas.files import FILES_SCHEMA
+from clipsieve.store import names
+from clipsieve.store.folder import READERS, OutputFolder
+from clipsieve.store.records import read_records
+from clipsieve.store.seal import Damaged, Seal
+
+#: Ends the name of a damaged file that was moved aside.
+ASIDE = ".damaged"
+#: Files that are sealed, by the end of their names.
+_SEALED = re.compile(r".+\.(parquet|npz|json|jsonl|sql|copy)")
+
+
+@dataclass(frozen=True, slots=True)
+class FileCheck:
+    """One file as it was when it was verified.
+
+    Attributes:
+      name: relative to the output folder.
+      bytes: its size.
+      mtime_ns: when it was written, in nanoseconds since the epoch.
+      sha256: of its seal; None if it is damaged.
+      problem: why it is damaged; None if it is sound.
+    """
+
+    name: str
+    bytes: int
+    mtime_ns: int
+    sha256: str | None
+    problem: str | None = None
+
+
+def sealed_files(folder: OutputFolder) -> list[str]:
+    """Return the names of all files that are sealed, sorted; hidden and temporary ones are not."""
+    found = [name for top in names.FOLDERS for name in _below(folder, top)]
+    if folder.files.exists(names.MANIFEST):
+        found.append(names.MANIFEST)
+    return sorted(name for name in found if name != names.FILES)
+
+
+def check_files(
+    folder: OutputFolder, is_full: bool = False, written: Mapping[str, Seal] | None = None
+) -> list[FileCheck]:
+    """Verify the files of a folder, several at a time.
+
+    Args:
+      folder: the output folder.
+      is_full: read every file; otherwise those that have changed since they were last verified,
+        or were damaged then.
+      written: seals of files that were written just now, which are not read.
+
+    Returns:
+      One check for each sealed file, sorted by name.  A file that is removed meanwhile is left out.
+    """
+    known = {} if is_full else read_checks(folder)
+
+    def check(name: str) -> FileCheck | None:
+        return _check(folder, name, known.get(name), (written or {}).get(name))
+
+    with ThreadPoolExecutor(READERS, "clipsieve-verify") as pool:
+        return [each for each in pool.map(check, sealed_files(folder)) if each is not None]
+
+
+def damaged(checks: Iterable[FileCheck]) -> dict[str, str]:
+    """Return what is wrong with each damaged file, by its name."""
+    return {check.name: check.problem for check in checks if check.problem is not None}
+
+
+def replaced_files(folder: OutputFolder, checks: Iterable[FileCheck]) -> dict[str, str]:
+    """Return what is wrong with sound files that are not those that their run recorded, by name.
+
+    A file of another run than the last record of it, as a kill leaves, is not compared.
+    """
+    recorded = {
+        name: (record.run_id, seal)
+        for record in read_records(folder)
+        for name, seal in record.files.items()
+    }
+    wrong = {}
+    for check in checks:
+        run_id, seal = recorded.get(check.name, ("", None))
+        if check.sha256 is None or seal is None or check.sha256 == seal.sha256:
+            continue
+        if folder.read_footer(check.name).get(footers.RUN_ID) == run_id:
+            wrong[check.name] = f"it is not the file that run {run_id} wrote"
+    return wrong
+
+
+def read_checks(folder: OutputFolder) -> Mapping[str, FileCheck]:
+    """Return the last checks by name; none if they were never saved, or are damaged themselves."""
+    try:
+        folder.verify(names.FILES)
+        table = folder.read_table(names.FILES).cast(FILES_SCHEMA)
+    except (FileNotFoundError, Damaged, LedgerError, pa.ArrowInvalid):
+        return {}  # all files are read, then
+    return {row["name"]: FileCheck(**row) for row in table.to_pylist()}
+
+
+def save_checks(folder: OutputFolder, checks: Iterable[FileCheck]) -> None:
+    """Keep checks for the next look at the folder."""
+    table = pa.Table.from_pylist([asdict(check) for check in checks], schema=FILES_SCHEMA)
+    footer = {footers.LAYOUT: footers.LAYOUT_VERSION, footers.ROWS: str(len(table))}
+    folder.write_table(names.FILES, table, footer)
+
+
+def move_aside(folder: OutputFolder, name: str) -> None:
+    """Give a damaged file a name under which nothing reads it."""
+    folder.files.rename(name, name + ASIDE)
+
+
+def drop_replaced(folder: OutputFolder) -> None:
+    """Remove the files moved aside that have been made again."""
+    for top in names.FOLDERS:
+        for name in _walk(folder, top):
+            if name.endswith(ASIDE) and folder.files.exists(name.removesuffix(ASIDE)):
+                folder.files.delete(name)
+
+
+def _check(
+    folder: OutputFolder, name: str, known: FileCheck | None, written: Seal | None
+) -> FileCheck | None:
+    try:
+        size, mtime_ns = folder.files.status(name)
+        if written is not None and written.bytes == size:
+            return FileCheck(name, size, mtime_ns, written.sha256)
+        if known is not None and known.problem is None:
+            if (known.bytes, known.mtime_ns) == (size, mtime_ns):
+                return known
+        try:
+            return FileCheck(name, size, mtime_ns, folder.verify(name).sha256)
+        except Damaged as error:
+            return FileCheck(name, size, mtime_ns, None, str(error))
+    except FileNotFoundError:
+        return None
+    except OSError as error:  # unreadable sectors, permissions
+        return FileCheck(name, 0, 0, None, f"it cannot be read ({error.strerror or error})")
+
+
+def _below(folder: OutputFolder, top: str) -> Iterator[str]:
+    """Yield the sealed files below a folder."""
+    for name in _walk(folder, top):
+        base = name.rpartition("/")[2]
+        if _SEALED.fullmatch(base) and not base.startswith("."):
+            yield name
+
+
+def _walk(folder: OutputFolder, top: str) -> Iterator[str]:
+    yield from (f"{top}/{name}" for name in folder.files.list_files(top))
+    for name in folder.files.list_folders(top):
+        if not name.startswith("."):
+            yield from _walk(folder, f"{top}/{name}")

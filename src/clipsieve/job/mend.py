@@ -39,6 +39,16 @@ def find_damage(folder: OutputFolder) -> dict[str, str]:
     return damaged(check_files(folder))
 
 
+def set_aside_subset(folder: OutputFolder, subset: str, reporter: Reporter) -> None:
+    """Move aside the damaged files of a subset that is about to be made; the lock is held."""
+    damage = find_damage(folder)
+    below = f"{names.SUBSETS}/{subset}/"
+    own = {name: problem for name, problem in damage.items() if name.startswith(below)}
+    for name, problem in own.items():
+        move_aside(folder, name)
+        reporter.report("damaged", f"damaged: {name}: {problem}; made again", file=name)
+
+
 def set_aside(
     folder: OutputFolder,
     manifest: Manifest | None,
@@ -118,6 +128,8 @@ def _cure(folder: OutputFolder, name: str) -> str:
         return f"`clipsieve filter {folder.root} --name {subset} ...` makes it again"
     if top == "metrics":
         return f"`clipsieve evaluate {folder.root} ...` makes it again"
-    if top == names.RUNS:
+    if top == names.RUNS and name not in (names.MANIFEST_COPY, names.FILES):
         return "moved aside; it is history, and nothing else depends on it"
+    if top == "fits" and name.endswith(".json"):
+        return "made again, unless shards have come or gone since"
     return "made again"

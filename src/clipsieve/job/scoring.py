@@ -20,6 +20,7 @@ from clipsieve.scoring.learn import (
     Basis,
     LearnStage,
     ScorerSpec,
+    describe_fit,
     folder_logit_scale,
     is_learned,
     learn,
@@ -186,6 +187,8 @@ class Scoring:
             for scorer in self._scorers
             if entries[scorer.name][1].learned is not None
         ]
+        for spec in specs:
+            self._describe_again(spec, entries[spec.name][1])
         missing = tuple(spec for spec in specs if not is_learned(self._folder, spec))
         new = [scorer for scorer in self._scorers if entries[scorer.name][0]]
         self._report_classes(new)
@@ -248,7 +251,7 @@ class Scoring:
         )
         learned = None
         if scorer.statistics({}, context):
-            learned = short_hash([basis, neighbours, members_key(members)])
+            learned = _fit_id(basis, neighbours, members)
             if self._settings.refit:
                 self._forget(scorer.name, learned)
         for lists in sets:
@@ -284,6 +287,16 @@ class Scoring:
         source = recorded.learned_on or self._folder.root
         present = {(member.shard, member.key) for member in self._folders.members(source)}
         return all((member.shard, member.key) in present for member in members)
+
+    def _describe_again(self, spec: ScorerSpec, entry: ScorerEntry) -> None:
+        """Write a description that is gone, if the shards are still those that were learnt of."""
+        assert spec.learned is not None
+        if self._folder.files.exists(names.fit_description(spec.name, spec.learned)):
+            return
+        source = entry.learned_on or ""
+        members = self._folders.members(source)
+        if _fit_id(entry.basis, entry.neighbours, members) == spec.learned:
+            describe_fit(self._folder, spec, source, members)
 
     def _forget(self, scorer: str, learned: str) -> None:
         """Remove arrays that were learnt of the same rows before, those of single passes too."""
@@ -375,6 +388,11 @@ class Scoring:
         for record in read_records(self._folder, self._settings.run_id) if report.failed else ():
             if record.state == FAILED and record.shard in report.failed:
                 self._reporter.report("failed", f"failed: {record.error}", shard=record.shard)
+
+
+def _fit_id(basis: str | None, neighbours: Mapping[str, str], members: Sequence[ShardRange]) -> str:
+    """Return the id of what is learnt of some shards."""
+    return short_hash([basis, dict(neighbours), members_key(members)])
 
 
 def folder_scorers(manifest: Manifest, scorers: Sequence[str]) -> tuple[str, ...]:

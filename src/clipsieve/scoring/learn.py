@@ -272,6 +272,21 @@ def is_learned(folder: OutputFolder, spec: ScorerSpec) -> bool:
     return spec.learned is None or folder.files.exists(names.fit(spec.name, spec.learned))
 
 
+def describe_fit(
+    folder: OutputFolder, spec: ScorerSpec, source: str, members: Sequence[ShardRange]
+) -> None:
+    """Record what a scorer learns of: its parameters and the shards, of `source` if not ""."""
+    assert spec.learned is not None
+    description = {
+        "scorer": spec.name,
+        "parameters": dict(spec.make().parameters()),
+        "neighbours": dict(spec.neighbours),
+        "learned_on": source or None,
+        "members": [asdict(member) for member in members],
+    }
+    folder.write_json(names.fit_description(spec.name, spec.learned), description)
+
+
 def read_learned_members(folder: OutputFolder, spec: ScorerSpec) -> tuple[ShardRange, ...] | None:
     """Return the shards that a scorer learnt of, or learns of; None if that is not recorded.
 
@@ -315,15 +330,7 @@ def learn(
     """
     elements = [Element(member.shard, member.shard, max(member.rows, 1)) for member in members]
     for spec in stage.scorers:
-        assert spec.learned is not None
-        description = {
-            "scorer": spec.name,
-            "parameters": dict(spec.make().parameters()),
-            "neighbours": dict(spec.neighbours),
-            "learned_on": stage.source or None,
-            "members": [asdict(member) for member in members],
-        }
-        folder.write_json(names.fit_description(spec.name, spec.learned), description)
+        describe_fit(folder, spec, stage.source, members)
     while True:
         todo = tuple(spec for spec in stage.scorers if not is_learned(folder, spec))
         if not todo:

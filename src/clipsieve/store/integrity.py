@@ -64,7 +64,8 @@ def check_files(
       written: seals of files that were written just now, which are not read.
 
     Returns:
-      One check for each sealed file, sorted by name.  A file that is removed meanwhile is left out.
+      One check for each sealed file, sorted by name.  A file that is removed meanwhile is left out,
+      and so is the table of checks itself while it is sound.
     """
     known = {} if is_full else read_checks(folder)
 
@@ -72,7 +73,9 @@ def check_files(
         return _check(folder, name, known.get(name), (written or {}).get(name))
 
     with ThreadPoolExecutor(READERS, "clipsieve-verify") as pool:
-        return [each for each in pool.map(check, sealed_files(folder)) if each is not None]
+        checks = [each for each in pool.map(check, sealed_files(folder)) if each is not None]
+    own = _check(folder, names.FILES, None, None)
+    return [*checks, own] if own is not None and own.problem is not None else checks
 
 
 def damaged(checks: Iterable[FileCheck]) -> dict[str, str]:
@@ -83,12 +86,15 @@ def damaged(checks: Iterable[FileCheck]) -> dict[str, str]:
 def replaced_files(folder: OutputFolder, checks: Iterable[FileCheck]) -> dict[str, str]:
     """Return what is wrong with sound files that are not those that their run recorded, by name.
 
-    A file of another run than the last record of it, as a kill leaves, is not compared.
+    A file of another run than the last record of it, as a kill leaves, is not compared; none is
+    if records are damaged, which are among the damaged files then.
     """
+    try:
+        records = read_records(folder)
+    except (LedgerError, ValueError, TypeError):
+        return {}
     recorded = {
-        name: (record.run_id, seal)
-        for record in read_records(folder)
-        for name, seal in record.files.items()
+        name: (record.run_id, seal) for record in records for name, seal in record.files.items()
     }
     wrong = {}
     for check in checks:
@@ -112,7 +118,8 @@ def read_checks(folder: OutputFolder) -> Mapping[str, FileCheck]:
 
 def save_checks(folder: OutputFolder, checks: Iterable[FileCheck]) -> None:
     """Keep checks for the next look at the folder."""
-    table = pa.Table.from_pylist([asdict(check) for check in checks], schema=FILES_SCHEMA)
+    rows = [asdict(check) for check in checks if check.name != names.FILES]
+    table = pa.Table.from_pylist(rows, schema=FILES_SCHEMA)
     footer = {footers.LAYOUT: footers.LAYOUT_VERSION, footers.ROWS: str(len(table))}
     folder.write_table(names.FILES, table, footer)
 

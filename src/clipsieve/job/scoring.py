@@ -30,9 +30,10 @@ from clipsieve.scoring.score import FamilySpec, ScoreStage
 from clipsieve.stage import Element, Engine, Report
 from clipsieve.store import names
 from clipsieve.store.canonical import short_hash
+from clipsieve.store.fits import read_fit_description
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.manifest import FamilyEntry, Manifest, ScorerEntry
-from clipsieve.store.members import ShardRange, members_key, ok_rows, read_members
+from clipsieve.store.members import members_key, ok_rows, read_members
 from clipsieve.store.records import FAILED, read_records
 
 #: What the progress line of a stage counts, if not rows.
@@ -314,10 +315,8 @@ class Scoring:
     def _report_learning(self, scorer: Scorer, entry: ScorerEntry) -> None:
         description = names.fit_description(scorer.name, entry.learned or "")
         if self._folder.files.exists(description):
-            members = [
-                ShardRange.from_json(each)
-                for each in self._folder.read_json(description)["members"]
-            ]
+            learnt = read_fit_description(self._folder, scorer.name, entry.learned or "")
+            members = list(learnt.members)
         else:
             members = list(self._folders.members(entry.learned_on))
         rows = sum(member.rows for member in members)

@@ -1,13 +1,11 @@
 """The output folder: the one object through which everything in it is read and written."""
 
-import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import pyarrow as pa
@@ -15,9 +13,12 @@ import pyarrow.parquet as pq
 
 from clipsieve.errors import LedgerError, UsageError
 from clipsieve.store import names
+from clipsieve.store.arrays import parse_npz
 from clipsieve.store.files import FileSystem, LocalFiles
+from clipsieve.store.json_text import MOST_BYTES, parse_json
 from clipsieve.store.manifest import Manifest
 from clipsieve.store.parquet import Footer, footer_values, write_parquet
+from clipsieve.store.table_types import TableTypeError, check_table
 
 #: Footers read at once; a local disk needs few, an object store many.
 READERS = 16
@@ -69,7 +70,7 @@ class OutputFolder:
         """
         place = self.files.url(names.MANIFEST)
         try:
-            content = json.loads(self.files.read(names.MANIFEST))
+            content = self.read_json(names.MANIFEST)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except ValueError as error:
@@ -107,13 +108,13 @@ class OutputFolder:
     def tables(self, folder: str) -> list[str]:
         """Names, without their ending, of the Parquet files in `folder`, sorted."""
         files = self.files.list_files(folder)
-        return sorted(name[: -len(".parquet")] for name in files if name.endswith(".parquet"))
+        return sorted(n[: -len(".parquet")] for n in files if names.is_own(n, ".parquet"))
 
     def read_footer(self, name: str) -> Footer:
         """Return the clipsieve keys of a file's footer; empty if it is missing or damaged."""
         try:
             return footer_values(self.files.read_footer(name))
-        except (FileNotFoundError, pa.ArrowInvalid, UnicodeDecodeError):
+        except (FileNotFoundError, pa.ArrowException, UnicodeDecodeError):
             return {}
         except OSError as error:
             if error.errno is not None:  # the system's refusal; damage found by Parquet has none
@@ -133,15 +134,17 @@ class OutputFolder:
         """Open a Parquet file for reading; page checksums are verified.
 
         Raises:
-          LedgerError: if it is missing or damaged, also while it is read within the block.
+          LedgerError: if it is missing or damaged, also while it is read within the block, or
+            its columns are of other types than clipsieve writes.
         """
         try:
             with (
                 self.files.open(name) as source,
                 pq.ParquetFile(source, page_checksum_verification=True) as file,
             ):
+                check_table(name, file.schema_arrow)
                 yield file
-        except (OSError, pa.ArrowInvalid) as error:
+        except (OSError, pa.ArrowException, UnicodeDecodeError, TableTypeError) as error:
             raise LedgerError(
                 f"{self.files.url(name)} is missing or damaged ({error}); run `clipsieve run` again"
             ) from error
@@ -181,9 +184,8 @@ class OutputFolder:
           LedgerError: if they are missing or damaged.
         """
         try:
-            with np.load(io.BytesIO(self.files.read(name)), allow_pickle=False) as archive:
-                return {key: archive[key] for key in archive.files}
-        except (OSError, ValueError, EOFError, BadZipFile) as error:
+            return parse_npz(self.files.read(name))
+        except (OSError, ValueError) as error:
             raise LedgerError(
                 f"{self.files.url(name)} is missing or damaged ({error}); "
                 f"make it again with `clipsieve score {self.root} --refit`"
@@ -196,8 +198,15 @@ class OutputFolder:
             np.savez(file, **named)
 
     def read_json(self, name: str) -> Any:
-        """Return the value of a JSON file."""
-        return json.loads(self.files.read(name))
+        """Return the value of a JSON file.
+
+        Raises:
+          ValueError: if it is damaged, or larger or deeper than any of clipsieve's.
+        """
+        with self.files.open(name) as file:
+            if file.size() > MOST_BYTES:
+                raise ValueError(f"{file.size():,} bytes, more than {MOST_BYTES:,}")
+            return parse_json(file.read())
 
     def write_json(self, name: str, value: Any, sort_keys: bool = True) -> None:
         """Replace a file by `value` as readable JSON; NaN and infinity are refused."""

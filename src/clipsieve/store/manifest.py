@@ -184,6 +184,8 @@ def _check_together(manifest: Manifest) -> None:
     """Raise ValueError for fields that contradict each other."""
     if (manifest.model is None) != (manifest.embeddings is None):
         raise ValueError("it has one of model and embeddings, without the other")
+    if manifest.model is None and ("clip" in manifest.families or manifest.wide is not None):
+        raise ValueError("it has scores of a model, and no model")
     scorers = [name for family in manifest.families.values() for name in family.scorers]
     if len(set(scorers)) < len(scorers):
         raise ValueError("two families have a scorer of one name")

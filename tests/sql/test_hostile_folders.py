@@ -16,9 +16,9 @@ from clipsieve.sql.connect import open_views, run_query
 from clipsieve.sql.literals import identifier
 from clipsieve.store import names
 from clipsieve.store.subsets import Subset
-from tests.sql.folders import add_scores, compacted
+from tests.sql.folders import add_scores
 from tests.sql.hostile import PLACES, TEXTS
-from tests.store.folders import make_folder, shard_of
+from tests.store.folders import compacted, make_folder, shard_of
 
 SUBSET = Subset("keep", "5b" * 4, {"where": "ok"}, (), 4, 4, 0, shards=("a",))
 
@@ -97,4 +97,5 @@ def test_there_are_enough_attacks():
 def test_a_sound_folder_opens_in_every_way(hostile, capsys):
     open_in_every_way(hostile, recipes=True)
     assert "left out" not in capsys.readouterr().err
-    assert run_query(hostile, "SELECT count(*) FROM kept").rows == [(4,)]
+    answer = run_query(hostile, "SELECT count(*) FROM kept")
+    assert answer is not None and answer.rows == [(4,)]

@@ -85,5 +85,5 @@ def run_query(out: str | Path, query: str, at_most: int | None = None) -> Answer
         # The query runs here, and most errors in its values come only now.
         rows = (relation if at_most is None else relation.limit(at_most)).fetchall()
     except (duckdb.Error, ValueError, OverflowError) as error:
-        raise UsageError(f"query failed: {error}{mentioned(query, left_out)}") from error
+        raise UsageError(f"query failed: {mentioned(query, left_out)}{error}") from error
     return Answer(columns, rows)

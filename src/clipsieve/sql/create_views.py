@@ -59,7 +59,7 @@ def mentioned(query: str, left_out: Mapping[str, str]) -> str:
     """Return what an error says of the views in a query that are left out; "" for none."""
     words = {word.lower() for word in re.findall(r"\w+", query)}
     return "".join(
-        f"; view {view} is left out: {reason}"
+        f"view {view} is left out: {reason}; "
         for view, reason in left_out.items()
         if view.lower() in words
     )

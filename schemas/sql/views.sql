@@ -1,10 +1,11 @@
 -- Views over an output folder of clipsieve.  Paths are relative to it: start DuckDB there
 -- (`duckdb -init sql/views.sql`), or SET file_search_path to it first.
--- Each view stands in a block that is left out while it would have no files.
+-- Each view stands in a block that is left out while it would have no files.  Hidden files, such as
+-- `._x.parquet`, are other programs'.
 
 --: samples
 CREATE OR REPLACE VIEW samples AS
-  FROM read_parquet('{root}samples/*.parquet', union_by_name = true, hive_partitioning = false);
+  FROM read_parquet('{root}samples/[!.]*.parquet', union_by_name = true, hive_partitioning = false);
 
 --: embeddings
 -- Vectors are FLOAT[{dim}], for array_inner_product and its kin.  DuckDB's list_* functions refuse
@@ -12,15 +13,15 @@ CREATE OR REPLACE VIEW samples AS
 CREATE OR REPLACE VIEW embeddings AS
   SELECT * REPLACE (image_embedding::FLOAT[{dim}] AS image_embedding,
                     text_embedding::FLOAT[{dim}] AS text_embedding)
-  FROM read_parquet('{root}embeddings/{model}/rev={rev}/*.parquet', hive_partitioning = false);
+  FROM read_parquet('{root}embeddings/{model}/rev={rev}/[!.]*.parquet', hive_partitioning = false);
 
 --: family
-CREATE OR REPLACE VIEW "{family}" AS
-  FROM read_parquet('{root}scores/{family}/rev={rev}/*.parquet', hive_partitioning = false);
+CREATE OR REPLACE VIEW {view} AS
+  FROM read_parquet('{root}scores/{family}/rev={rev}/[!.]*.parquet', hive_partitioning = false);
 
 --: groups
 -- Groups behind suspicious rows, most evidence first; written by `clipsieve audit`.
-CREATE OR REPLACE VIEW "{family}_groups" AS
+CREATE OR REPLACE VIEW {view} AS
   FROM read_parquet('{root}audits/{family}/rev={rev}/groups.parquet', hive_partitioning = false);
 
 --: subsets
@@ -47,17 +48,17 @@ CREATE OR REPLACE VIEW detectors AS
 --: scores
 CREATE OR REPLACE VIEW scores AS
   SELECT *{left_out}{aliases}
-  FROM read_parquet('{root}wide/build={build}/*.parquet', union_by_name = true, hive_partitioning = false){condition};
+  FROM read_parquet('{root}wide/build={build}/[!.]*.parquet', union_by_name = true, hive_partitioning = false){condition};
 
 --: removals
 -- Rows that removal lists keep out of scores, a row for each of them and list; see `clipsieve remove`.
 CREATE OR REPLACE VIEW removals AS
-  FROM read_parquet('{root}removals/rev={removals}/*.parquet', union_by_name = true, hive_partitioning = false);
+  FROM read_parquet('{root}removals/rev={removals}/[!.]*.parquet', union_by_name = true, hive_partitioning = false);
 
 --: runs
 CREATE OR REPLACE VIEW runs AS
   SELECT * EXCLUDE ("clipsieve.sha256")
-  FROM read_json('{root}_runs/*.json', union_by_name = true);
+  FROM read_json('{root}_runs/[!.]*.json', union_by_name = true);
 
 --: score_columns
 -- What each score column means, and which scorer made it.

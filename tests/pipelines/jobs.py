@@ -17,6 +17,7 @@ from clipsieve.demo.shards import write_shards
 from clipsieve.job.run import RunResult, run
 from clipsieve.pipelines.engine import make_engine
 from clipsieve.settings import RunConfig
+from clipsieve.store import names
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.manifest import Manifest
 
@@ -71,20 +72,21 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = STARTING_
 
 
 def tables(out: Path) -> dict[str, bytes]:
-    """Bytes of every Parquet file of an output folder, by relative path."""
-    return {str(p.relative_to(out)): p.read_bytes() for p in sorted(out.rglob("*.parquet"))}
+    """Bytes of every Parquet file of an output folder, by relative path; but for that of times."""
+    files = [p for p in sorted(out.rglob("*.parquet")) if p != out / names.FILES]
+    return {str(p.relative_to(out)): p.read_bytes() for p in files}
 
 
 def identities(out: Path) -> dict[str, tuple[int, int]]:
     """Inode and time of every shard's file: a file written again has another inode."""
-    of_all = ("wide", "audits")
+    of_all = ("wide", "audits", "_runs")
     files = [p for p in out.rglob("*.parquet") if p.relative_to(out).parts[0] not in of_all]
     return {str(p.relative_to(out)): (p.stat().st_ino, p.stat().st_mtime_ns) for p in files}
 
 
 def leftovers(out: Path) -> list[str]:
     """Files of an output folder that are neither tables nor its known small files."""
-    known = (".parquet", ".json", ".npz", ".shards.jsonl", ".sql", ".lock")
+    known = (".parquet", ".json", ".npz", ".shards.jsonl", ".sql", ".lock", ".copy")
     files = (p for p in out.rglob("*") if p.is_file())
     return sorted(str(p.relative_to(out)) for p in files if not p.name.endswith(known))
 

@@ -48,8 +48,7 @@ def flip(path: Path) -> None:
 
 def contents(out: Path) -> dict[str, bytes]:
     """Bytes of all tables and of what was learnt; without the history of runs."""
-    kept = {name: content for name, content in tables(out).items() if not name.startswith("_runs")}
-    return kept | {str(p.relative_to(out)): p.read_bytes() for p in out.glob("fits/*/*")}
+    return tables(out) | {str(p.relative_to(out)): p.read_bytes() for p in out.glob("fits/*/*")}
 
 
 KINDS = (

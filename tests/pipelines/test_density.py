@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import clipsieve
-from clipsieve.errors import LedgerError, UsageError
+from clipsieve.errors import UsageError
 from clipsieve.schemas.states import RowState
 from clipsieve.scorers.base import Embedded, Input
 from clipsieve.statistics.hash_sample import row_hashes
@@ -303,15 +303,26 @@ def test_a_folder_of_an_older_layout_is_refused_and_left_as_it_is(tmp_path):
     assert tables(root) == before and (root / "dataset.json").read_text() == old
 
 
-def test_a_damaged_fit_is_named_with_its_cure(tmp_path):
+def test_a_damaged_fit_is_made_again_of_the_shards_it_was_made_of(tmp_path):
+    root = folder_of(tmp_path / "out")
+    run_score(root, "30")
+    (fit,) = root.glob("fits/density/*.npz")
+    before = fit.read_bytes()
+    fit.write_bytes(before[:200])
+    add_shard(root, "e", 50)
+    assert run_score(root, "30").done == 1
+    assert fit.read_bytes() == before
+
+
+def test_a_damaged_fit_of_shards_that_are_gone_is_made_anew(tmp_path):
     root = folder_of(tmp_path / "out")
     run_score(root, "30")
     (fit,) = root.glob("fits/density/*.npz")
     fit.write_bytes(fit.read_bytes()[:200])
-    add_shard(root, "e", 50)
-    with pytest.raises(LedgerError, match=r"\.npz is missing or damaged .* --refit"):
-        run_score(root, "30")
-    assert run_score(root, "30", refit=True).done == 5
+    for path in root.glob("**/a.parquet"):
+        path.unlink()
+    assert run_score(root, "30").done == 3
+    assert len(list(root.glob("fits/density/*.npz"))) == 1 and not fit.exists()
 
 
 KILLED_AT = {

@@ -300,7 +300,7 @@ def test_a_damaged_fit_is_learnt_again_with_refit(folder, calls):
     before = folder.read_arrays(name)
     folder.write_text(name, "damaged")
     writer_of(folder.root).commit(make_shard("later", 12, seed=99))
-    with pytest.raises(ClipsieveError, match=r"is missing or damaged .* --refit"):
+    with pytest.raises(ClipsieveError, match=r"is damaged .* makes it again"):
         score_folder(folder, ["toy.two_passes"])
     folder.files.delete("samples/later.parquet")
     score_folder(folder, ["toy.two_passes"], refit=True)

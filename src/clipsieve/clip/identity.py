@@ -2,9 +2,10 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from clipsieve.store.names import slug
+from clipsieve.store.validation import Pattern, Range
 
 TINY = "tiny"
 
@@ -28,10 +29,10 @@ class ModelIdentity:
     pretrained: str | None
     weights_sha256: str
     quick_gelu: bool
-    dim: int
-    context_length: int
+    dim: Annotated[int, Range(1, 1 << 20)]
+    context_length: Annotated[int, Range(1, 1 << 20)]
     preprocess: dict[str, Any]
-    dtype: str
+    dtype: Annotated[str, Pattern("[a-z0-9]{1,32}")]
 
     @property
     def slug(self) -> str:

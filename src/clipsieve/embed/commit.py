@@ -5,7 +5,6 @@ ledger in `samples/`, with equal rows in equal order.  It is done when all of th
 the footers that this run would write.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -25,6 +24,7 @@ from clipsieve.scorers.embedded import embedded_family_revision, embedded_scorer
 from clipsieve.scorers.registry import EMBEDDED, make_scorer
 from clipsieve.store import names
 from clipsieve.store.canonical import canonical_json, short_hash
+from clipsieve.store.documents import footer_states
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.manifest import EmbeddingsEntry, FamilyEntry, ScorerEntry
 from clipsieve.store.parquet import Footer, nullable, vectors
@@ -197,8 +197,7 @@ class ShardWriter:
 
 def states_from_footer(ledger: Footer) -> dict[str, int]:
     """Return rows by state of a shard, from its ledger's footer."""
-    states: dict[str, int] = json.loads(ledger[footers.STATES])
-    return states
+    return footer_states(ledger, footers.STATES, f"ledger of {ledger.get(footers.SHARD)}")
 
 
 def uid_hash(uids: pa.Array) -> str:

@@ -24,6 +24,7 @@ from clipsieve.sql.quantity import Quantity
 from clipsieve.sql.syntax import parse_where, walk
 from clipsieve.store import names
 from clipsieve.store.compact import plan_build
+from clipsieve.store.fits import read_fit_description
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.glue import GluedShards, check_aligned
 from clipsieve.store.id_values import needed_columns
@@ -207,8 +208,8 @@ class FilterInputs:
             entry = self.manifest.scorers().get(scorer)
             if entry is None or entry.learned is None:
                 continue  # a column of the user's own
-            learnt = self.folder.read_json(names.fit_description(scorer, entry.learned))
-            known = {(member["shard"], member["key"]) for member in learnt["members"]}
+            learnt = read_fit_description(self.folder, scorer, entry.learned)
+            known = {(member.shard, member.key) for member in learnt.members}
             later = [m.shard for m in self.members if (m.shard, m.key) not in known]
             if later:
                 raise UsageError(

@@ -1,6 +1,7 @@
 """Which folder scorers learn of: that of their scores, or another of the same model."""
 
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from typing import Any
 
 from clipsieve.errors import UsageError
@@ -8,6 +9,7 @@ from clipsieve.scorers.base import Scorer
 from clipsieve.scorers.columns import scorer_revision
 from clipsieve.scoring.learn import Basis
 from clipsieve.store import names
+from clipsieve.store.fits import read_fit_description
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.manifest import ScorerEntry
 from clipsieve.store.members import ShardRange, read_members
@@ -107,8 +109,8 @@ class LearningFolders:
         )
         if not (there.files.exists(name) and there.files.exists(description)):
             return None
-        members = {**there.read_json(description), "learned_on": source}
-        self._folder.write_json(description, members)
+        described = read_fit_description(there, scorer.name, learned)
+        self._folder.write_json(description, asdict(replace(described, learned_on=source)))
         self._folder.write_arrays(name, there.read_arrays(name))
         revision = scorer_revision(basis, learned, {})
         return ScorerEntry(revision, options, learned, basis, {}, source)

@@ -1,6 +1,5 @@
 """What is done in an output folder, what is left, what failed and why."""
 
-import json
 from collections.abc import Iterator
 
 from clipsieve.errors import UsageError
@@ -9,6 +8,7 @@ from clipsieve.job.inputs import recorded_items
 from clipsieve.schemas import footers
 from clipsieve.statistics.counts import RowCounts
 from clipsieve.store import names
+from clipsieve.store.documents import footer_states
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.manifest import Manifest
 from clipsieve.store.members import members_key, read_members
@@ -37,7 +37,8 @@ def status_lines(out: str) -> Iterator[str]:
     ledgers = folder.read_footers(names.samples(item.shard) for item in items)
     for item, footer in zip(items, ledgers, strict=True):
         if _is_done(item, footer):
-            counts = counts + RowCounts(json.loads(footer[footers.STATES]), shards=1)
+            place = folder.files.url(names.samples(item.shard))
+            counts = counts + RowCounts(footer_states(footer, footers.STATES, place), shards=1)
         elif item.shard in last and last[item.shard].state == FAILED:
             failed.append(last[item.shard])
         else:

@@ -11,11 +11,11 @@ every shard, also one that came later, has a file of lists.
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Annotated
 
 import numpy as np
 
 from clipsieve.control import Control
-from clipsieve.errors import LedgerError
 from clipsieve.neighbours.index import ExactIndex, SearchOptions
 from clipsieve.neighbours.lists import (
     NeighbourLists,
@@ -24,6 +24,7 @@ from clipsieve.neighbours.lists import (
     lists_table,
     merge_lists,
 )
+from clipsieve.neighbours.metric import Metric
 from clipsieve.schemas import footers
 from clipsieve.scorers.base import Embedded, Input, NeighbourSpec, PairBatch
 from clipsieve.stage import Element, Report, Worker
@@ -34,6 +35,7 @@ from clipsieve.store.folder import OutputFolder
 from clipsieve.store.manifest import EmbeddingsEntry
 from clipsieve.store.members import ShardRange, ledger_key, members_key, ok_rows
 from clipsieve.store.pairs import StoredPairs
+from clipsieve.store.validation import Count, Range, decode
 
 #: Rows whose vectors are in memory at once, and rows whose lists are found together.
 BLOCK_ROWS = 65_536
@@ -173,6 +175,25 @@ class DatasetSearch:
 
 
 @dataclass(frozen=True, slots=True)
+class _Spec:
+    """A `NeighbourSpec` as its file has it."""
+
+    k: Annotated[int, Range(1, 1 << 20)]
+    batch: Annotated[int, Range(1, 1 << 60)] | None
+    seed: Count
+    metric: Metric
+    texts: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Description:
+    """The content of `set.json`."""
+
+    spec: _Spec
+    members: tuple[ShardRange, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class NeighbourSet:
     """A set of lists in an output folder.
 
@@ -198,11 +219,12 @@ class NeighbourSet:
     def load(cls, folder: OutputFolder, identifier: str) -> "NeighbourSet | None":
         """Return the set of this id; None if the folder does not have it."""
         try:
-            content = folder.read_json(names.neighbours_description(identifier))
-        except (FileNotFoundError, LedgerError):
+            content: _Description = decode(
+                _Description, folder.read_json(names.neighbours_description(identifier))
+            )
+            return cls(identifier, NeighbourSpec(**asdict(content.spec)), content.members)
+        except (FileNotFoundError, ValueError):  # searched for and written again
             return None
-        members = tuple(map(ShardRange.from_json, content["members"]))
-        return cls(identifier, NeighbourSpec(**content["spec"]), members)
 
     def save(self, folder: OutputFolder) -> None:
         """Write the description of the set."""

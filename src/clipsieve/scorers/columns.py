@@ -114,9 +114,10 @@ def score_columns(
 def made_by(field: pa.Field) -> tuple[str, str] | None:
     """Return name and revision of the scorer that made a stored column; None for other columns."""
     metadata = field.metadata or {}
-    if SCORER not in metadata:
+    if SCORER not in metadata or REVISION not in metadata:
         return None
-    return metadata[SCORER].decode(), metadata[REVISION].decode()
+    name, revision = (metadata[key].decode(errors="replace") for key in (SCORER, REVISION))
+    return name, revision
 
 
 def scores_table(uids: pa.Array, columns: Sequence[tuple[pa.Field, Any]]) -> pa.Table:

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from clipsieve.errors import UsageError
 from clipsieve.schemas.removals import REMOVED
+from clipsieve.schemas.views import VIEWS, is_view
 from clipsieve.scorers.base import Scorer
 
 ENTRY_POINTS = "clipsieve.scorers"
@@ -19,27 +20,6 @@ ENTRY_POINTS = "clipsieve.scorers"
 EMBEDDED = "clip"
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)?")
-#: A family names a folder and a view; these views are clipsieve's own.
-_VIEWS = frozenset(
-    [
-        "detectors",
-        "dropped",
-        "embeddings",
-        "funnel",
-        "kept",
-        "metrics",
-        "overlaps",
-        "removals",
-        "runs",
-        "samples",
-        "score_columns",
-        "scores",
-        "shards",
-        "subsets",
-        "thresholds",
-        "wide",
-    ]
-)
 
 #: Module and factory of each scorer; modules are imported when their scorer is asked for.
 _SHIPPED = {
@@ -183,11 +163,11 @@ def make_scorer(name: str, options: Mapping[str, Any]) -> Scorer:
     """
     factory = scorer_factory(name)
     family = name.partition(".")[0]
-    if not _NAME.fullmatch(name) or family in _VIEWS or family.endswith("_groups"):
+    if not _NAME.fullmatch(name) or is_view(family):
         raise UsageError(
             f"scorer {name!r} cannot name a folder and a view; register it under a name of "
             "a-z, 0-9 and _, or two with a dot between, that does not begin with "
-            f"{', '.join(sorted(_VIEWS))} and does not end in _groups"
+            f"{', '.join(sorted(VIEWS))} and does not end in _groups"
         )
     _check_options(name, factory, options)
     scorer = factory(**options)

@@ -21,6 +21,7 @@ from clipsieve.scorers.registry import make_scorer
 from clipsieve.scoring.prompts import load_prototypes, prompt_sets
 from clipsieve.stage import Element, Report, Worker
 from clipsieve.store import names
+from clipsieve.store.fits import read_fit_description
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.manifest import EmbeddingsEntry, Manifest
 from clipsieve.store.members import ShardRange
@@ -296,10 +297,9 @@ def read_learned_members(folder: OutputFolder, spec: ScorerSpec) -> tuple[ShardR
     if spec.learned is None:
         return None
     try:
-        content = folder.read_json(names.fit_description(spec.name, spec.learned))
+        return read_fit_description(folder, spec.name, spec.learned).members
     except FileNotFoundError:
         return None
-    return tuple(map(ShardRange.from_json, content["members"]))
 
 
 def passes_done(folder: OutputFolder, spec: ScorerSpec) -> int:

@@ -34,6 +34,7 @@ from clipsieve.stage import Element, Report, Worker
 from clipsieve.statistics.counts import RowCounts
 from clipsieve.store import names
 from clipsieve.store.canonical import canonical_json
+from clipsieve.store.documents import footer_rows
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.pairs import StoredPairs, source_values, split_batch, with_lists
 from clipsieve.store.parquet import Footer
@@ -192,7 +193,7 @@ class _ScoreWorker:
             shard=shard,
             uri=ledger.get(footers.SOURCE_URI, ""),
             state=SCORED,
-            rows=int(ledger[footers.ROWS]),
+            rows=footer_rows(ledger, footers.ROWS, self._folder.files.url(names.samples(shard))),
             seconds=round(ended - start, 3),
             ended_at=ended,
             files=files,

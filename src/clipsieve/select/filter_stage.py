@@ -1,8 +1,8 @@
 """The stage that tests every row, and writes which are kept and why the others are not."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
@@ -32,10 +32,15 @@ from clipsieve.stage import Element, Report, Worker
 from clipsieve.statistics.counts import RowCounts
 from clipsieve.store import names
 from clipsieve.store.canonical import canonical_json
+from clipsieve.store.documents import footer_value
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.members import ShardRange, ledger_key, require_footer
 from clipsieve.store.parquet import Footer
+from clipsieve.store.validation import Count, Pattern
 from clipsieve.threads import iterate_parts
+
+#: Steps that a row fails, as bits of a number.
+_Code = Annotated[str, Pattern("[0-9]{1,40}")]
 
 
 @dataclass(frozen=True)
@@ -131,7 +136,10 @@ class _FilterWorker:
                 ledger,
             ):
                 return None
-        patterns = json.loads(both[1][footers.PATTERNS])
+        place = self._folder.files.url(names.dropped(stage.subset, stage.revision, shard))
+        patterns: dict[str, int] = footer_value(
+            both[1], footers.PATTERNS, dict[_Code, Count], place
+        )
         return Funnel({int(code): rows for code, rows in patterns.items()})
 
     def _filter(self, shard: str) -> Funnel:

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 import duckdb
 
 from clipsieve.errors import UsageError
+from clipsieve.sql.create_views import create_views, report_left_out
 from clipsieve.sql.literals import literal, without_wildcards
 from clipsieve.sql.views import macros_sql, views_sql
 from clipsieve.store import names
@@ -37,7 +38,8 @@ def write_catalog(out: str | Path, path: str | Path | None = None) -> str:
     manifest = folder.require_manifest()
     place = Path(os.path.abspath(folder.files.url(names.CATALOG) if path is None else path))
     _check_replaceable(place)
-    views = views_sql(folder, manifest, without_wildcards(folder.files.url()) + "/")
+    root = without_wildcards(folder.files.url()) + "/"
+    views = views_sql(folder, manifest, root)
     # Built elsewhere: DuckDB puts a log beside a database, which a kill would leave in the folder.
     with TemporaryDirectory(prefix="clipsieve-") as scratch:
         built = Path(scratch) / names.CATALOG
@@ -46,7 +48,7 @@ def write_catalog(out: str | Path, path: str | Path | None = None) -> str:
                 f"ATTACH {literal(str(built))} AS catalog (STORAGE_VERSION '{STORAGE_VERSION}')"
             )
             connection.execute("USE catalog")
-            connection.execute(views)
+            report_left_out(create_views(connection, folder, views, root))
             connection.execute(macros_sql())
             connection.execute("USE memory")
             connection.execute("DETACH catalog")  # writes the log into the database

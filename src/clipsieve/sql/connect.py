@@ -7,6 +7,8 @@ from typing import Any
 import duckdb
 
 from clipsieve.errors import UsageError
+from clipsieve.sql.create_views import create_views, mentioned, report_left_out
+from clipsieve.sql.literals import literal
 from clipsieve.sql.views import macros_sql, views_sql
 from clipsieve.store.folder import OutputFolder
 
@@ -18,13 +20,25 @@ def connect(out: str | Path) -> duckdb.DuckDBPyConnection:
     for each score family, `score_columns` (what each score means), `density_groups` after an
     audit, `metrics` and `detectors` after an evaluation, `runs` and `shards`, and the macros of
     `sql/macros.sql`.  With removal lists `scores` leaves out the rows that they name, which
-    `removals` shows.  The views read the files as they are now; nothing is copied.
+    `removals` shows.  The views read the files as they are now; nothing is copied.  A view of a
+    damaged file is left out, which a line on standard error says.
 
     Args:
       out: folder of an earlier `clipsieve run`.
 
     Raises:
       UsageError: if the folder holds no dataset, or its path has a comma.
+    """
+    connection, left_out = open_views(out)
+    report_left_out(left_out)
+    return connection
+
+
+def open_views(out: str | Path) -> tuple[duckdb.DuckDBPyConnection, dict[str, str]]:
+    """Return what `connect` does, and why views are left out, by their names.
+
+    Raises:
+      UsageError: see `connect`.
     """
     folder = OutputFolder.open(out)
     if "," in folder.root:
@@ -36,14 +50,12 @@ def connect(out: str | Path) -> duckdb.DuckDBPyConnection:
     manifest = folder.require_manifest()
     connection = duckdb.connect()
     # As a parameter-free statement: SET takes no parameters.
-    root = folder.root.replace("'", "''")
-    connection.execute(f"SET file_search_path = '{root}'")
-    try:
-        connection.execute(views_sql(folder, manifest))
-    except duckdb.IOException:  # a run has ended since, and has put its records together
-        connection.execute(views_sql(folder, folder.require_manifest()))
+    connection.execute(f"SET file_search_path = {literal(folder.root)}")
+    left_out = create_views(connection, folder, views_sql(folder, manifest))
+    if left_out:  # a run may have ended since, and have put its records together
+        left_out = create_views(connection, folder, views_sql(folder, folder.require_manifest()))
     connection.execute(macros_sql())
-    return connection
+    return connection, left_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +70,13 @@ def run_query(out: str | Path, query: str, at_most: int | None = None) -> Answer
     """The result of one query over `out`, at most `at_most` rows of it; None if it has none.
 
     Raises:
-      UsageError: if DuckDB refuses the query, or it fails on the way; the message is DuckDB's.
+      UsageError: if DuckDB refuses the query, it fails on the way, or a value has none in Python;
+        the message is DuckDB's, and says which of the query's views are left out.
     """
-    connection = connect(out)
+    connection, left_out = open_views(out)
+    report_left_out(left_out)
+    # A view that is left out must not be looked for among variables.
+    connection.execute("SET python_enable_replacements = false")
     try:
         relation = connection.sql(query)
         if relation is None:
@@ -68,6 +84,6 @@ def run_query(out: str | Path, query: str, at_most: int | None = None) -> Answer
         columns = relation.columns
         # The query runs here, and most errors in its values come only now.
         rows = (relation if at_most is None else relation.limit(at_most)).fetchall()
-    except duckdb.Error as error:
-        raise UsageError(f"query failed: {error}") from error
+    except (duckdb.Error, ValueError, OverflowError) as error:
+        raise UsageError(f"query failed: {mentioned(query, left_out)}{error}") from error
     return Answer(columns, rows)

@@ -1,18 +1,27 @@
 """Names and values as they stand in SQL text, and names that are close to one."""
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 
 def literal(text: str | None) -> str:
-    """Return `text` as a value in SQL; a NUL, which ends a statement, becomes U+FFFD.
+    """Return `text` as a value in SQL; see `inside_quotes`.
 
     >>> literal("it's")
     "'it''s'"
     """
     if text is None:
         return "NULL::VARCHAR"
-    return "'" + text.replace("\0", "\ufffd").replace("'", "''") + "'"
+    return f"'{inside_quotes(text)}'"
+
+
+def inside_quotes(text: str) -> str:
+    """Return `text` as it stands between the quotes of a value.
+
+    A NUL, which ends a statement, and half a surrogate pair, which is no UTF-8, become U+FFFD.
+    """
+    return _encodable(text).replace("'", "''")
 
 
 def identifier(name: str) -> str:
@@ -21,7 +30,12 @@ def identifier(name: str) -> str:
     >>> identifier('a "b" c')
     '"a ""b"" c"'
     """
-    return '"' + name.replace("\0", "\ufffd").replace('"', '""') + '"'
+    return '"' + _encodable(name).replace('"', '""') + '"'
+
+
+def _encodable(text: str) -> str:
+    """Return `text` with U+FFFD for what SQL cannot hold."""
+    return re.sub("[\0\ud800-\udfff]", "\ufffd", text)
 
 
 def without_wildcards(path: str) -> str:

@@ -1,5 +1,6 @@
 """Values for the parameters of a recipe, checked against the columns and files of a folder."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from clipsieve.store.manifest import Manifest
 
 #: Words for a revision.
 ACTIVE, PREVIOUS = "active", "previous"
+_REVISION = re.compile("rev=[0-9a-f]{8,64}")
 
 
 def recipe_text(
@@ -133,7 +135,7 @@ def _revision(folder: OutputFolder, manifest: Manifest, column: str, revision: s
             f"revision {revision} of family {family!r} has no column {column!r}; it has "
             f"{', '.join(field.name for field in fields if field.name != 'uid')}"
         )
-    return literal(f"{names.family_folder(family, revision)}/*.parquet")
+    return literal(f"{names.family_folder(family, revision)}/[!.]*.parquet")
 
 
 def _with_two(folder: OutputFolder, manifest: Manifest) -> str:
@@ -145,7 +147,7 @@ def _with_two(folder: OutputFolder, manifest: Manifest) -> str:
 def _on_disk(folder: OutputFolder, family: str) -> list[str]:
     """Return the revisions of a family that have files."""
     folders = folder.files.list_folders(f"scores/{family}")
-    revisions = [name.removeprefix("rev=") for name in folders if name.startswith("rev=")]
+    revisions = [name.removeprefix("rev=") for name in folders if _REVISION.fullmatch(name)]
     return [each for each in revisions if folder.tables(names.family_folder(family, each))]
 
 

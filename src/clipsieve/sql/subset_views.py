@@ -11,8 +11,8 @@ from clipsieve.store.subsets import Subset, require_subset, subset_names
 
 #: Files of a revision, by the view that shows them.
 _TABLES = {
-    "kept": "kept/*",
-    "dropped": "dropped/*",
+    "kept": "kept/[!.]*",
+    "dropped": "dropped/[!.]*",
     "funnel": "funnel",
     "funnel_overlaps": "overlaps",
     "thresholds": "thresholds",
@@ -64,7 +64,7 @@ def _readable_subsets(folder: OutputFolder) -> Iterator[Subset]:
 
 
 def _has_files(folder: OutputFolder, pattern: str) -> bool:
-    """Whether there is a table of this name; one at least below a folder that ends in `/*`."""
-    if pattern.endswith("/*"):
-        return bool(folder.tables(pattern.removesuffix("/*")))
+    """Whether there is a table of this name; one at least below a folder that ends in `/[!.]*`."""
+    if pattern.endswith("/[!.]*"):
+        return bool(folder.tables(pattern.removesuffix("/[!.]*")))
     return folder.files.exists(f"{pattern}.parquet")

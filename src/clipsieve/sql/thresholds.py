@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from clipsieve.errors import UsageError
 from clipsieve.sql.connect import connect
+from clipsieve.sql.literals import identifier
 from clipsieve.sql.quantity import Quantity
 
 #: Bytes that a value takes while it is ranked, its group included.
@@ -60,8 +61,8 @@ def ranked_values(
 def _clean_view(connection: duckdb.DuckDBPyConnection, columns: Sequence[str]) -> str:
     """Return the statement of a view without NaN."""
     cleaned = ", ".join(
-        f'CASE WHEN isnan("{name}") THEN NULL ELSE "{name}" END AS "{name}"'
-        for name in (column.replace('"', '""') for column in columns)
+        f"CASE WHEN isnan({name}) THEN NULL ELSE {name} END AS {name}"
+        for name in map(identifier, columns)
     )
     replacing = f" REPLACE ({cleaned})" if cleaned else ""
     return f"CREATE TEMP VIEW ranked AS SELECT *{replacing} FROM scores"

@@ -7,8 +7,9 @@ from importlib.resources import files
 from clipsieve.errors import UsageError
 from clipsieve.schemas import __name__ as SCHEMAS
 from clipsieve.schemas.removals import REMOVED
+from clipsieve.schemas.views import GROUPS
 from clipsieve.sql.columns import published_name, score_columns, stored_columns
-from clipsieve.sql.literals import identifier, literal
+from clipsieve.sql.literals import identifier, inside_quotes, literal
 from clipsieve.sql.recipe_values import recipe_text
 from clipsieve.sql.recipes import recipes
 from clipsieve.sql.subset_views import subset_views
@@ -27,7 +28,7 @@ def views_sql(folder: OutputFolder, manifest: Manifest, root: str = "") -> str:
         relative to the folder.
     """
     blocks = _blocks()
-    common = {"root": root.replace("'", "''")}
+    common = {"root": inside_quotes(root)}
 
     def filled(block: str, **values: str) -> str:
         return _filled(blocks[block], common | values)
@@ -42,16 +43,18 @@ def views_sql(folder: OutputFolder, manifest: Manifest, root: str = "") -> str:
         parts.append(filled("embeddings", model=entry.model, rev=entry.revision, dim=dim))
     for family, revision in sorted(manifest.revisions().items()):
         if folder.tables(names.family_folder(family, revision)):
-            parts.append(filled("family", family=family, rev=revision))
+            view = identifier(family)
+            parts.append(filled("family", view=view, family=family, rev=revision))
         if folder.files.exists(names.groups(family, revision)):
-            parts.append(filled("groups", family=family, rev=revision))
+            view = identifier(family + GROUPS)
+            parts.append(filled("groups", view=view, family=family, rev=revision))
     parts += subset_views(folder, filled, common["root"])
     for view, name in (("metrics", names.DATASET_METRICS), ("detectors", names.DETECTORS)):
         if folder.files.exists(name):
             parts.append(filled(view))
     if manifest.wide and folder.tables(names.wide_folder(manifest.wide.build)):
-        alias = f", clip_similarity AS {published_name(manifest)}"
-        aliases = alias if "clip" in manifest.families else ""
+        alias = f", clip_similarity AS {published_name(manifest)}" if entry else ""
+        aliases = alias if entry and "clip" in manifest.families else ""
         removals = manifest.wide.removals
         values = {
             "build": manifest.wide.build,
@@ -70,7 +73,7 @@ def views_sql(folder: OutputFolder, manifest: Manifest, root: str = "") -> str:
     for name, doc in ((str(row[0]), row[5]) for row in columns):
         if name in commented and doc:
             parts.append(filled("comment", column=identifier(name), doc=literal(doc)))
-    if any(name.endswith(".json") for name in folder.files.list_files(names.RUNS)):
+    if any(names.is_own(name, ".json") for name in folder.files.list_files(names.RUNS)):
         parts.append(filled("runs"))
     records = _record_globs(folder)
     if records:
@@ -118,15 +121,15 @@ def _record_globs(folder: OutputFolder) -> list[str]:
     files = folder.files
     globs = []
     # Before the gathered ones: a run that ends meanwhile has one kind or the other.
-    single = [name for name in files.list_folders(names.RUNS) if name.endswith(".shards")]
+    single = [name for name in files.list_folders(names.RUNS) if names.is_own(name, ".shards")]
     if any(
-        record.endswith(".json")
+        names.is_own(record, ".json")
         for run in single
         for record in files.list_files(f"{names.RUNS}/{run}")
     ):
-        globs.append(f"{names.RUNS}/*.shards/*.json")
-    if any(name.endswith(".shards.jsonl") for name in files.list_files(names.RUNS)):
-        globs.append(f"{names.RUNS}/*.shards.jsonl")
+        globs.append(f"{names.RUNS}/[!.]*.shards/[!.]*.json")
+    if any(names.is_own(name, ".shards.jsonl") for name in files.list_files(names.RUNS)):
+        globs.append(f"{names.RUNS}/[!.]*.shards.jsonl")
     return globs
 
 

@@ -21,6 +21,7 @@ from clipsieve.stage import Element, Report, Worker
 from clipsieve.statistics.counts import RowCounts
 from clipsieve.store import names
 from clipsieve.store.canonical import canonical_json, short_hash
+from clipsieve.store.documents import footer_rows
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.glue import GluedShards, check_aligned, conformed, unified
 from clipsieve.store.members import ledger_key
@@ -219,7 +220,8 @@ def _aligned_shards(
     for at, (shard, ledger) in enumerate(zip(shards, ledgers, strict=True)):
         files = {names.scores(f, r, shard): written[f][at] for f, r in families.items()}
         check_aligned(folder, shard, ledger, files)
-        yield shard, int(ledger[footers.ROWS]), ledger_key(ledger)
+        rows = footer_rows(ledger, footers.ROWS, folder.files.url(names.samples(shard)))
+        yield shard, rows, ledger_key(ledger)
 
 
 def _removal_marks(folder: OutputFolder, removals: str) -> dict[str, str]:

@@ -4,13 +4,11 @@ Every file that is written here is sealed; see `clipsieve.store.seal`.
 """
 
 import io
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import pyarrow as pa
@@ -18,10 +16,13 @@ import pyarrow.parquet as pq
 
 from clipsieve.errors import LedgerError, UsageError
 from clipsieve.store import names, seal
+from clipsieve.store.arrays import parse_npz
 from clipsieve.store.files import FileSystem, LocalFiles
+from clipsieve.store.json_text import MOST_BYTES, parse_json
 from clipsieve.store.manifest import Manifest, check_layout
 from clipsieve.store.parquet import Footer, add_footer, footer_values, open_writer, write_parquet
-from clipsieve.store.seal import Damaged, Seal
+from clipsieve.store.seal import Seal
+from clipsieve.store.table_types import TableTypeError, check_table
 
 #: Footers read at once; a local disk needs few, an object store many.
 READERS = 16
@@ -76,11 +77,11 @@ class OutputFolder:
             content = self.read_json(names.MANIFEST)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except LedgerError as error:
+        except ValueError as error:
             check_layout(self.files.read(names.MANIFEST), place)
             raise UsageError(
-                f"{error}; repeat the `clipsieve run` that made the folder, or `clipsieve compact "
-                f"{self.root}`, which restore it from its copy"
+                f"{place} is damaged: {error}; repeat the `clipsieve run` that made the folder, or "
+                f"`clipsieve compact {self.root}`, which restore it from its copy"
             ) from error
         return Manifest.from_json(content, place)
 
@@ -125,14 +126,15 @@ class OutputFolder:
             self.read_json(names.MANIFEST)
         except (FileNotFoundError, NotADirectoryError):
             return False
-        except LedgerError as error:
-            check_layout(self.files.read(names.MANIFEST), self.files.url(names.MANIFEST))
+        except ValueError as error:
+            place = self.files.url(names.MANIFEST)
+            check_layout(self.files.read(names.MANIFEST), place)
             try:
                 self.write_json(names.MANIFEST, self.read_json(names.MANIFEST_COPY), False)
-            except (FileNotFoundError, LedgerError) as missing:
+            except (FileNotFoundError, ValueError) as missing:
                 raise UsageError(
-                    f"{error}, and its copy {names.MANIFEST_COPY} too; restore one of them from a "
-                    "backup, or run into another output folder"
+                    f"{place} is damaged: {error}, and its copy {names.MANIFEST_COPY} too; restore "
+                    "one of them from a backup, or run into another output folder"
                 ) from missing
             return True
         return False
@@ -146,13 +148,13 @@ class OutputFolder:
     def tables(self, folder: str) -> list[str]:
         """Names, without their ending, of the Parquet files in `folder`, sorted."""
         files = self.files.list_files(folder)
-        return sorted(name[: -len(".parquet")] for name in files if name.endswith(".parquet"))
+        return sorted(n[: -len(".parquet")] for n in files if names.is_own(n, ".parquet"))
 
     def read_footer(self, name: str) -> Footer:
         """Return the clipsieve keys of a file's footer; empty if it is missing or damaged."""
         try:
             return footer_values(self.files.read_footer(name))
-        except (FileNotFoundError, pa.ArrowInvalid, UnicodeDecodeError):
+        except (FileNotFoundError, pa.ArrowException, UnicodeDecodeError):
             return {}
         except OSError as error:
             if error.errno is not None:  # the system's refusal; damage found by Parquet has none
@@ -172,15 +174,17 @@ class OutputFolder:
         """Open a Parquet file for reading; page checksums are verified.
 
         Raises:
-          LedgerError: if it is missing or damaged, also while it is read within the block.
+          LedgerError: if it is missing or damaged, also while it is read within the block, or
+            its columns are of other types than clipsieve writes.
         """
         try:
             with (
                 self.files.open(name) as source,
                 pq.ParquetFile(source, page_checksum_verification=True) as file,
             ):
+                check_table(name, file.schema_arrow)
                 yield file
-        except (OSError, pa.ArrowInvalid) as error:
+        except (OSError, pa.ArrowException, UnicodeDecodeError, TableTypeError) as error:
             raise LedgerError(
                 f"{self.files.url(name)} is missing or damaged ({error}); run `clipsieve run` again"
             ) from error
@@ -233,10 +237,8 @@ class OutputFolder:
         """
         place = self.files.url(name)
         try:
-            content = self._sealed(name)
-            with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-                return {key: archive[key] for key in archive.files}
-        except (OSError, ValueError, EOFError, BadZipFile, LedgerError) as error:
+            return parse_npz(self._sealed(name))
+        except (OSError, ValueError) as error:
             reason = "missing" if isinstance(error, FileNotFoundError) else f"damaged ({error})"
             raise LedgerError(
                 f"{place} is {reason}; `clipsieve run`, or `clipsieve score {self.root}`, makes it "
@@ -257,12 +259,13 @@ class OutputFolder:
 
         Raises:
           FileNotFoundError: if it is missing.
-          LedgerError: if it is damaged, or was edited.
+          ValueError: if it is damaged or was edited, or is larger or deeper than any of
+            clipsieve's.
         """
-        try:
-            return seal.without_seal(json.loads(self._sealed(name)))
-        except (ValueError, RecursionError) as error:
-            raise LedgerError(f"{self.files.url(name)} is damaged ({error})") from error
+        size, _ = self.files.status(name)
+        if size > MOST_BYTES:
+            raise ValueError(f"{size:,} bytes, more than {MOST_BYTES:,}")
+        return seal.without_seal(parse_json(self._sealed(name)))
 
     def write_json(
         self,
@@ -304,10 +307,7 @@ class OutputFolder:
             return seal.verify(file, file.size())
 
     def _sealed(self, name: str) -> bytes:
-        """Return the content of a sealed file; `LedgerError` if it is damaged."""
+        """Return the content of a sealed file; `Damaged` if it is not what was written."""
         content = self.files.read(name)
-        try:
-            seal.verify(io.BytesIO(content), len(content))
-        except Damaged as error:
-            raise LedgerError(f"{self.files.url(name)} is damaged: {error}") from error
+        seal.verify(io.BytesIO(content), len(content))
         return content

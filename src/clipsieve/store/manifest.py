@@ -3,22 +3,27 @@
 It says what is *active*; whether a shard is done is decided by that shard's own files.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from clipsieve.clip.identity import ModelIdentity
 from clipsieve.errors import UsageError
 from clipsieve.schemas.footers import LAYOUT_VERSION
-
-#: Names become folders and views: no other characters get near a path or an SQL statement.
-_FAMILY = re.compile(r"[a-z][a-z0-9_]*")
-_SCORER = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)?")
-_HASH = re.compile(r"[0-9a-f]{8,64}")
-_SLUG = re.compile(r"[A-Za-z0-9._-]+")
+from clipsieve.schemas.views import is_view
+from clipsieve.store.json_text import parse_json
+from clipsieve.store.validation import (
+    Count,
+    FamilyName,
+    Hash,
+    HashOrEmpty,
+    ScorerName,
+    Slug,
+    decode,
+    shown,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +38,8 @@ class InputEntry:
 class EmbeddingsEntry:
     """The active embeddings: slug of the model, and revision."""
 
-    model: str
-    revision: str
+    model: Slug
+    revision: Hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +55,11 @@ class ScorerEntry:
       learned_on: output folder that it learnt of, absolute; None is the folder itself.
     """
 
-    revision: str
+    revision: Hash
     options: Mapping[str, Any] = field(default_factory=dict)
-    learned: str | None = None
-    basis: str | None = None
-    neighbours: Mapping[str, str] = field(default_factory=dict)
+    learned: Hash | None = None
+    basis: Hash | None = None
+    neighbours: Mapping[Hash, Hash] = field(default_factory=dict)
     learned_on: str | None = None
 
 
@@ -62,8 +67,8 @@ class ScorerEntry:
 class FamilyEntry:
     """A score family: its active revision, its scorers by name, and options they share."""
 
-    revision: str
-    scorers: Mapping[str, ScorerEntry]
+    revision: Hash
+    scorers: Mapping[ScorerName, ScorerEntry]
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -78,10 +83,10 @@ class WideEntry:
       removed: rows that it leaves out.
     """
 
-    build: str
-    rows: int
-    removals: str = ""
-    removed: int = 0
+    build: Hash
+    rows: Count
+    removals: HashOrEmpty = ""
+    removed: Count = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +105,7 @@ class Manifest:
     inputs: tuple[InputEntry, ...] = ()
     model: ModelIdentity | None = None
     embeddings: EmbeddingsEntry | None = None
-    families: Mapping[str, FamilyEntry] = field(default_factory=dict)
+    families: Mapping[FamilyName, FamilyEntry] = field(default_factory=dict)
     wide: WideEntry | None = None
     layout_version: str = LAYOUT_VERSION
 
@@ -142,26 +147,17 @@ class Manifest:
           UsageError: if it was written by another major version, or is damaged.
         """
         try:
+            if not isinstance(content, dict):
+                raise ValueError("it is no object")
             # First of all: what else another version holds is unknown here.
-            _check_version(content["layout_version"], place)
+            _check_version(content.get("layout_version"), place)
+            for each in fields(cls):
+                if each.name not in content:
+                    raise ValueError(f"{each.name} is missing")
             # A field that is unknown is refused: it would be lost when the manifest is saved.
-            fields = {
-                **content,
-                "inputs": tuple(
-                    InputEntry(**{**entry, "patterns": tuple(entry["patterns"])})
-                    for entry in content["inputs"]
-                ),
-                "model": _optional(ModelIdentity, content["model"]),
-                "embeddings": _optional(EmbeddingsEntry, content["embeddings"]),
-                "families": {
-                    name: FamilyEntry(**{**family, "scorers": _scorers(family["scorers"])})
-                    for name, family in content["families"].items()
-                },
-                "wide": _optional(WideEntry, content["wide"]),
-            }
-            manifest = cls(**fields)
-            _check_names(manifest)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            manifest: Manifest = decode(cls, content)
+            _check_together(manifest)
+        except ValueError as error:
             raise UsageError(
                 f"{place} is not a clipsieve dataset file ({error}); "
                 "restore it from a copy, or choose another output folder"
@@ -175,20 +171,14 @@ def check_layout(content: bytes, place: str) -> None:
     Raises:
       UsageError: for another version, and for none otherwise.
     """
-    with suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        _check_version(json.loads(content)["layout_version"], place)
+    with suppress(ValueError, KeyError, TypeError):
+        _check_version(parse_json(content)["layout_version"], place)
 
 
-def _optional(kind: Any, value: Mapping[str, Any] | None) -> Any:
-    return None if value is None else kind(**value)
-
-
-def _scorers(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, ScorerEntry]:
-    return {name: ScorerEntry(**entry) for name, entry in entries.items()}
-
-
-def _check_version(version: str, place: str) -> None:
+def _check_version(version: Any, place: str) -> None:
     """Refuse a folder of another major version of the layout."""
+    if not isinstance(version, str) or not re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,9})*", version):
+        raise ValueError(f"layout_version must be a version such as 2.0, is {shown(version)}")
     major, own = (int(text.split(".")[0]) for text in (version, LAYOUT_VERSION))
     if major > own:
         raise UsageError(
@@ -202,19 +192,15 @@ def _check_version(version: str, place: str) -> None:
         )
 
 
-def _check_names(manifest: Manifest) -> None:
-    """Raise ValueError unless every name is one that this program would write."""
-    checks = [(_FAMILY, name) for name in manifest.families]
-    checks += [(_HASH, family.revision) for family in manifest.families.values()]
-    for name, entry in manifest.scorers().items():
-        checks += [(_SCORER, name), (_HASH, entry.revision)]
-        hashes = (entry.learned, entry.basis, *entry.neighbours, *entry.neighbours.values())
-        checks += [(_HASH, text) for text in hashes if text is not None]
-    if manifest.embeddings is not None:
-        checks += [(_SLUG, manifest.embeddings.model), (_HASH, manifest.embeddings.revision)]
-    if manifest.wide is not None:
-        checks.append((_HASH, manifest.wide.build))
-        checks += [(_HASH, manifest.wide.removals)] if manifest.wide.removals else []
-    for form, name in checks:
-        if not form.fullmatch(name):
-            raise ValueError(f"{name!r} is not a name of clipsieve's")
+def _check_together(manifest: Manifest) -> None:
+    """Raise ValueError for fields that contradict each other."""
+    if (manifest.model is None) != (manifest.embeddings is None):
+        raise ValueError("it has one of model and embeddings, without the other")
+    if manifest.model is None and ("clip" in manifest.families or manifest.wide is not None):
+        raise ValueError("it has scores of a model, and no model")
+    scorers = [name for family in manifest.families.values() for name in family.scorers]
+    if len(set(scorers)) < len(scorers):
+        raise ValueError("two families have a scorer of one name")
+    for name in manifest.families:
+        if is_view(name):
+            raise ValueError(f"family {name!r} has the name of a view of clipsieve's")

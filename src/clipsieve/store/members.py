@@ -1,7 +1,6 @@
 """The shards of a dataset as a whole: their rows numbered through, and what identifies them."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,8 +8,10 @@ from clipsieve.schemas import footers
 from clipsieve.schemas.states import RowState
 from clipsieve.store import names
 from clipsieve.store.canonical import short_hash
+from clipsieve.store.documents import footer_rows, footer_states
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.parquet import Footer
+from clipsieve.store.validation import Count, ShardName, decode
 
 #: Footer values of a ledger that change when a shard's rows or their embeddings do.
 LEDGER_KEYS = (
@@ -33,16 +34,21 @@ class ShardRange:
       key: hash of what its ledger's footer says of its content.
     """
 
-    shard: str
-    first: int
-    rows: int
-    ok: int
+    shard: ShardName
+    first: Count
+    rows: Count
+    ok: Count
     key: str
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "ShardRange":
-        """Return the member that `asdict` gave."""
-        return cls(**value)
+    def from_json(cls, value: Any) -> "ShardRange":
+        """Return the member that `asdict` gave.
+
+        Raises:
+          ValueError: if it is none; names the field.
+        """
+        member: ShardRange = decode(cls, value)
+        return member
 
 
 def read_members(folder: OutputFolder) -> tuple[ShardRange, ...]:
@@ -56,8 +62,9 @@ def read_members(folder: OutputFolder) -> tuple[ShardRange, ...]:
     first = 0
     for shard, footer in zip(shards, folder.read_footers(map(names.samples, shards)), strict=True):
         require_footer(folder, names.samples(shard), footer)
-        rows = int(footer[footers.ROWS])
-        ok = json.loads(footer[footers.STATES]).get(RowState.OK, 0)
+        place = folder.files.url(names.samples(shard))
+        rows = footer_rows(footer, footers.ROWS, place)
+        ok = footer_states(footer, footers.STATES, place).get(RowState.OK, 0)
         members.append(ShardRange(shard, first, rows, ok, ledger_key(footer)))
         first += rows
     return tuple(members)

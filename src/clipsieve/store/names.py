@@ -33,6 +33,15 @@ DATASET_METRICS = "metrics/dataset.parquet"
 DETECTORS = "metrics/detectors.parquet"
 
 
+def is_own(name: str, ending: str) -> bool:
+    """Whether a file can be one of clipsieve's: hidden ones are of other programs, as `._a.json`.
+
+    >>> is_own("a.json", ".json"), is_own("._a.json", ".json")
+    (True, False)
+    """
+    return name.endswith(ending) and not name.startswith(".")
+
+
 def slug(name: str) -> str:
     """Make `name` a safe file name: runs of other characters than `A-Za-z0-9.-` become `_`.
 

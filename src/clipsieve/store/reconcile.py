@@ -14,6 +14,7 @@ from clipsieve.schemas.states import RowState
 from clipsieve.store import names
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.manifest import Manifest
+from clipsieve.store.parquet import Footer
 from clipsieve.store.source import fingerprint_text
 from clipsieve.store.subsets import kept_counts, require_subset, subset_names
 
@@ -74,7 +75,7 @@ def reconcile(
                 shard,
                 footer.get(footers.SOURCE_URI, "unknown"),
                 None,
-                int(footer.get(footers.ROWS, 0)),
+                _rows(footer),
                 problems=("in the ledger, but its source is no longer among the inputs",),
             )
     for name, problem in left.items():
@@ -93,6 +94,12 @@ def _tables(manifest: Manifest, shard: str) -> dict[str, str]:
         entry = manifest.embeddings
         tables["embeddings"] = names.embeddings(entry.model, entry.revision, shard)
     return {"samples": names.samples(shard), **tables}
+
+
+def _rows(footer: Footer) -> int | None:
+    """Return the rows of a ledger as its footer counts them; None if it does not."""
+    text = footer.get(footers.ROWS, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
 
 
 def _account(

@@ -13,10 +13,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 from uuid import uuid4
 
+from clipsieve.errors import LedgerError
 from clipsieve.schemas.footers import SEAL
 from clipsieve.store import names
 from clipsieve.store.folder import OutputFolder
+from clipsieve.store.json_text import parse_json
 from clipsieve.store.seal import Seal, blank_json, without_seal
+from clipsieve.store.validation import Count, Timestamp, decode
 
 #: How the work on a shard ended.
 DONE, FAILED, SCORED = "done", "failed", "scored"
@@ -45,11 +48,11 @@ class ShardRecord:
     shard: str
     uri: str
     state: str
-    rows: int = 0
-    states: Mapping[str, int] = field(default_factory=dict)
+    rows: Count = 0
+    states: Mapping[str, Count] = field(default_factory=dict)
     error: str | None = None
     seconds: float = 0.0
-    ended_at: float = 0.0
+    ended_at: Timestamp = 0.0
     files: Mapping[str, Seal] = field(default_factory=dict)
 
     def to_json(self) -> str:
@@ -58,10 +61,13 @@ class ShardRecord:
 
     @classmethod
     def from_json(cls, line: str | bytes) -> "ShardRecord":
-        """Return the record that `to_json` gave."""
-        content = without_seal(json.loads(line))
-        files = {name: Seal(**seal) for name, seal in content.pop("files", {}).items()}
-        return cls(**content, files=files)
+        """Return the record that `to_json` gave.
+
+        Raises:
+          ValueError: if it is none; names the field.
+        """
+        record: ShardRecord = decode(cls, without_seal(parse_json(line)))
+        return record
 
 
 def new_run_id() -> str:
@@ -79,10 +85,17 @@ def add_record(folder: OutputFolder, record: ShardRecord) -> None:
 
 
 def read_records(folder: OutputFolder, run_id: str | None = None) -> list[ShardRecord]:
-    """Return the records of one run, or of all, by the time they ended."""
+    """Return the records of one run, or of all, by the time they ended.
+
+    A line that is no JSON is left out: a power failure tears those that were written last.
+
+    Raises:
+      LedgerError: if a record has fields that no record has.
+    """
     runs = _runs(folder) if run_id is None else [run_id]
-    lines = {line for run in runs for line in _lines(folder, run)}
-    records = {record.to_json(): record for record in map(ShardRecord.from_json, lines)}
+    lines = {line: place for run in runs for line, place in _lines(folder, run)}
+    parsed = [_parse(line, folder.files.url(place)) for line, place in lines.items()]
+    records = {record.to_json(): record for record in filter(None, parsed)}
     in_order = (records[text] for text in sorted(records))  # also those of equal times
     return sorted(in_order, key=lambda record: record.ended_at)
 
@@ -107,28 +120,41 @@ def _record_folder(run_id: str) -> str:
     return f"{names.RUNS}/{run_id}.shards"
 
 
+def _parse(line: bytes, place: str) -> ShardRecord | None:
+    """Return the record of a line; None if the line is torn."""
+    try:
+        return ShardRecord.from_json(line)
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        return None
+    except ValueError as error:
+        raise LedgerError(
+            f"{place} holds what is no record of a shard ({error}); delete the file: what is done "
+            "is decided by the shards' own files"
+        ) from error
+
+
 def _runs(folder: OutputFolder) -> Iterable[str]:
     """Ids of all runs that left a record."""
     # In this order no run that is gathered meanwhile is missed.
     single = [n.removesuffix(".shards") for n in folder.files.list_folders(names.RUNS)]
     files = folder.files.list_files(names.RUNS)
-    gathered = [name.removesuffix(_GATHERED) for name in files if name.endswith(_GATHERED)]
+    gathered = [n.removesuffix(_GATHERED) for n in files if names.is_own(n, _GATHERED)]
     return dict.fromkeys([*gathered, *single])
 
 
-def _lines(folder: OutputFolder, run_id: str) -> list[bytes]:
-    """Lines of the records of a run, single and gathered ones; a line cut short is left out."""
+def _lines(folder: OutputFolder, run_id: str) -> list[tuple[bytes, str]]:
+    """Lines of the records of a run, and their files; a line cut short is left out."""
     single = _record_folder(run_id)
-    files = [n for n in folder.files.list_files(single) if n.endswith(".json")]
+    files = [n for n in folder.files.list_files(single) if names.is_own(n, ".json")]
     # The gathered ones last: there is every record that was removed meanwhile.
     objects = [*(f"{single}/{n}" for n in files), f"{names.RUNS}/{run_id}{_GATHERED}"]
-    parts: list[bytes] = []
+    parts: list[tuple[bytes, str]] = []
     for name in objects:
         with suppress(FileNotFoundError):
-            parts.append(folder.files.read(name))
+            parts.append((folder.files.read(name), name))
     return [
-        line.strip()
-        for part in parts
+        (line.strip(), name)
+        for part, name in parts
         for line in part.splitlines(keepends=True)
         if line.endswith(b"\n") and not line.startswith(_SEAL_LINE)
     ]

@@ -20,6 +20,7 @@ from clipsieve.store.canonical import short_hash
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.id_values import IdKind
 from clipsieve.store.ids import IdList
+from clipsieve.store.validation import Count, Hash, Timestamp, decode
 
 #: Names become folders; those of matches have a "=".
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
@@ -48,12 +49,12 @@ class RemovalList:
     kind: str
     source: str
     source_sha256: str
-    read: int
-    ids: int
-    ids_sha256: str
+    read: Count
+    ids: Count
+    ids_sha256: Hash
     reason: str = ""
     run_id: str = ""
-    created_at: float = 0.0
+    created_at: Timestamp = 0.0
 
     @classmethod
     def from_ids(cls, name: str, ids: IdList, **others: Any) -> "RemovalList":
@@ -106,7 +107,7 @@ def load_list(folder: OutputFolder, name: str) -> RemovalList:
     """
     place = names.removal_list(check_list_name(name))
     try:
-        entry = RemovalList(**folder.read_json(place))
+        entry: RemovalList = decode(RemovalList, folder.read_json(place))
         if entry.name != name or entry.kind not in list(IdKind):
             raise ValueError(f"it describes {entry.name!r}, of kind {entry.kind!r}")
     except FileNotFoundError:
@@ -114,7 +115,7 @@ def load_list(folder: OutputFolder, name: str) -> RemovalList:
         close = get_close_matches(name, present, n=3) or present[:10]
         listed = f"it has {', '.join(close)}" if close else "it has none"
         raise UsageError(f"{folder.root} has no removal list {name!r}; {listed}") from None
-    except (LedgerError, ValueError, TypeError) as error:
+    except ValueError as error:
         raise LedgerError(
             f"{folder.files.url(place)} is no description of a removal list ({error}); delete it "
             f"and add the list again: `clipsieve remove {folder.root} LIST --name {name}`"

@@ -1,6 +1,5 @@
 """Which rows of an output folder its removal lists take out; kept up to date, shard by shard."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,11 +13,13 @@ from clipsieve.schemas import footers
 from clipsieve.schemas.removals import removed_schema
 from clipsieve.stage import Engine
 from clipsieve.store import names
+from clipsieve.store.documents import footer_value
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.members import ledger_key, read_members
 from clipsieve.store.parquet import Footer
 from clipsieve.store.removal_lists import RemovalList, lists_id, removal_lists
 from clipsieve.store.removal_matches import MatchStage, first_lists
+from clipsieve.store.validation import Count
 
 #: Rows from which shards are matched in worker processes too: starting them takes seconds.
 WORKERS_FROM = 1_000_000
@@ -35,6 +36,14 @@ class RemovalCounts:
 
     rows: int = 0
     lists: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Matches:
+    """What the footer of a shard's removed rows counts."""
+
+    rows: Count
+    lists: Mapping[str, Count]
 
 
 def removals_id(folder: OutputFolder) -> str:
@@ -152,10 +161,12 @@ def count_removed(folder: OutputFolder, identifier: str) -> RemovalCounts:
     if not identifier:
         return RemovalCounts()
     rows, by_list = 0, Counter[str]()
-    for footer in removed_footers(folder, folder.shards(), identifier):
-        content = json.loads(footer[footers.MATCHES])
-        rows += content["rows"]
-        by_list.update(content["lists"])
+    shards = folder.shards()
+    for shard, footer in zip(shards, removed_footers(folder, shards, identifier), strict=True):
+        place = folder.files.url(names.removed(identifier, shard))
+        content: _Matches = footer_value(footer, footers.MATCHES, _Matches, place)
+        rows += content.rows
+        by_list.update(content.lists)
     return RemovalCounts(rows, dict(sorted(by_list.items())))
 
 

@@ -16,11 +16,21 @@ import pyarrow as pa
 from clipsieve.errors import LedgerError, UsageError
 from clipsieve.schemas import footers
 from clipsieve.store import names
+from clipsieve.store.documents import footer_rows
 from clipsieve.store.folder import OutputFolder
+from clipsieve.store.validation import (
+    Count,
+    FamilyName,
+    Hash,
+    HashOrEmpty,
+    ShardName,
+    Timestamp,
+    decode,
+    shown,
+)
 
 #: Names become folders, and columns of SQL views.
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
-_REVISION = re.compile(r"[0-9a-f]{8,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +56,18 @@ class Subset:
     """
 
     name: str
-    revision: str
+    revision: Hash
     definition: Mapping[str, Any]
     steps: tuple[Mapping[str, Any], ...]
-    rows: int
-    kept: int
-    dropped: int
-    families: Mapping[str, str] = field(default_factory=dict)
+    rows: Count
+    kept: Count
+    dropped: Count
+    families: Mapping[FamilyName, Hash] = field(default_factory=dict)
     members: str = ""
-    shards: tuple[str, ...] = ()
-    removals: str = ""
+    shards: tuple[ShardName, ...] = ()
+    removals: HashOrEmpty = ""
     run_id: str = ""
-    created_at: float = 0.0
+    created_at: Timestamp = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Return the subset as plain JSON values."""
@@ -101,14 +111,12 @@ def load_subset(folder: OutputFolder, name: str) -> Subset | None:
     check_subset_name(name)
     place = folder.files.url(names.subset_manifest(name))
     try:
-        content = folder.read_json(names.subset_manifest(name))
-        lists = {key: tuple(content[key]) for key in ("steps", "shards")}
-        subset = Subset(**{**content, **lists})
-        if subset.name != name or not _REVISION.fullmatch(subset.revision):
-            raise ValueError(f"it names {subset.name!r}, revision {subset.revision!r}")
+        subset: Subset = decode(Subset, folder.read_json(names.subset_manifest(name)))
+        if subset.name != name:
+            raise ValueError(f"it names {shown(subset.name)}")
     except FileNotFoundError:
         return None
-    except (LedgerError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except ValueError as error:
         raise UsageError(
             f"{place} is not a description of a subset ({error}); make it again with "
             f"`clipsieve filter ... --name {name} --replace`"
@@ -187,5 +195,5 @@ def kept_counts(folder: OutputFolder, subset: Subset) -> dict[str, int]:
                 f"{folder.files.url(name)} is missing or damaged; make subset {subset.name!r} "
                 "again with `clipsieve filter ... --replace`"
             )
-        counts[shard] = int(footer[footers.ROWS])
+        counts[shard] = footer_rows(footer, footers.ROWS, folder.files.url(name))
     return counts

@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from clipsieve.definitions import definitions_of, setting, shown
 from clipsieve.errors import UsageError
+from clipsieve.formats.names import path_uri
 
 #: Beam's own engine, in this process.
 LOCAL_RUNNER = "FnApiRunner"
@@ -59,7 +60,7 @@ def _check_out(out: str) -> str:
 def _check_inputs(inputs: tuple[str, ...]) -> tuple[str, ...]:
     if not all(inputs) or not inputs:
         raise UsageError("no input was given; name shards, a glob, or a folder")
-    return inputs
+    return tuple(path_uri(path) for path in inputs)
 
 
 def _check_scorers(scorers: tuple[str, ...]) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from clipsieve.errors import LedgerError, UsageError
 from clipsieve.exports.disk_errors import disk_errors
 from clipsieve.exports.parts import Part
 from clipsieve.exports.records import LEFT_OUT_SCHEMA, FileRecord, PartRecord
-from clipsieve.store.files import MARK, LocalFiles
+from clipsieve.store.files import MARK, LocalFiles, temporary_stem
 from clipsieve.store.parquet import open_writer
 
 MANIFEST = "export.json"
@@ -121,7 +121,7 @@ class ExportFolder:
 
     def sweep(self, planned: Collection[str]) -> None:
         """Remove temporary files of the export's own files, and of no others."""
-        own = {*planned, self.manifest, LEFT_OUT}
+        own = {temporary_stem(name) for name in (*planned, self.manifest, LEFT_OUT)}
         for folder in sorted({name.rpartition("/")[0] for name in own}):
             for name in self.files.list_files(folder):
                 match = _TEMPORARY.fullmatch(f"{folder}/{name}" if folder else name)

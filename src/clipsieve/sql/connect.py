@@ -7,6 +7,7 @@ from typing import Any
 import duckdb
 
 from clipsieve.errors import UsageError
+from clipsieve.sql.literals import literal, without_wildcards
 from clipsieve.sql.views import macros_sql, views_sql
 from clipsieve.store.folder import OutputFolder
 
@@ -18,30 +19,25 @@ def connect(out: str | Path) -> duckdb.DuckDBPyConnection:
     for each score family, `score_columns` (what each score means), `density_groups` after an
     audit, `metrics` and `detectors` after an evaluation, `runs` and `shards`, and the macros of
     `sql/macros.sql`.  With removal lists `scores` leaves out the rows that they name, which
-    `removals` shows.  The views read the files as they are now; nothing is copied.
+    `removals` shows.  The views read the files as they are now; nothing is copied.  Relative paths
+    in queries are looked for in the folder, unless its path has a comma.
 
     Args:
       out: folder of an earlier `clipsieve run`.
 
     Raises:
-      UsageError: if the folder holds no dataset, or its path has a comma.
+      UsageError: if the folder holds no dataset.
     """
     folder = OutputFolder.open(out)
-    if "," in folder.root:
-        raise UsageError(
-            f"output folder {folder.root} has a comma in its path, which ends a folder name in "
-            "DuckDB's file_search_path; rename it, or start DuckDB inside it: "
-            "duckdb -init sql/views.sql"
-        )
     manifest = folder.require_manifest()
+    root = without_wildcards(folder.root) + "/"
     connection = duckdb.connect()
-    # As a parameter-free statement: SET takes no parameters.
-    root = folder.root.replace("'", "''")
-    connection.execute(f"SET file_search_path = '{root}'")
+    if "," not in folder.root:  # which would end a folder's name in this setting
+        connection.execute(f"SET file_search_path = {literal(folder.root)}")
     try:
-        connection.execute(views_sql(folder, manifest))
+        connection.execute(views_sql(folder, manifest, root))
     except duckdb.IOException:  # a run has ended since, and has put its records together
-        connection.execute(views_sql(folder, folder.require_manifest()))
+        connection.execute(views_sql(folder, folder.require_manifest(), root))
     connection.execute(macros_sql())
     return connection
 

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 from uuid import uuid4
 
+from clipsieve.formats.names import escaped_path
 from clipsieve.store import names
 from clipsieve.store.folder import OutputFolder
 
@@ -89,8 +90,12 @@ def gather_records(folder: OutputFolder, run_id: str) -> None:
 
 
 def write_run(folder: OutputFolder, run_id: str, content: Mapping[str, Any]) -> None:
-    """Write the manifest of a run that has ended, and gather its records."""
+    """Write the manifest of a run that has ended, and gather its records.
+
+    Words of its `argv` that are not UTF-8 are escaped, or no reader of JSON would take it.
+    """
     gather_records(folder, run_id)
+    content = {**content, "argv": [escaped_path(word) for word in content.get("argv", ())]}
     folder.write_json(f"{names.RUNS}/{run_id}.json", {"run_id": run_id, **content})
 
 

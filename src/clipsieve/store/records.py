@@ -95,7 +95,8 @@ def write_run(folder: OutputFolder, run_id: str, content: Mapping[str, Any]) -> 
     Words of its `argv` that are not UTF-8 are escaped, or no reader of JSON would take it.
     """
     gather_records(folder, run_id)
-    content = {**content, "argv": [escaped_path(word) for word in content.get("argv", ())]}
+    if "argv" in content:
+        content = {**content, "argv": [escaped_path(word) for word in content["argv"]]}
     folder.write_json(f"{names.RUNS}/{run_id}.json", {"run_id": run_id, **content})
 
 

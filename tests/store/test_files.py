@@ -10,8 +10,8 @@ import pytest
 
 from clipsieve.errors import UsageError
 from clipsieve.store.files import MARK, LocalFiles, temporary_name
-from clipsieve.store.name_limits import check_shard_names
 from clipsieve.store.folder import OutputFolder
+from clipsieve.store.name_limits import check_shard_names
 
 
 @pytest.fixture
@@ -270,5 +270,5 @@ def test_shard_names_that_a_folder_cannot_hold_are_refused(tmp_path):
         check_shard_names(str(tmp_path), ["a", "x" * 248])
     deep = "/".join([str(tmp_path), *["y" * 200] * 18, "z" * 100])
     check_shard_names(deep, ["a"])
-    with pytest.raises(UsageError, match="has a path of 3,.* more than the 4,095 that the system"):
+    with pytest.raises(UsageError, match=r"has a path of 3,.* more than the 4,095 that the system"):
         check_shard_names(deep, ["a", "x" * 210])

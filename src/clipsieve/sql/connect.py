@@ -6,7 +6,7 @@ from typing import Any
 
 import duckdb
 
-from clipsieve.errors import UsageError
+from clipsieve.errors import QueryError
 from clipsieve.sql.literals import literal, without_wildcards
 from clipsieve.sql.views import macros_sql, views_sql
 from clipsieve.store.folder import OutputFolder
@@ -54,7 +54,7 @@ def run_query(out: str | Path, query: str, at_most: int | None = None) -> Answer
     """The result of one query over `out`, at most `at_most` rows of it; None if it has none.
 
     Raises:
-      UsageError: if DuckDB refuses the query, or it fails on the way; the message is DuckDB's.
+      QueryError: if DuckDB refuses the query, or it fails on the way; the message is DuckDB's.
     """
     connection = connect(out)
     try:
@@ -64,6 +64,6 @@ def run_query(out: str | Path, query: str, at_most: int | None = None) -> Answer
         columns = relation.columns
         # The query runs here, and most errors in its values come only now.
         rows = (relation if at_most is None else relation.limit(at_most)).fetchall()
-    except duckdb.Error as error:
-        raise UsageError(f"query failed: {error}") from error
+    except (duckdb.Error, UnicodeEncodeError) as error:
+        raise QueryError(f"query failed: {error}") from error
     return Answer(columns, rows)

@@ -129,7 +129,7 @@ class LocalFiles:
                 f"output folder {text} is a URL; clipsieve writes to local or mounted folders: "
                 "give a path, and copy the finished folder to the object store"
             )
-        self.root = Path(os.path.abspath(Path(text).expanduser()))
+        self.root = Path(os.path.abspath(os.path.expanduser(text)))
         check_folder_name(str(self.root))
 
     def path(self, name: str) -> Path:

@@ -292,3 +292,23 @@ def test_wrong_settings_exit_2_and_write_nothing(tmp_path, capsys, words, messag
 
 def test_connect_is_at_the_front_door(folder):
     assert connect(folder).sql("SELECT count(*) FROM scores").fetchall() == [(4,)]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["sql", "FOLDER", "--catalog", "x" * 300], "cannot be written (File name too long)"),
+        (["status", "~nobody-here/x"], "holds no clipsieve dataset"),
+        (["filter", "FOLDER", "--minus", "~nobody-here/x", "--dry-run"], "~nobody-here/x"),
+        (
+            ["filter", "FOLDER", "--recipe", "\udcff.toml", "--name", "a"],
+            "\\udcff.toml cannot be read",
+        ),
+        (["filter", "FOLDER", "--name", "x" * 300, "--where", "true"], "becomes a folder"),
+        (["sql", "FOLDER", "SELECT '\udcff'"], "query failed: "),
+        (["score", "FOLDER", "--scorers", "clip", "--run-id", "x" * 300], "at most 100"),
+    ],
+)
+def test_names_that_cannot_be_are_refused(folder, capsys, words, message):
+    assert code_of(*(folder if word == "FOLDER" else word for word in words)) == 2
+    assert message in capsys.readouterr().err

@@ -23,6 +23,7 @@ from clipsieve.job.signals import stopping_on_signals
 from clipsieve.job.workers import write_report
 from clipsieve.pipelines.engine import run_groups
 from clipsieve.stage import Report, Stage, Worker, on_device
+from clipsieve.terminal import escape_stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,4 +134,5 @@ def _send(message: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    escape_stream("stderr")
     sys.exit(main())

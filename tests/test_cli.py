@@ -246,13 +246,13 @@ def test_what_a_terminal_obeys_is_shown_escaped(folder, capsys):
 
 
 @pytest.mark.parametrize("form", ["table", "csv", "json"])
-def test_a_character_that_the_terminal_lacks_is_escaped(folder, form):
+def test_a_character_that_the_terminal_lacks_is_escaped_and_csv_is_utf_8(folder, form):
     command = [sys.executable, "-m", "clipsieve.cli", "sql", folder, "SELECT 'à→' AS x"]
     for encoding in ("ascii", "latin-1:strict"):
         environment = {**os.environ, "PYTHONIOENCODING": encoding}
         done = subprocess.run([*command, "--format", form], env=environment, capture_output=True)
         assert done.returncode == 0, done.stderr
-        assert b"\\u2192" in done.stdout
+        assert ("→".encode() if form == "csv" else b"\\u2192") in done.stdout
 
 
 def test_help_starts_without_what_computes():
@@ -292,3 +292,23 @@ def test_wrong_settings_exit_2_and_write_nothing(tmp_path, capsys, words, messag
 
 def test_connect_is_at_the_front_door(folder):
     assert connect(folder).sql("SELECT count(*) FROM scores").fetchall() == [(4,)]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["sql", "FOLDER", "--catalog", "x" * 300], "cannot be written (File name too long)"),
+        (["status", "~nobody-here/x"], "holds no clipsieve dataset"),
+        (["filter", "FOLDER", "--minus", "~nobody-here/x", "--dry-run"], "~nobody-here/x"),
+        (
+            ["filter", "FOLDER", "--recipe", "\udcff.toml", "--name", "a"],
+            "\\udcff.toml cannot be read",
+        ),
+        (["filter", "FOLDER", "--name", "x" * 300, "--where", "true"], "becomes a folder"),
+        (["sql", "FOLDER", "SELECT '\udcff'"], "query failed: "),
+        (["score", "FOLDER", "--scorers", "clip", "--run-id", "x" * 300], "at most 100"),
+    ],
+)
+def test_names_that_cannot_be_are_refused(folder, capsys, words, message):
+    assert code_of(*(folder if word == "FOLDER" else word for word in words)) == 2
+    assert message in capsys.readouterr().err

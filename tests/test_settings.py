@@ -3,6 +3,7 @@
 import ast
 import json
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -231,3 +232,76 @@ def test_missing_toml_is_refused(tmp_path):
 def test_a_length_of_time_needs_a_number(text):
     with pytest.raises(UsageError, match="is not a time"):
         seconds(text)
+
+
+#: Values of TOML that are of a wrong type, or out of range, for settings of each kind.
+WRONG = {
+    str: ("1", "1.5", "true", "[]", '["a"]', "{a = 1}", "2020-01-01", "10:00:00", '"a\\u0000"'),
+    int: ('"2"', "1.5", "nan", "true", "[1]", "[[1]]", "{}", "2020-01-01", "9223372036854775808"),
+    float: ("nan", "inf", "-inf", "1e400", "true", "[1]", "{}", "2020-01-01T00:00:00Z", '"no"'),
+    bool: ('"no"', '"true"', "0", "1", "[true]", "{}", "2020-01-01"),
+    tuple: ("1", "{a = 1}", "[1]", '["a", 1]', '[["a"]]', "2020-01-01", "nan", '["a\\u0000"]'),
+    Mapping: ("1", '"a"', "[]", "{clip = 1}", "{clip = [1]}", "{clip = {x = 2020-01-01}}"),
+}
+WRONG_VALUES = [
+    (definition, value)
+    for definition in definitions_of(RunConfig)
+    for value in WRONG[definition.kind]
+]
+
+
+@pytest.mark.parametrize("config", [RunConfig, ScoreConfig])
+def test_every_setting_refuses_each_wrong_value_with_file_key_and_type(tmp_path, config):
+    assert len(WRONG_VALUES) > 200
+    for definition, value in WRONG_VALUES:
+        for key in {definition.name, definition.name.replace("_", "-")}:
+            path = write(tmp_path, f"{key} = {value}\n")
+            with pytest.raises(UsageError) as refusal:
+                load_toml(path, config)
+            message = str(refusal.value)
+            assert message.startswith(f"config file {path}: {definition.name}"), (key, value)
+            told = (" must be ", " is not a time; say 90s, 30m or 5h")
+            assert any(text in message for text in told) and "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff\xfe", "cannot be read: 'utf-8' codec can't decode byte 0xff"),
+        (b"[" * 100_000, "cannot be read: "),
+        (b"a = " + b"[" * 100_000, "cannot be read: maximum recursion depth exceeded"),
+        (b"model = 'a\x1b'", "cannot be read: Found invalid character"),
+        (b"workers = 1\nworkers = 2", "cannot be read: Cannot overwrite a value"),
+        (b"[run]\nworkers = 1", r"has unknown keys \['run'\]"),
+        (b'"a\\u001b" = 1', r"has unknown keys \['a\\x1b'\]"),
+        (b"#" * (17 << 20), "has more than 16,777,216 bytes"),
+        (b"shard_prefix = '../x'", r"shard_prefix '\.\./x' becomes part of file names"),
+        (b"run_id = 'a/b'", r"run_id 'a/b' becomes a file name"),
+        (b"run_id = '" + b"a" * 300 + b"'", r"run_id 'a+\.\.\. .* at most 100"),
+    ],
+)
+def test_content_of_another_kind_is_refused_with_the_file(tmp_path, content, message):
+    path = tmp_path / "run.toml"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=rf"^config file {path}:? ?.*{message}"):
+        load_toml(path)
+
+
+def test_a_folder_and_a_byte_order_mark(tmp_path):
+    with pytest.raises(UsageError, match=r"cannot be read: .*Is a directory"):
+        load_toml(tmp_path)
+    path = tmp_path / "run.toml"
+    path.write_bytes(b"\xef\xbb\xbfworkers = 2\r\nmodel = 'tiny'\r\n")
+    assert load_toml(path) == {"workers": 2, "model": "tiny"}
+
+
+@pytest.mark.parametrize("prefix", ["a b", "é", "a/b", ".a", "_a", "\x1b", "a\n"])
+def test_a_shard_prefix_that_is_not_safe_is_refused_before_anything_is_read(prefix):
+    with pytest.raises(UsageError, match="becomes part of file names; use letters, digits and"):
+        RunConfig(inputs=("in",), out="out", shard_prefix=prefix)
+
+
+def test_inputs_that_are_not_utf_8_are_kept_as_text():
+    config = RunConfig(inputs=("a\udcff%", "percent:///b%FF", "c%"), out="out")
+    assert config.inputs == ("percent://a%FF%25", "percent:///b%FF", "c%")
+    assert RunConfig.from_json(config.to_json()) == config

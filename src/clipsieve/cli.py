@@ -7,8 +7,6 @@ another run is writing there; 130 and 143 stopped by SIGINT and SIGTERM, after t
 Options of a Beam runner follow `--`:  clipsieve run IN OUT --runner NAME -- --option=value
 """
 
-import io
-import json
 import re
 import sys
 from collections.abc import Sequence
@@ -18,7 +16,7 @@ import click
 
 from clipsieve.cli_options import given_options, options_for, settings_of
 from clipsieve.cli_subsets import export, filter_, remove
-from clipsieve.errors import ClipsieveError, UsageError
+from clipsieve.errors import ClipsieveError, QueryError, UsageError
 from clipsieve.printing import (
     FORMS,
     SHOWN_ROWS,
@@ -26,11 +24,13 @@ from clipsieve.printing import (
     print_answer,
     print_detectors,
     print_groups,
+    print_json,
     print_lines,
     print_metrics,
     print_verification,
 )
 from clipsieve.settings import RunConfig, ScoreConfig
+from clipsieve.terminal import escaped_streams, read_input
 
 #: Commands in which options of the Beam runner follow `--`.
 BEAM_COMMANDS = ("run", "embed", "score", "compact", "evaluate", "filter", "export", "remove")
@@ -75,7 +75,7 @@ def _run(config: RunConfig, dry_run: bool, wide: bool) -> int:
     from clipsieve.pipelines.engine import make_engine
 
     if dry_run:
-        click.echo(json.dumps(job.dry_run(config, make_engine(config)), indent=1))
+        print_json(job.dry_run(config, make_engine(config)), indent=1)
         return 0
     return job.run(config, make_engine(config), wide=wide).exit_code
 
@@ -158,11 +158,18 @@ def sql(
 
         text = recipe_sql(out, recipe, parse_assignments(assignments))
     else:
-        text = query if query is not None else sys.stdin.read()
+        text = query if query is not None else _query_from_input()
     answer = run_query(out, text, SHOWN_ROWS + 1 if form == "table" else None)
     if answer is not None:
         print_answer(answer.columns, answer.rows, form)
     return 0
+
+
+def _query_from_input() -> str:
+    try:
+        return read_input()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"query on standard input is not UTF-8: {error.reason}") from error
 
 
 @cli.command()
@@ -300,10 +307,12 @@ for command in (filter_, export, remove):
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line and exit with its code."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a character it lacks is no reason to fail
-            stream.reconfigure(errors="backslashreplace")
+    """Run the command line and exit with its code; nothing from data steers the terminal."""
+    with escaped_streams():
+        _main(argv)
+
+
+def _main(argv: Sequence[str] | None) -> None:
     words = list(sys.argv[1:] if argv is None else argv)
     beam_args: list[str] = []
     if words[:1] and words[0] in BEAM_COMMANDS and "--" in words:
@@ -312,12 +321,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         code = cli.main(words, prog_name="clipsieve", obj=beam_args, standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        error.show(sys.stderr)
         code = error.exit_code
     except click.Abort:
         code = 130
     except ClipsieveError as error:
-        print_lines([f"clipsieve: {error}"], err=True)
+        text = f"clipsieve: {error}"
+        print_lines(text.split("\n") if isinstance(error, QueryError) else [text], err=True)
         code = error.exit_code
     except BrokenPipeError:
         code = 0

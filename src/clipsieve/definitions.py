@@ -17,6 +17,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from clipsieve.errors import UsageError
 
+#: Of 64 bits, in which files, databases and arrays hold them.
+_MAX_INT = 2**63 - 1
 #: Longer values are cut in messages.
 SHOWN_CHARACTERS = 200
 
@@ -188,7 +190,7 @@ def _text(value: Any) -> str:
 
 
 def _int(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
+    if not isinstance(value, int) or isinstance(value, bool) or abs(value) > _MAX_INT:
         raise TypeError
     return value
 

@@ -2,7 +2,8 @@
 
     ClipsieveError            1
     ├── UsageError            2   a wrong argument, or an output folder that holds something else
-    │   └── WeightsMissing    2   a model that is not on this machine
+    │   ├── WeightsMissing    2   a model that is not on this machine
+    │   └── QueryError        2   a query that DuckDB refuses
     ├── DeviceError           2   a device that was asked for, or is present, but cannot be used
     ├── ShardError            3   one input shard could not be read; other shards go on
     ├── LedgerError           1   rows are missing, doubled or out of line in an output folder
@@ -27,6 +28,10 @@ class UsageError(ClipsieveError):
 
 class WeightsMissing(UsageError):
     """Model weights are not on this machine and could not be fetched."""
+
+
+class QueryError(UsageError):
+    """DuckDB refuses a query, or it fails on the way; the message has DuckDB's lines."""
 
 
 class DeviceError(ClipsieveError):

@@ -22,17 +22,18 @@ def print_funnel(result: Any) -> None:
     Args:
       result: a `FilterResult`.
     """
-    from rich.console import Console
+    from clipsieve.console import SafeConsole
 
+    console = SafeConsole()
+    bar = _ascii_bar if console.is_ascii else _bar
     table = figures("", ["rows", "lost", "NULL", "alone", "only", "left"])
     table.add_column("", no_wrap=True)
-    table.add_row("input", f"{result.rows:,}", "", "", "", "", "", _bar(1.0))
+    table.add_row("input", f"{result.rows:,}", "", "", "", "", "", bar(1.0))
     for row in result.funnel:
         label = cell(f"{row['step']} {STEP_WORDS[row['kind']]}{row['label']}")
         names = ("rows_in", "lost", "lost_null", "lost_alone", "lost_only", "rows_out")
         share = row["rows_out"] / result.rows if result.rows else 0.0
-        table.add_row(label, *(f"{row[name]:,}" for name in names), _bar(share))
-    console = Console(highlight=False)
+        table.add_row(label, *(f"{row[name]:,}" for name in names), bar(share))
     width, console.width = console.width, 10_000
     console.width = max(width, console.measure(table).maximum)
     console.print(table)
@@ -87,3 +88,12 @@ def _bar(share: float) -> str:
     eighths = round(share * BAR_WIDTH * 8)
     whole, rest = divmod(eighths, 8)
     return "█" * whole + (" ▏▎▍▌▋▊▉"[rest] if rest else "")
+
+
+def _ascii_bar(share: float) -> str:
+    """A bar of up to 24 characters.
+
+    >>> _ascii_bar(0.5)
+    '############'
+    """
+    return "#" * round(share * BAR_WIDTH)

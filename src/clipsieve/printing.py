@@ -4,14 +4,13 @@ rich is imported by the functions that draw tables: it takes a tenth of a second
 """
 
 import csv
-import json
 import math
-import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import click
+from clipsieve.terminal import escaped as escaped
+from clipsieve.terminal import escaped_line, exact_output, json_text
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -22,42 +21,42 @@ SHOWN_ROWS = 1000
 FORMS = ("table", "csv", "json")
 #: Where SQL finds all groups of an audit.
 GROUPS_VIEW = "density_groups"
-#: Control characters except tab and line feed, and those that turn the direction of text around.
-_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
-
-
-def escaped(text: str) -> str:
-    r"""Text that is safe to show: characters that steer a terminal become escapes.
-
-    >>> escaped("\x1b[2J")
-    '\\x1b[2J'
-    """
-    return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def print_lines(lines: Iterable[str], err: bool = False) -> None:
-    """Lines of text that may quote data."""
+    """Lines of text that may quote data, each on a line of its own."""
+    stream = sys.stderr if err else sys.stdout
     for line in lines:
-        click.echo(escaped(line), err=err)
+        stream.write(escaped_line(line) + "\n")
+        stream.flush()
+
+
+def print_json(value: Any, indent: int | None = None) -> None:
+    """A value as JSON, in ASCII."""
+    with exact_output() as stream:
+        stream.write(json_text(value, indent) + "\n")
 
 
 def print_answer(columns: Sequence[str], rows: Sequence[Sequence[Any]], form: str) -> None:
     """The answer of a query as one of `FORMS`; bytes are hexadecimal.
 
-    As a table it has at most `SHOWN_ROWS` rows.  As JSON it has one object a row, in which NaN and
-    infinity are null and the second of two columns of one name ends in `_1`.
+    As a table it has at most `SHOWN_ROWS` rows.  CSV is exact, and UTF-8 in any locale.  As JSON it
+    has one object a row, in ASCII, in which NaN and infinity are null and the second of two columns
+    of one name ends in `_1`.
     """
     if form == "table":
         _print_table(columns, rows)
     elif form == "csv":
-        writer = csv.writer(sys.stdout)
-        writer.writerow(columns)
-        writer.writerows([_hexadecimal(value) for value in row] for row in rows)
+        with exact_output() as stream:
+            writer = csv.writer(stream)
+            writer.writerow(columns)
+            writer.writerows([_hexadecimal(value) for value in row] for row in rows)
     else:
         names = distinct(columns)
-        for row in rows:
-            values = (json_value(value) for value in row)
-            click.echo(json.dumps(dict(zip(names, values, strict=True))))
+        with exact_output() as stream:
+            for row in rows:
+                values = (json_value(value) for value in row)
+                stream.write(json_text(dict(zip(names, values, strict=True))) + "\n")
 
 
 def distinct(names: Sequence[str]) -> list[str]:
@@ -99,11 +98,12 @@ def _hexadecimal(value: Any) -> Any:
 
 def _print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """A table that fits the terminal; a single row that does not is shown column by column."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False)
+    from clipsieve.console import SafeConsole
+
+    console = SafeConsole()
     table = Table()
     for name in columns:
         table.add_column(Text(escaped(name)))
@@ -115,7 +115,7 @@ def _print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
             table.add_row(Text(escaped(name)), cell(value))
     console.print(table)
     if len(rows) > SHOWN_ROWS:
-        click.echo(f"more than {SHOWN_ROWS:,} rows; add LIMIT, or use --format csv", err=True)
+        print_lines([f"more than {SHOWN_ROWS:,} rows; add LIMIT, or use --format csv"], err=True)
 
 
 def cell(value: Any) -> "Text":
@@ -136,11 +136,12 @@ def print_groups(groups: Sequence[Any], out: str) -> None:
       out: its output folder.
     """
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False)
+    from clipsieve.console import SafeConsole
+
+    console = SafeConsole()
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     figures = [
         [
@@ -163,12 +164,12 @@ def print_groups(groups: Sequence[Any], out: str) -> None:
         example = group.uids[0] if group.urls[0] is None else group.urls[0]
         # A line break in a caption would make two lines of it.
         caption = "NULL" if group.caption is None else " ".join(group.caption.split())
-        cells = Text(escaped(caption)), Text(escaped(str(example)))
+        cells = Text(escaped(caption)), Text(escaped_line(str(example)))
         for cell, width in zip(cells, (room * 3 // 5, room * 2 // 5), strict=True):
             cell.truncate(width, overflow="ellipsis")
         table.add_row(*line, *cells)
     console.print(table)
-    click.echo(f'all of them: clipsieve sql {out} "FROM {GROUPS_VIEW}"')
+    print_lines([f'all of them: clipsieve sql {out} "FROM {GROUPS_VIEW}"'])
 
 
 def print_metrics(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -177,7 +178,7 @@ def print_metrics(rows: Sequence[Mapping[str, Any]]) -> None:
     Args:
       rows: of the table `metrics`, one at least.
     """
-    from rich.console import Console
+    from clipsieve.console import SafeConsole
 
     group_by, labels = rows[0]["group_by"], rows[0]["labels"]
     table = figures(group_by, ["rows", "MaNo", "branch"])
@@ -190,9 +191,9 @@ def print_metrics(rows: Sequence[Mapping[str, Any]]) -> None:
             cells.append(f"{row['labelled_rows']:,}")
             cells += [_number(row[name]) for name in ("accuracy", "ece", "aurc")]
         table.add_row(cell(row["group"]), *cells)
-    Console(highlight=False).print(table)
+    SafeConsole().print(table)
     if len(rows) > SHOWN_ROWS:
-        click.echo(f"{len(rows):,} groups, the first {SHOWN_ROWS:,} shown; all are in metrics")
+        print_lines([f"{len(rows):,} groups, the first {SHOWN_ROWS:,} shown; all are in metrics"])
     _print_left_out(rows)
 
 
@@ -206,7 +207,7 @@ def _print_left_out(rows: Sequence[Mapping[str, Any]]) -> None:
     for name, kind in kinds.items():
         count = sum(row[name] or 0 for row in rows)
         if count:
-            click.echo(f"left out: {count:,} rows {kind}")
+            print_lines([f"left out: {count:,} rows {kind}"])
 
 
 def print_detectors(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -215,14 +216,14 @@ def print_detectors(rows: Sequence[Mapping[str, Any]]) -> None:
     Args:
       rows: of the table `detectors`, one at least.
     """
-    from rich.console import Console
+    from clipsieve.console import SafeConsole
 
     first = rows[0]
     table = figures("score", ["AUROC", "AUPR in", "AUPR out", "FPR95"])
     for row in rows:
         cells = (_estimate(row, name) for name in ("auroc", "aupr_in", "aupr_out", "fpr95"))
         table.add_row(cell(row["column"]), *cells)
-    console = Console(highlight=False)
+    console = SafeConsole()
     # Rich would cut figures: in a narrow terminal lines are broken instead.
     width, console.width = console.width, 10_000
     console.width = max(width, console.measure(table).maximum)
@@ -242,9 +243,9 @@ def print_verification(result: Any) -> None:
     Args:
       result: of `clipsieve.verify`.
     """
-    from rich.console import Console
+    from clipsieve.console import SafeConsole
 
-    console = Console(highlight=False)
+    console = SafeConsole()
     kinds = {
         "rows": "rows",
         "without_key": f"without {result.key}",
@@ -274,7 +275,7 @@ def print_verification(result: Any) -> None:
         console.print(table)
     if result.tolerance is not None:
         verdict = "over" if result.exit_code else "within"
-        click.echo(f"max |difference| is {verdict} the tolerance of {result.tolerance:g}")
+        print_lines([f"max |difference| is {verdict} the tolerance of {result.tolerance:g}"])
 
 
 def figures(first: str, names: Sequence[str]) -> Any:
@@ -303,8 +304,9 @@ def _number(value: float | None) -> str:
 
 def print_accounts(accounts: Sequence[Any]) -> None:
     """Totals by state and of all rows, what does not add up, and the verdict."""
-    from rich.console import Console
     from rich.table import Table
+
+    from clipsieve.console import SafeConsole
 
     totals: dict[str, int] = {}
     for account in accounts:
@@ -316,15 +318,15 @@ def print_accounts(accounts: Sequence[Any]) -> None:
         table.add_row(escaped(str(state)), f"{rows:,}")
     table.add_row("ledger", f"{sum(totals.values()):,}", style="bold")
     table.add_row("input", f"{rows_in:,}", style="bold")
-    Console(highlight=False).print(table)
+    SafeConsole().print(table)
     wrong = [account for account in accounts if account.problems]
     for account in wrong:
         place = f"{account.shard} ({account.uri})"
         print_lines([f"{place}: {problem}" for problem in account.problems], err=True)
     if wrong:
-        click.echo(f"{len(wrong)} of {len(accounts)} shards do not add up", err=True)
+        print_lines([f"{len(wrong)} of {len(accounts)} shards do not add up"], err=True)
     else:
         rows = sum(account.ledger_rows or 0 for account in accounts)
-        click.echo(
-            f"all {rows:,} input rows of {len(accounts)} shards are in the ledger exactly once"
+        print_lines(
+            [f"all {rows:,} input rows of {len(accounts)} shards are in the ledger exactly once"]
         )

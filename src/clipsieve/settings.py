@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from clipsieve.definitions import definitions_of, setting, shown
 from clipsieve.errors import UsageError
+from clipsieve.formats.names import path_uri, safe_name
 
 #: Beam's own engine, in this process.
 LOCAL_RUNNER = "FnApiRunner"
@@ -21,6 +22,8 @@ LOCAL_RUNNER = "FnApiRunner"
 MAX_NAME_CHARACTERS = 100
 #: Files with this in their names are removed as left by an interrupted write.
 TEMPORARY_MARK = ".tmp-"
+#: Of a TOML file.
+_MAX_CONFIG_BYTES = 16 << 20
 DEFAULT_SCORERS = ("clip", "density", "ood.zero_shot")
 
 
@@ -59,7 +62,7 @@ def _check_out(out: str) -> str:
 def _check_inputs(inputs: tuple[str, ...]) -> tuple[str, ...]:
     if not all(inputs) or not inputs:
         raise UsageError("no input was given; name shards, a glob, or a folder")
-    return inputs
+    return tuple(path_uri(path) for path in inputs)
 
 
 def _check_scorers(scorers: tuple[str, ...]) -> tuple[str, ...]:
@@ -87,11 +90,11 @@ def _check_scorer_options(options: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _check_shard_prefix(prefix: str) -> str:
-    """What it may consist of is checked where shards are named."""
-    if len(prefix) > MAX_NAME_CHARACTERS or TEMPORARY_MARK in prefix:
+    is_safe = not prefix or safe_name(prefix) == prefix
+    if not is_safe or len(prefix) > MAX_NAME_CHARACTERS or TEMPORARY_MARK in prefix:
         raise UsageError(
-            f"shard_prefix {shown(prefix)} becomes part of file names; use at most "
-            f"{MAX_NAME_CHARACTERS} characters, and no {TEMPORARY_MARK!r}"
+            f"shard_prefix {shown(prefix)} becomes part of file names; use letters, digits and "
+            f"._=@+-, at most {MAX_NAME_CHARACTERS}, no . or _ first, and no {TEMPORARY_MARK!r}"
         )
     return prefix
 
@@ -317,7 +320,10 @@ def load_toml(path: str | Path, config: type[ExecutionSettings] = RunConfig) -> 
     """
     try:
         with open(path, "rb") as file:
-            table = tomllib.load(file)
+            content = file.read(_MAX_CONFIG_BYTES + 1)
+        if len(content) > _MAX_CONFIG_BYTES:
+            raise ValueError(f"it has more than {_MAX_CONFIG_BYTES:,} bytes")
+        table = tomllib.loads(content.decode("utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"config file {path} cannot be read: {error}") from error
     known = {d.name: d for part in CONFIGS.values() for d in definitions_of(part)}

@@ -1,5 +1,7 @@
 import json
+import os
 
+import pyarrow as pa
 import pytest
 
 from clipsieve.errors import ShardError, UsageError
@@ -161,3 +163,27 @@ def test_several_folders_are_named_by_their_place(tmp_path):
     plan = plan_input(str(tmp_path / "*"))
     assert [item.shard for item in plan.items] == ["cats-00000", "dogs-00000"]
     assert [row["image"] for row in all_rows(plan)] == [b"c", b"d"]
+
+
+def test_names_that_are_not_utf_8_are_escaped_and_opened_by_their_bytes(tmp_path):
+    place = os.fsencode(tmp_path) + b"/ph\xf6tos"
+    os.mkdir(place)
+    lines = b'{"file_name": "gone\\udcff.jpg", "n": 1}\n{"file_name": "50%\\udce9.jpg", "n": 2}\n'
+    files = {b"50%\xe9.jpg": b"E", b"50%\xe9.txt": b"a text", b"b.jpg": b"B"}
+    for name, content in {**files, b"metadata.jsonl": lines}.items():
+        with open(place + b"/" + name, "wb") as file:
+            file.write(content)
+    pattern = os.fsdecode(place)
+    plan = plan_input(pattern)
+    (item,) = plan.items
+    assert (item.shard, item.uri) == ("ph%F6tos-00000", f"percent://{tmp_path}/ph%F6tos")
+    assert item.from_json(item.to_json()) == item and fingerprint(item) == item.fingerprint
+    assert plan_input(item.uri).items == plan.items
+    rows = all_rows(plan)
+    assert [(row["file_name"], row["image"], row["caption"], row["n"]) for row in rows] == [
+        ("50%25%E9.jpg", b"E", "a text", 2),
+        ("b.jpg", b"B", None, None),
+        ("gone%FF.jpg", None, None, 1),
+    ]
+    assert rows[2]["failure"].error.startswith("there is no file gone%FF.jpg")
+    assert pa.array([row["file_name"] for row in rows]).validate(full=True) is None

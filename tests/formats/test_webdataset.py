@@ -1,5 +1,6 @@
 import gzip
 import json
+import os
 
 import pyarrow as pa
 import pytest
@@ -310,3 +311,21 @@ def test_batches_keep_to_the_budget(tmp_path):
     plan = plan_input(str(tmp_path), ReadOptions(byte_budget=50_000))
     assert [len(batch) for batch in read_rows(plan.items[0], plan.source)] == [5] * 10
     assert all_rows(plan) == whole
+
+
+def test_names_that_are_too_long_or_not_utf_8_are_shortened_and_escaped(tmp_path):
+    names = ["x" * 246, "x" * 245 + "y", "a\udcff", "a%FF"]
+    for at, name in enumerate(names):
+        with open(tmp_path / f"{name}.tar", "wb") as file:
+            file.write(tar_bytes(img2dataset_members(2, first=2 * at)))
+    plan = plan_input(f"{tmp_path}/*.tar")
+    assert sorted(row["image"] for row in all_rows(plan)) == [b"image %d" % at for at in range(8)]
+    by_shard = {item.shard: item.uri for item in plan.items}
+    assert by_shard["a%FF"] == f"percent://{tmp_path}/a%FF.tar"
+    assert by_shard["a%25FF"] == f"{tmp_path}/a%FF.tar"
+    assert sorted(map(len, by_shard)) == [4, 6, 210, 210]
+    prefixed = plan_input(f"{tmp_path}/x*.tar", ReadOptions(shard_prefix="p" * 100)).items
+    assert len({item.shard for item in prefixed}) == 2
+    assert {(len(item.shard), item.shard[:101]) for item in prefixed} == {(210, "p" * 100 + "x")}
+    (alone,) = plan_input(os.fsdecode(os.fsencode(tmp_path) + b"/a\xff.tar")).items
+    assert (alone.shard, count_rows(alone)) == ("a%FF", 2)

@@ -1,6 +1,7 @@
 """The watchdog, with real processes and a stage that needs no model."""
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,10 @@ class Troubled:
         if self.trouble == "prints":
             print(7, "[1]", '"text"', sep="\n", flush=True)
             return None
+        if self.trouble == "steers":
+            print("\x1b[2J\udcff", flush=True)
+            print("\x1b[3J", file=sys.stderr)
+            raise ValueError("\x1b[4J")
         return lambda: None
 
     def finish(self, total: Report) -> Report:
@@ -75,3 +80,12 @@ def test_what_a_plugin_prints_is_no_message(tmp_path, monkeypatch, capfd):
     total = run(tmp_path, monkeypatch, "prints")
     assert sorted(total.done) == ["a", "b", "c"]
     assert capfd.readouterr().err.splitlines()[-3:] == ["7", "[1]", '"text"']
+
+
+def test_what_a_worker_writes_does_not_steer_a_terminal(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("PYTHONIOENCODING", "utf-8:surrogateescape")
+    with pytest.raises(ClipsieveError, match="worker 0: ValueError: \x1b"):
+        run(tmp_path, monkeypatch, "steers")
+    err = capfd.readouterr().err
+    assert "\x1b" not in err
+    assert all(text in err for text in ("\\x1b[2J\\xff", "\\x1b[3J", "ValueError: \\x1b[4J"))

@@ -133,6 +133,16 @@ def test_a_damaged_subset_is_made_again_by_its_filter(made, out, capfd):
     assert exit_code(["reconcile", str(out)]) == 0
 
 
+def test_scores_of_a_damaged_page_are_not_shown(out, capfd):
+    path = min(out.glob("wide/*/*.parquet"))
+    flip(path)
+    os.utime(path)
+    assert exit_code(["sql", str(out), "FROM scores"]) == 2
+    assert f"view scores is left out: {path} is damaged" in capfd.readouterr().err
+    assert exit_code(["compact", str(out)]) == 0
+    assert exit_code(["sql", str(out), "SELECT count(*) FROM scores"]) == 0
+
+
 def test_a_run_leaves_a_subset_to_its_filter_and_says_so(made, out, capfd):
     path = min(out.glob("subsets/keep/*/kept/*.parquet"))
     flip(path)

@@ -138,10 +138,19 @@ def test_folder_without_dataset_is_refused(tmp_path):
         connect(tmp_path)
 
 
-def test_folder_with_a_comma_is_refused_with_the_way_out(tmp_path):
-    folder, _ = make_folder(tmp_path / "a,b", SHARDS[:1])
-    with pytest.raises(UsageError, match=r"has a comma .* duckdb -init sql/views\.sql"):
-        connect(folder.root)
+@pytest.mark.parametrize("name", ["a,b", 'it\'s, [a] *? "name"\n%20#', "~{a,b}"])
+def test_folder_of_any_name_has_views_from_anywhere(tmp_path, monkeypatch, name):
+    folder, _ = make_folder(tmp_path / name, SHARDS[:1])
+    make_folder(tmp_path / "its, a b", SHARDS)  # which a pattern without escapes could match
+    monkeypatch.chdir(tmp_path)
+    connection = connect(folder.root)
+    assert connection.sql("SELECT count(*) FROM scores").fetchall() == [(30,)]
+    assert connection.sql("SELECT count(*) FROM samples").fetchall() == [(30,)]
+    assert connection.sql("SELECT count(*) FROM shards").fetchall() == [(1,)]
+
+
+def test_relative_paths_in_queries_are_those_of_the_folder(rows):
+    assert rows("SELECT count(*) FROM 'samples/*.parquet'") == [(50,)]
 
 
 @pytest.mark.parametrize(

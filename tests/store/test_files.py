@@ -11,6 +11,7 @@ import pytest
 from clipsieve.errors import UsageError
 from clipsieve.store.files import MARK, LocalFiles, temporary_name
 from clipsieve.store.folder import OutputFolder
+from clipsieve.store.name_limits import check_shard_names
 
 
 @pytest.fixture
@@ -248,3 +249,26 @@ def test_opening_a_folder_makes_and_reads_nothing(tmp_path):
     assert (folder.shards(), folder.load_manifest()) == ([], None)
     shutil.rmtree(tmp_path)
     assert folder.sweep() == []
+
+
+@pytest.mark.parametrize("name", ["x" * 247 + ".parquet", "日" * 80 + ".parquet"])
+def test_names_as_long_as_can_be_are_written_and_swept(tmp_path, name):
+    folder = OutputFolder.open(tmp_path)
+    folder.write_text(f"samples/{name}", "whole")
+    left = tmp_path / temporary_name(f"samples/{name}")
+    left.write_text("half")
+    other = tmp_path / "samples" / f"{name[:60]}{MARK}x"
+    other.write_text("not ours")
+    assert folder.sweep() == [f"samples/{left.name}"]
+    assert folder.files.list_files("samples") == sorted([name, other.name])
+    assert len(left.name) <= 143
+
+
+def test_shard_names_that_a_folder_cannot_hold_are_refused(tmp_path):
+    check_shard_names(str(tmp_path / "not" / "there"), ["a", "x" * 247])
+    with pytest.raises(UsageError, match="would be a file name of 256 bytes, and the file system"):
+        check_shard_names(str(tmp_path), ["a", "x" * 248])
+    deep = "/".join([str(tmp_path), *["y" * 200] * 18, "z" * 100])
+    check_shard_names(deep, ["a"])
+    with pytest.raises(UsageError, match=r"has a path of 3,.* more than the 4,095 that the system"):
+        check_shard_names(deep, ["a", "x" * 210])

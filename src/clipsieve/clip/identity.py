@@ -1,5 +1,6 @@
 """Which model an embedding was made with.  Imports no library that loads models."""
 
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -54,8 +55,8 @@ class ModelIdentity:
 def absolute_names(model: str, pretrained: str | None) -> tuple[str, str | None]:
     """Name the same model and weights so that they mean the same from any directory."""
     if model.startswith("local-dir:"):
-        folder = Path(model.removeprefix("local-dir:")).expanduser().absolute()
+        folder = Path(os.path.expanduser(model.removeprefix("local-dir:"))).absolute()
         model = f"local-dir:{folder}"
-    if pretrained is not None and Path(pretrained).expanduser().is_file():
-        pretrained = str(Path(pretrained).expanduser().absolute())
+    if pretrained is not None and os.path.isfile(os.path.expanduser(pretrained)):
+        pretrained = str(Path(os.path.expanduser(pretrained)).absolute())
     return model, pretrained

@@ -6,6 +6,7 @@ The only module of the library that imports open_clip.
 import hashlib
 import json
 import logging
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -308,8 +309,8 @@ def _resolve_name(model: str, pretrained: str | None) -> tuple[str, Path | None]
     if model == TINY:
         model = f"local-dir:{TINY_FOLDER}"
     if model.startswith("local-dir:"):
-        folder = Path(model.removeprefix("local-dir:")).expanduser().absolute()
-        if not (folder / "open_clip_config.json").is_file():
+        folder = Path(os.path.expanduser(model.removeprefix("local-dir:"))).absolute()
+        if not os.path.isfile(folder / "open_clip_config.json"):
             raise UsageError(
                 f"model folder {folder} has no open_clip_config.json; give a folder with "
                 "open_clip_config.json and open_clip_model.safetensors"
@@ -343,7 +344,7 @@ def _checkpoint(model: str, pretrained: str | None, folder: Path | None) -> Path
         raise WeightsMissing(
             f"model folder {folder} has no weights; put open_clip_model.safetensors there"
         )
-    if pretrained is not None and Path(pretrained).is_file():
+    if pretrained is not None and os.path.isfile(pretrained):
         return Path(pretrained)
     with _quiet():
         try:

@@ -23,7 +23,8 @@ from clipsieve.errors import LedgerError, UsageError
 from clipsieve.exports.disk_errors import disk_errors
 from clipsieve.exports.parts import Part
 from clipsieve.exports.records import LEFT_OUT_SCHEMA, FileRecord, PartRecord
-from clipsieve.store.files import MARK, LocalFiles
+from clipsieve.store.files import MARK, LocalFiles, temporary_stem
+from clipsieve.store.name_limits import MAX_NAME_BYTES
 from clipsieve.store.parquet import open_writer
 
 MANIFEST = "export.json"
@@ -55,12 +56,21 @@ class ExportFolder:
           root: the folder.
           file: name of the only file of the export, in a folder that may hold others; None if the
             folder is the export's own.
+
+        Raises:
+          UsageError: if a name is too long.
         """
         self.files = LocalFiles(root)
         self._file = file
         self.manifest = MANIFEST if file is None else f"{file}.{MANIFEST}"
         self._is_new = False
         self._work = ".clipsieve-export" if file is None else f".{file}.clipsieve-export"
+        over = len(os.fsencode(self._work)) - MAX_NAME_BYTES
+        if over > 0:
+            raise UsageError(
+                f"export file {file} has too long a name for the names of its parts beside it; "
+                f"choose one that is shorter by {over} bytes"
+            )
 
     @property
     def place(self) -> str:
@@ -121,7 +131,7 @@ class ExportFolder:
 
     def sweep(self, planned: Collection[str]) -> None:
         """Remove temporary files of the export's own files, and of no others."""
-        own = {*planned, self.manifest, LEFT_OUT}
+        own = {temporary_stem(name) for name in (*planned, self.manifest, LEFT_OUT)}
         for folder in sorted({name.rpartition("/")[0] for name in own}):
             for name in self.files.list_files(folder):
                 match = _TEMPORARY.fullmatch(f"{folder}/{name}" if folder else name)

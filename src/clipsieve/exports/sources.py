@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from clipsieve.errors import UsageError
 from clipsieve.formats.base import InputFormat, InputPlan, SourceConfig, WorkItem
+from clipsieve.formats.inputs import local_path
 from clipsieve.schemas import footers
 from clipsieve.store.parquet import Footer
 from clipsieve.store.source import source_footer
@@ -94,7 +95,7 @@ def _same_source(
 
 def _property(item: WorkItem, name: str) -> str:
     """Return what a field of the fingerprint is to the user."""
-    if name != "version" or "://" in item.uri:
+    if name != "version" or local_path(item.uri) is None:
         return name
     is_folder = item.format is InputFormat.FOLDER
     return "names or modification times" if is_folder else "modification time"

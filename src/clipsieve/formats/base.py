@@ -48,7 +48,7 @@ class WorkItem:
 
     Attributes:
       shard: name of the output, unique in a plan and safe as a file name.
-      uri: absolute path or URL of the source file or folder.
+      uri: absolute path or URL of the source file or folder, as UTF-8; see `path_uri`.
       format: how to read it.
       start: index in the source of the first row, counted from 0.
       row_groups: half-open range of Parquet row groups; None is the whole file.

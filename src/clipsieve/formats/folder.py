@@ -24,7 +24,7 @@ from clipsieve.formats.base import (
 )
 from clipsieve.formats.columns import NO_CAPTIONS
 from clipsieve.formats.inputs import info_fingerprint, local_path, locate, open_binary
-from clipsieve.formats.names import plural, safe_name
+from clipsieve.formats.names import escaped_path, fitted_name, join_uri, plural, safe_name, uri_path
 from clipsieve.formats.samples import (
     PICTURES,
     PROBED_SAMPLES,
@@ -234,11 +234,11 @@ def folder_samples(uri: str, rows: Iterable[FolderRow], byte_budget: int) -> Ite
         sidecars = [name for row in group for name in (row.text, row.json) if name is not None]
         contents = _read_files(uri, list(dict.fromkeys([*pictures, *sidecars])))
         for row in group:
-            image, missing = None, f"there is no file {row.path}"
+            image, missing = None, f"there is no file {escaped_path(row.path)}"
             if row.file is not None:
                 image, missing = contents[row.path]
             yield Sample(
-                key=row.path,
+                key=escaped_path(row.path),
                 image=image,
                 text=contents[row.text][0] if row.text else None,
                 json=contents[row.json][0] if row.json else None,
@@ -248,13 +248,13 @@ def folder_samples(uri: str, rows: Iterable[FolderRow], byte_budget: int) -> Ite
 
 
 def _items(shard: Shard, listing: FolderListing, options: ReadOptions) -> Iterator[WorkItem]:
-    folder = shard.relative or shard.uri.rstrip("/").rpartition("/")[2]
+    folder = shard.relative or uri_path(shard.uri).rstrip("/").rpartition("/")[2]
     name = options.shard_prefix + safe_name(folder.replace("/", "__"))
     step = options.rows_per_item
     for number, first in enumerate(range(0, len(listing.rows), step)):
         last = min(first + step, len(listing.rows))
         yield WorkItem(
-            shard=f"{name}-{number:05d}",
+            shard=fitted_name(name, f"-{number:05d}"),
             uri=shard.uri,
             format=InputFormat.FOLDER,
             start=first,
@@ -271,7 +271,7 @@ def _first_samples(listings: Sequence[tuple[Shard, FolderListing]]) -> Iterator[
         yield from folder_samples(shard.uri, islice(rows, PROBED_SAMPLES), 1 << 20)
         for row in listing.rows:
             if row.fields:
-                yield Sample(row.path, fields=dict(row.fields))
+                yield Sample(escaped_path(row.path), fields=dict(row.fields))
 
 
 def _metadata_lines(
@@ -282,7 +282,7 @@ def _metadata_lines(
     other = name[: -len("csv")] + "jsonl"
     if name.endswith(".csv") and other in metadata:
         raise UsageError(f"both {name} and {other} are in {uri}; keep one of them")
-    with open_binary(f"{uri.rstrip('/')}/{name}") as handle:
+    with open_binary(join_uri(uri, name)) as handle:
         text = handle.read().decode("utf-8-sig", "replace")
     try:
         lines = _csv_lines(text) if name.endswith(".csv") else _json_lines(text)
@@ -340,8 +340,8 @@ def _read_files(uri: str, names: Sequence[str]) -> dict[str, tuple[bytes | None,
     files: dict[str, tuple[bytes | None, str]] = {}
     for name in names:
         try:
-            with open_binary(f"{uri.rstrip('/')}/{name}") as handle:
+            with open_binary(join_uri(uri, name)) as handle:
                 files[name] = handle.read(), ""
         except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-            files[name] = None, f"cannot read {name}: {error.strerror}"
+            files[name] = None, f"cannot read {escaped_path(name)}: {error.strerror}"
     return files

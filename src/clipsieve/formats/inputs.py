@@ -17,6 +17,7 @@ from braceexpand import braceexpand
 
 from clipsieve.errors import UsageError
 from clipsieve.formats.base import SourceFingerprint, WorkItem
+from clipsieve.formats.names import ESCAPED, path_uri, uri_path
 
 #: Listing and probing wait on disks and servers, not on the processor.
 THREADS = 16
@@ -35,7 +36,7 @@ class InputPath:
     """One existing file or folder.
 
     Attributes:
-      uri: absolute path or URL.
+      uri: absolute path or URL; `percent://` and an escaped path where that is not UTF-8.
       relative: path below the common folder of all patterns; "" for that folder itself.
       folder: whether it is a folder.
       explicit: named in full, not matched by a wildcard.
@@ -56,7 +57,7 @@ def protocol_of(uri: str) -> str:
     ('s3', 'file', 'file')
     """
     protocol, separator, _ = uri.partition("://")
-    remote = separator and len(protocol) > 1 and protocol != "local"
+    remote = separator and len(protocol) > 1 and f"{protocol}://" not in ("local://", ESCAPED)
     return protocol if remote else "file"
 
 
@@ -64,6 +65,8 @@ def local_path(uri: str) -> str | None:
     """Return the absolute path of a local file, None for a URL; `~` is the home folder."""
     if protocol_of(uri) != "file":
         return None
+    if uri.startswith(ESCAPED):
+        return os.path.abspath(uri_path(uri))
     path = uri.removeprefix("file://").removeprefix("local://")
     return os.path.abspath(os.path.expanduser(path))
 
@@ -182,7 +185,7 @@ def find_inputs(patterns: str | Sequence[str]) -> tuple[InputPath, ...]:
     local = protocols == {"file"}
     return tuple(
         InputPath(
-            uri=path if local else str(system.unstrip_protocol(path)),
+            uri=path_uri(path) if local else str(system.unstrip_protocol(path)),
             relative=path[len(root) :].strip("/") if path.startswith(root) else path,
             folder=info["type"] == "directory",
             explicit=explicit,

@@ -31,7 +31,7 @@ from clipsieve.formats.columns import (
     unique_labels,
 )
 from clipsieve.formats.inputs import THREADS, file_fingerprint, require_unchanged
-from clipsieve.formats.names import plural, shard_name
+from clipsieve.formats.names import fitted_name, plural, shard_name
 from clipsieve.formats.parquet_rows import count_parquet, open_parquet, read_parquet
 
 Columns = tuple[tuple[str, pa.DataType], ...]
@@ -216,7 +216,7 @@ def _items(
     for start, groups in row_ranges(group_rows, options.rows_per_item):
         rows = sum(group_rows if groups is None else group_rows[slice(*groups)])
         yield WorkItem(
-            shard=name if groups is None else f"{name}.r{start:09d}",
+            shard=fitted_name(name, "" if groups is None else f".r{start:09d}"),
             uri=shard.uri,
             format=InputFormat.PARQUET,
             start=start,

@@ -5,6 +5,7 @@ aim at 1 MB, but many only look after every 1,024 rows: then a row group of larg
 page, and reading it takes its compressed and its plain size together.
 """
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -42,7 +43,7 @@ def open_parquet(uri: str) -> Iterator[Any]:
       pa.ArrowException: it is not Parquet, or its end is missing.
     """
     path = local_path(uri)
-    handle = open_binary(uri) if path is None else pa.OSFile(path, "rb")
+    handle = open_binary(uri) if path is None else pa.OSFile(os.fsencode(path), "rb")
     with handle, pq.ParquetFile(handle, pre_buffer=False, buffer_size=_READ_AHEAD) as file:
         yield file
 

@@ -15,7 +15,7 @@ from clipsieve.formats.inputs import (
     local_path,
     open_binary,
 )
-from clipsieve.formats.names import plural
+from clipsieve.formats.names import join_uri, plural
 
 Formats = Mapping[InputFormat, Format]
 
@@ -131,8 +131,9 @@ def _look_into(
         return [Shard(path.uri, path.relative, path.fingerprint, files)]
     shards = []
     for name in members[format]:
-        uri = f"{path.uri.rstrip('/')}/{name}"
-        exists = local_path(uri) is not None and os.path.exists(uri)
+        uri = join_uri(path.uri, name)
+        local = local_path(uri)
+        exists = local is not None and os.path.exists(local)
         version = file_fingerprint(uri) if exists else files[name]
         shards.append(Shard(uri, f"{path.relative}/{name}".strip("/"), version))
     return shards

@@ -26,7 +26,7 @@ from clipsieve.formats.base import (
     problems_note,
 )
 from clipsieve.formats.inputs import file_fingerprint, open_binary, require_unchanged
-from clipsieve.formats.names import plural, shard_name
+from clipsieve.formats.names import fitted_name, plural, shard_name
 from clipsieve.formats.samples import (
     PICTURES,
     PROBED_SAMPLES,
@@ -84,7 +84,7 @@ class WebDataset(Format):
         columns = learn_columns(samples, place, InputFormat.WEBDATASET, options)
         items = tuple(
             WorkItem(
-                shard=options.shard_prefix + shard_name(shard.relative),
+                shard=fitted_name(options.shard_prefix + shard_name(shard.relative)),
                 uri=shard.uri,
                 format=InputFormat.WEBDATASET,
                 start=0,

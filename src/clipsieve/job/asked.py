@@ -1,6 +1,7 @@
 """Which scorers a command means, and in which geometry its model compares images and classes."""
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def declared_geometry(model: str) -> dict[str, Any]:
     """
     if not model.startswith(_LOCAL):
         return {}
-    path = Path(model.removeprefix(_LOCAL)).expanduser() / "open_clip_config.json"
+    path = Path(os.path.expanduser(model.removeprefix(_LOCAL))) / "open_clip_config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,5 +1,6 @@
 """What a filter is made of: its predicate, the columns it reads, and the sets of rows it names."""
 
+import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -300,13 +301,13 @@ class FilterInputs:
         """
         if text not in self._sets:
             is_subset = text in subset_names(self.folder)
-            is_file = Path(text).expanduser().is_file()
+            is_file = os.path.isfile(os.path.expanduser(text))
             if is_subset and is_file:
                 raise UsageError(
                     f"{text!r} is a subset and a file; say ./{text} for the file, or rename it"
                 )
             if is_file:
-                path = str(Path(text).expanduser().absolute())
+                path = str(Path(os.path.expanduser(text)).absolute())
                 ids = read_folder_list(self.folder, path, self.settings.by)
                 self._check_list(text, ids)
                 self._sets[text] = ListRows(path, str(ids.kind), ids.sha256)

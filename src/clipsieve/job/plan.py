@@ -14,6 +14,7 @@ from clipsieve.embed.job import EmbedStage, Limits
 from clipsieve.errors import UsageError
 from clipsieve.formats.base import InputPlan, WorkItem
 from clipsieve.formats.inputs import source_exists
+from clipsieve.formats.names import ESCAPED, path_uri, uri_path
 from clipsieve.formats.registry import plan_input
 from clipsieve.job.asked import (
     asked_scorers,
@@ -44,6 +45,7 @@ from clipsieve.stage import Engine
 from clipsieve.store import names
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.manifest import InputEntry, Manifest
+from clipsieve.store.name_limits import check_shard_names
 from clipsieve.store.parquet import Footer
 from clipsieve.store.records import new_run_id, read_records
 
@@ -352,13 +354,14 @@ def _check_model_name(manifest: Manifest | None, folder: OutputFolder, config: R
 
 
 def _check_places(folder: OutputFolder, inputs: InputPlan) -> None:
-    """Refuse to read the output folder itself."""
-    inside = [item.uri for item in inputs.items if Path(item.uri).is_relative_to(folder.root)]
+    """Refuse to read the output folder itself, and names that it cannot hold."""
+    inside = [i.uri for i in inputs.items if Path(uri_path(i.uri)).is_relative_to(folder.root)]
     if inside:
         raise UsageError(
             f"the inputs include {inside[0]}, which lies in the output folder {folder.root}; "
             "choose an output folder that the inputs do not match"
         )
+    check_shard_names(folder.root, [item.shard for item in inputs.items])
 
 
 def input_entry(config: RunConfig) -> InputEntry:
@@ -408,4 +411,6 @@ def _check_names_are_free(
 
 def _absolute(pattern: str) -> str:
     """Return a pattern that means the same from any directory."""
-    return pattern if "://" in pattern else os.path.abspath(os.path.expanduser(pattern))
+    if "://" in pattern and not pattern.startswith(ESCAPED):
+        return pattern
+    return path_uri(os.path.abspath(os.path.expanduser(uri_path(pattern))))

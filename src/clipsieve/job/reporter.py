@@ -3,20 +3,19 @@
 Everything goes to standard error; standard output is for results.
 """
 
-import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from clipsieve.console import SafeConsole
 from clipsieve.control import STAGES, Snapshot
-from clipsieve.printing import escaped
+from clipsieve.terminal import escaped_line, json_text
 
 LIVE_SECONDS = 0.5
 LINE_SECONDS = 10.0
@@ -27,7 +26,7 @@ class Reporter:
 
     def __init__(self, log_format: str = "auto", run_id: str | None = None) -> None:
         """Report as `text`, `json`, or `auto`, which is text."""
-        self.console = Console(stderr=True, highlight=False)
+        self.console = SafeConsole(stderr=True)
         terminal = self.console.is_terminal
         self.json = log_format == "json"
         self.live = terminal and not self.json
@@ -35,12 +34,17 @@ class Reporter:
 
     def report(self, event: str, text: str, **fields: Any) -> None:
         """Write one line: `text`, or as JSON with `fields`."""
+        self.report_lines(event, [text], **fields)
+
+    def report_lines(self, event: str, lines: Sequence[str], **fields: Any) -> None:
+        """Write lines, or as one line of JSON with `fields`."""
         if self.json:
             line = {"time": round(time.time(), 3), "event": event, "run_id": self.run_id}
-            sys.stderr.write(json.dumps({**line, "text": text, **fields}) + "\n")
+            sys.stderr.write(json_text({**line, "text": "\n".join(lines), **fields}) + "\n")
             sys.stderr.flush()
         else:
-            self.console.print(escaped(text), markup=False, soft_wrap=True)
+            shown = "\n".join(map(escaped_line, lines))
+            self.console.print(shown, markup=False, soft_wrap=True)
 
     @contextmanager
     def watching(
@@ -53,7 +57,7 @@ class Reporter:
         def lines() -> None:
             while not ended.wait(LINE_SECONDS):
                 now = snapshot()
-                text = progress_line(now, total, time.monotonic() - start, unit)
+                text = self._progress(now, total, time.monotonic() - start, unit)
                 self.report("progress", text, total_rows=total, **now.to_json())
 
         if not self.live:
@@ -67,7 +71,7 @@ class Reporter:
             return
 
         def line() -> Text:
-            text = progress_line(snapshot(), total, time.monotonic() - start, unit)
+            text = self._progress(snapshot(), total, time.monotonic() - start, unit)
             return Text(text, no_wrap=True, overflow="ellipsis")
 
         with Live(
@@ -77,6 +81,11 @@ class Reporter:
             transient=True,
         ):
             yield
+
+    def _progress(self, now: Snapshot, total: int | None, elapsed: float, unit: str) -> str:
+        """The progress line, in what the terminal has."""
+        text = progress_line(now, total, elapsed, unit)
+        return text.replace(" · ", " | ") if self.console.is_ascii else text
 
 
 def progress_line(now: Snapshot, total: int | None, elapsed: float, unit: str = "rows") -> str:

@@ -341,7 +341,7 @@ def _report_result(reporter: Reporter, result: RunResult, out: str) -> None:
     else:
         query = "SELECT status, count(*), avg(clip_score) FROM scores GROUP BY status"
         lines.append(f'next: clipsieve sql {out} "{query}"')
-    reporter.report("result", "\n".join(lines), **result.to_json())
+    reporter.report_lines("result", lines, **result.to_json())
 
 
 def _refuse_empty(result: RunResult) -> None:

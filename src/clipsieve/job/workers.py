@@ -25,6 +25,7 @@ from clipsieve.errors import ClipsieveError, DeviceError, UsageError
 from clipsieve.stage import Element, Report, Stage
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.records import FAILED, ShardRecord, add_record
+from clipsieve.terminal import escaped
 
 #: Deaths of a worker before it is given up, if no shard can be blamed (it dies on starting).
 MAX_IDLE_DEATHS = 3
@@ -193,7 +194,7 @@ class _Watch:
             except ValueError:
                 message = {}
             if not isinstance(message, dict) or not message:
-                sys.stderr.buffer.write(line)
+                sys.stderr.write(escaped(line.decode("utf-8", "backslashreplace")))
                 continue
             with self._lock:
                 self._take(worker, message)

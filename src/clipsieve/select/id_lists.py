@@ -115,7 +115,7 @@ def _kind(by: str) -> IdKind:
 
 def _read(place: str) -> bytes:
     try:
-        return Path(place).expanduser().read_bytes()
+        return Path(os.path.expanduser(place)).read_bytes()
     except (OSError, ValueError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(

@@ -55,9 +55,10 @@ def load_recipe(name_or_path: str) -> Recipe:
 
 def _user_recipe(path: Path) -> Recipe:
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        is_encoding = isinstance(error, UnicodeDecodeError)
+        reason = "it is not UTF-8" if is_encoding else getattr(error, "strerror", None) or error
         raise UsageError(f"recipe {path} cannot be read: {reason}") from error
     recipe = read_recipe(str(path), text)
     if not recipe.where:

@@ -64,7 +64,7 @@ def write_catalog(out: str | Path, path: str | Path | None = None) -> str:
 
 def _check_replaceable(place: Path) -> None:
     """Refuse to replace what is no catalog."""
-    if not place.exists():
+    if not os.path.exists(place):  # False for a name that is too long
         return
     try:
         with duckdb.connect(str(place), read_only=True) as connection:

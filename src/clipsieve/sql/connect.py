@@ -6,9 +6,14 @@ from typing import Any
 
 import duckdb
 
-from clipsieve.errors import UsageError
-from clipsieve.sql.create_views import create_views, mentioned, report_left_out
-from clipsieve.sql.literals import literal
+from clipsieve.errors import QueryError
+from clipsieve.sql.create_views import (
+    create_views,
+    drop_damaged_scores,
+    mentioned,
+    report_left_out,
+)
+from clipsieve.sql.literals import literal, without_wildcards
 from clipsieve.sql.views import macros_sql, views_sql
 from clipsieve.store.folder import OutputFolder
 
@@ -21,13 +26,14 @@ def connect(out: str | Path) -> duckdb.DuckDBPyConnection:
     audit, `metrics` and `detectors` after an evaluation, `runs` and `shards`, and the macros of
     `sql/macros.sql`.  With removal lists `scores` leaves out the rows that they name, which
     `removals` shows.  The views read the files as they are now; nothing is copied.  A view of a
-    damaged file is left out, which a line on standard error says.
+    damaged file is left out, which a line on standard error says.  Relative paths in queries are
+    looked for in the folder, unless its path has a comma.
 
     Args:
       out: folder of an earlier `clipsieve run`.
 
     Raises:
-      UsageError: if the folder holds no dataset, or its path has a comma.
+      UsageError: if the folder holds no dataset.
     """
     connection, left_out = open_views(out)
     report_left_out(left_out)
@@ -41,19 +47,16 @@ def open_views(out: str | Path) -> tuple[duckdb.DuckDBPyConnection, dict[str, st
       UsageError: see `connect`.
     """
     folder = OutputFolder.open(out)
-    if "," in folder.root:
-        raise UsageError(
-            f"output folder {folder.root} has a comma in its path, which ends a folder name in "
-            "DuckDB's file_search_path; rename it, or start DuckDB inside it: "
-            "duckdb -init sql/views.sql"
-        )
     manifest = folder.require_manifest()
+    root = without_wildcards(folder.root) + "/"
     connection = duckdb.connect()
-    # As a parameter-free statement: SET takes no parameters.
-    connection.execute(f"SET file_search_path = {literal(folder.root)}")
-    left_out = create_views(connection, folder, views_sql(folder, manifest))
+    if "," not in folder.root:  # which would end a folder's name in this setting
+        connection.execute(f"SET file_search_path = {literal(folder.root)}")
+    left_out = create_views(connection, folder, views_sql(folder, manifest, root), root)
     if left_out:  # a run may have ended since, and have put its records together
-        left_out = create_views(connection, folder, views_sql(folder, folder.require_manifest()))
+        text = views_sql(folder, folder.require_manifest(), root)
+        left_out = create_views(connection, folder, text, root)
+    left_out |= drop_damaged_scores(connection, folder, manifest)
     connection.execute(macros_sql())
     return connection, left_out
 
@@ -70,7 +73,7 @@ def run_query(out: str | Path, query: str, at_most: int | None = None) -> Answer
     """The result of one query over `out`, at most `at_most` rows of it; None if it has none.
 
     Raises:
-      UsageError: if DuckDB refuses the query, it fails on the way, or a value has none in Python;
+      QueryError: if DuckDB refuses the query, it fails on the way, or a value has none in Python;
         the message is DuckDB's, and says which of the query's views are left out.
     """
     connection, left_out = open_views(out)
@@ -85,5 +88,5 @@ def run_query(out: str | Path, query: str, at_most: int | None = None) -> Answer
         # The query runs here, and most errors in its values come only now.
         rows = (relation if at_most is None else relation.limit(at_most)).fetchall()
     except (duckdb.Error, ValueError, OverflowError) as error:
-        raise UsageError(f"query failed: {mentioned(query, left_out)}{error}") from error
+        raise QueryError(f"query failed: {mentioned(query, left_out)}{error}") from error
     return Answer(columns, rows)

@@ -10,6 +10,8 @@ from clipsieve.errors import LedgerError
 from clipsieve.printing import escaped
 from clipsieve.store import names
 from clipsieve.store.folder import OutputFolder
+from clipsieve.store.integrity import check_files, damaged
+from clipsieve.store.manifest import Manifest
 
 #: The view that a statement of `views_sql` makes or comments on; comments may stand before it.
 _VIEW = re.compile(r'^(?:CREATE OR REPLACE VIEW|COMMENT ON COLUMN) "?(\w+)', re.MULTILINE)
@@ -47,6 +49,24 @@ def create_views(
         except (duckdb.Error, UnicodeError) as error:
             left_out[view] = _reason(folder, statement.query, root, error)
     return left_out
+
+
+def drop_damaged_scores(
+    connection: duckdb.DuckDBPyConnection, folder: OutputFolder, manifest: Manifest
+) -> dict[str, str]:
+    """Drop the view `scores` if a file of it has changed since it was written; return why.
+
+    DuckDB reads Parquet pages without looking at their checksums.  Files whose size and time are
+    those of their last verification are not read.
+    """
+    if manifest.wide is None:
+        return {}
+    damage = damaged(check_files(folder, below=names.wide_folder(manifest.wide.build)))
+    for name, problem in damage.items():
+        connection.execute("DROP VIEW IF EXISTS scores")
+        cure = _CURES["wide"].format(root=folder.root)
+        return {"scores": f"{folder.files.url(name)} is damaged ({problem}); {cure}"}
+    return {}
 
 
 def report_left_out(left_out: Mapping[str, str]) -> None:

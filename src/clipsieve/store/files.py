@@ -10,6 +10,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 from uuid import uuid4
@@ -19,10 +20,13 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from clipsieve.errors import Locked, UsageError
+from clipsieve.store.name_limits import check_folder_name
 
 #: Ends the name of a file that is being written.  No glob of a reader matches it: `*.parquet` would
 #: match `x.tmp.parquet`, so the mark comes last.
 MARK = ".tmp-"
+#: Longer names are hashed in temporary ones.
+_STEM_BYTES = 100
 _TEMPORARY = re.compile(re.escape(MARK) + "[0-9a-f]{32}")
 
 
@@ -95,7 +99,21 @@ class FileSystem(Protocol):
 
 def temporary_name(name: str) -> str:
     """Make a new name beside `name` that `FileSystem.sweep` recognises."""
-    return f"{name}{MARK}{uuid4().hex}"
+    return f"{temporary_stem(name)}{MARK}{uuid4().hex}"
+
+
+def temporary_stem(name: str) -> str:
+    """Return what stands before the mark in temporary names of `name`: a hash of a long one.
+
+    With mark and digits it fits where file names have at most 143 bytes, as on eCryptfs.
+
+    >>> temporary_stem("samples/a.parquet"), temporary_stem("samples/" + "a" * 200)
+    ('samples/a.parquet', 'samples/c2a908d98f5df987')
+    """
+    folder, slash, last = name.rpartition("/")
+    if len(os.fsencode(last)) > _STEM_BYTES:
+        last = sha256(os.fsencode(last)).hexdigest()[:16]
+    return f"{folder}{slash}{last}"
 
 
 class LocalFiles:
@@ -109,7 +127,7 @@ class LocalFiles:
         """Name the folder; it need not exist yet.
 
         Raises:
-          UsageError: if `root` is empty or a URL.
+          UsageError: if `root` is empty, a URL, too long or not UTF-8.
         """
         text = os.fspath(root)
         if not text:
@@ -119,7 +137,8 @@ class LocalFiles:
                 f"output folder {text} is a URL; clipsieve writes to local or mounted folders: "
                 "give a path, and copy the finished folder to the object store"
             )
-        self.root = Path(os.path.abspath(Path(text).expanduser()))
+        self.root = Path(os.path.abspath(os.path.expanduser(text)))
+        check_folder_name(str(self.root))
 
     def path(self, name: str) -> Path:
         """Return the path of an object."""

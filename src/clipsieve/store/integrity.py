@@ -44,16 +44,25 @@ class FileCheck:
     problem: str | None = None
 
 
-def sealed_files(folder: OutputFolder) -> list[str]:
-    """Return the names of all files that are sealed, sorted; hidden and temporary ones are not."""
-    found = [name for top in names.FOLDERS for name in _below(folder, top)]
-    if folder.files.exists(names.MANIFEST):
+def sealed_files(folder: OutputFolder, below: str | None = None) -> list[str]:
+    """Return the names of all files that are sealed, sorted; hidden and temporary ones are not.
+
+    Args:
+      folder: the output folder.
+      below: a folder in it to which they are limited.
+    """
+    tops = names.FOLDERS if below is None else (below,)
+    found = [name for top in tops for name in _below(folder, top)]
+    if below is None and folder.files.exists(names.MANIFEST):
         found.append(names.MANIFEST)
     return sorted(name for name in found if name != names.FILES)
 
 
 def check_files(
-    folder: OutputFolder, is_full: bool = False, written: Mapping[str, Seal] | None = None
+    folder: OutputFolder,
+    is_full: bool = False,
+    written: Mapping[str, Seal] | None = None,
+    below: str | None = None,
 ) -> list[FileCheck]:
     """Verify the files of a folder, several at a time.
 
@@ -62,6 +71,7 @@ def check_files(
       is_full: read every file; otherwise those that have changed since they were last verified,
         or were damaged then.
       written: seals of files that were written just now, which are not read.
+      below: a folder in it to which the check is limited.
 
     Returns:
       One check for each sealed file, sorted by name.  A file that is removed meanwhile is left out,
@@ -73,7 +83,9 @@ def check_files(
         return _check(folder, name, known.get(name), (written or {}).get(name))
 
     with ThreadPoolExecutor(READERS, "clipsieve-verify") as pool:
-        checks = [each for each in pool.map(check, sealed_files(folder)) if each is not None]
+        checks = [each for each in pool.map(check, sealed_files(folder, below)) if each is not None]
+    if below is not None:
+        return checks
     own = _check(folder, names.FILES, None, None)
     return [*checks, own] if own is not None and own.problem is not None else checks
 

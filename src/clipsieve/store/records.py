@@ -14,6 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 from clipsieve.errors import LedgerError
+from clipsieve.formats.names import escaped_path
 from clipsieve.schemas.footers import SEAL
 from clipsieve.store import names
 from clipsieve.store.folder import OutputFolder
@@ -111,8 +112,13 @@ def gather_records(folder: OutputFolder, run_id: str) -> None:
 
 
 def write_run(folder: OutputFolder, run_id: str, content: Mapping[str, Any]) -> None:
-    """Write the manifest of a run that has ended, and gather its records."""
+    """Write the manifest of a run that has ended, and gather its records.
+
+    Words of its `argv` that are not UTF-8 are escaped, or no reader of JSON would take it.
+    """
     gather_records(folder, run_id)
+    if "argv" in content:
+        content = {**content, "argv": [escaped_path(word) for word in content["argv"]]}
     folder.write_json(f"{names.RUNS}/{run_id}.json", {"run_id": run_id, **content})
 
 

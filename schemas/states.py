@@ -19,6 +19,7 @@ class RowState(StrEnum):
     DECODE_ERROR = "decode_error"  #: not an image, truncated or damaged
     EMPTY_CAPTION = "empty_caption"  #: NULL, empty or blank caption; the image was encoded
     INVALID_CAPTION = "invalid_caption"  #: caption bytes are not UTF-8; the image was encoded
+    CAPTION_TOO_LONG = "caption_too_long"  #: over the byte limit and cut; the image was encoded
     NONFINITE_EMBEDDING = "nonfinite_embedding"  #: the model returned NaN, inf or a zero vector
 
 

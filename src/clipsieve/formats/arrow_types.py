@@ -19,6 +19,8 @@ _UNITS = {"s": 0, "ms": 1, "us": 2, "ns": 3}
 def plain_type(kind: pa.DataType) -> pa.DataType:
     """Return the type without its encoding: dictionaries, large and view forms, extensions.
 
+    Lists of one length become lists: Arrow cannot read a NULL among them back from Parquet.
+
     >>> plain_type(pa.dictionary(pa.int8(), pa.large_string()))
     DataType(string)
     """
@@ -30,9 +32,7 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
         return pa.string()
     if types.is_large_binary(kind) or types.is_binary_view(kind):
         return pa.binary()
-    if types.is_fixed_size_list(kind):
-        return pa.list_(pa.field("element", plain_type(kind.value_type)), kind.list_size)
-    if _is_list(kind):
+    if _is_list(kind) or types.is_fixed_size_list(kind):
         return _list_of(plain_type(kind.value_type))
     if types.is_struct(kind):
         return pa.struct([(child.name, plain_type(child.type)) for child in kind])
@@ -66,7 +66,7 @@ def unify_types(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
         return pa.timestamp(unit, a.tz) if a.tz == b.tz else None
     if all(types.is_binary(kind) or types.is_fixed_size_binary(kind) for kind in (a, b)):
         return pa.binary()
-    if all(_is_list(kind) or types.is_fixed_size_list(kind) for kind in (a, b)):
+    if types.is_list(a) and types.is_list(b):
         element = unify_types(a.value_type, b.value_type)
         return None if element is None else _list_of(element)
     if types.is_struct(a) and types.is_struct(b):
@@ -111,10 +111,19 @@ def unify_columns(
     return {name: _null_to_string(kind) for name, kind in unified.items()}
 
 
+def has_fixed_lists(kind: pa.DataType) -> bool:
+    """Return whether lists of one length are in a type, at any depth."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return has_fixed_lists(kind.storage_type)
+    if types.is_fixed_size_list(kind):
+        return True
+    return any(has_fixed_lists(kind.field(index).type) for index in range(kind.num_fields))
+
+
 def is_text(kind: pa.DataType) -> bool:
     """Return whether captions can be read from a type: text or bytes, or lists of them."""
     kind = plain_type(kind)
-    if types.is_list(kind) or types.is_fixed_size_list(kind):
+    if types.is_list(kind):
         kind = kind.value_type
     return bool(_is_string_like(kind) or types.is_null(kind))
 
@@ -204,7 +213,7 @@ def decode_captions(
     """
     if isinstance(column, pa.ExtensionArray):
         column = column.storage
-    if types.is_list(column.type) or types.is_large_list(column.type):
+    if types.is_nested(column.type):
         column = _first_elements(column)
     if types.is_null(column.type):
         return [None] * len(column), {}
@@ -214,11 +223,7 @@ def decode_captions(
             longest = pc.max(pc.binary_length(column)).as_py() or 0
             if longest <= max_bytes:
                 return column.to_pylist(), {}
-        if types.is_fixed_size_list(column.type):
-            lists = column.cast(pa.list_(pa.binary())).to_pylist()
-            raws = [row[0] if row else None for row in lists]
-        else:
-            raws = column.cast(pa.binary()).to_pylist()
+        raws = column.cast(pa.binary()).to_pylist()
     else:
         kind = pa.dictionary(column.type.index_type, pa.binary())
         raws = shared_values(column.cast(kind) if column.type != kind else column)
@@ -232,6 +237,8 @@ def decode_captions(
 
 def _first_elements(column: pa.Array) -> pa.Array:
     """Return the first element of each list; NULL for NULL and empty lists."""
+    if not (types.is_list(column.type) or types.is_large_list(column.type)):
+        column = to_plain(column)
     offsets = column.offsets.to_pylist()
     filled = column.is_valid().to_pylist()
     bounds = zip(filled, offsets[:-1], offsets[1:], strict=True)

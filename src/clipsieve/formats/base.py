@@ -212,6 +212,10 @@ class ReadOptions:
     def __post_init__(self) -> None:
         """Refuse values that no source can be read with."""
         object.__setattr__(self, "leave_out", tuple(self.leave_out))  # JSON has lists
+        if self.references_col in self.leave_out:
+            raise UsageError(
+                f"references_col {self.references_col!r} is to be left out too; drop one of the two"
+            )
         formats = [AUTO, *InputFormat]
         if self.input_format not in formats:
             raise UsageError(

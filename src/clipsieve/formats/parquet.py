@@ -24,6 +24,7 @@ from clipsieve.formats.base import (
     problems_note,
 )
 from clipsieve.formats.columns import (
+    MAX_COLUMNS,
     CarriedColumns,
     Roles,
     carried_columns,
@@ -61,6 +62,10 @@ class Footer:
         """Read the footer; raises as `open_parquet` does."""
         with open_parquet(uri) as file:
             schema, metadata = file.schema_arrow, file.metadata
+            if metadata.num_columns > MAX_COLUMNS:
+                raise ValueError(
+                    f"{metadata.num_columns:,} columns, the limit is {MAX_COLUMNS:,}; write fewer"
+                )
             note = (schema.metadata or {}).get(b"huggingface")
             groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
             return cls(
@@ -98,6 +103,11 @@ class Parquet(Format):
         for shard, footer in readable:
             first_uris.setdefault(footer.columns, shard.uri)
         columns = unify_columns((uri, columns) for columns, uri in first_uris.items())
+        if len(columns) > MAX_COLUMNS:
+            raise UsageError(
+                f"the {len(readable):,} shards have {len(columns):,} different columns together, "
+                f"the limit is {MAX_COLUMNS:,}; plan them apart"
+            )
         roles = choose_roles(
             columns,
             readable[0][0].uri if len(readable) == 1 else f"the {len(readable):,} shards",
@@ -207,7 +217,7 @@ def _carried(
             if types.is_struct(kind) and kind.get_field_index("path") >= 0:
                 carried.append((label, f"{label}_path", plain_type(kind.field("path").type)))
         elif label == roles.caption:
-            if types.is_list(kind) or types.is_fixed_size_list(kind):
+            if types.is_list(kind):
                 carried.append((label, label, kind))
         elif label != roles.uid and label not in roles.pixels:
             carried.append((label, label, kind))

@@ -8,6 +8,7 @@ What page headers say of a row group decides how it is read (`parquet_bounds`): 
 large values are in a dictionary is read as dictionary, and rows with equal values share one object.
 """
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -20,6 +21,7 @@ from pyarrow import types
 from clipsieve.formats.arrow_types import (
     decode_captions,
     decoded_bytes,
+    has_fixed_lists,
     plain_type,
     replace_invalid_utf8,
     shared_values,
@@ -79,7 +81,12 @@ def read_parquet(item: WorkItem, source: SourceConfig) -> Iterator[RowBatch]:
     start, size = item.start, 0
     steps: list[RowBatch] = []
     try:
-        with _open_handle(item.uri) as handle, _open_file(handle) as file:
+        with ExitStack() as stack:
+            handle = stack.enter_context(_open_handle(item.uri))
+            file = stack.enter_context(_open_file(handle))
+            if any(map(has_fixed_lists, file.schema_arrow.types)):
+                metadata = _without_arrow_schema(file.metadata)
+                file = stack.enter_context(_open_file(handle, metadata=metadata))
             for records in _read_steps(file, handle, item, source):
                 step = _to_rows(records, source)
                 steps.append(step)
@@ -182,6 +189,20 @@ def _bound_group(
         return content
 
     return bound_group(read_at, file.metadata, group, columns, _LOOK_AHEAD_IN_STORES)
+
+
+def _without_arrow_schema(metadata: Any) -> Any:
+    """Return the footer without the Arrow types that were written; Parquet's own types remain.
+
+    Arrow reads a list as one of fixed length only because of them, and then refuses every NULL.
+    """
+    key = b"ARROW:schema"
+    buffer = io.BytesIO()
+    metadata.write_metadata_file(buffer)
+    content = buffer.getvalue()
+    if content.count(key) > 1:  # a column is called so
+        return metadata
+    return pq.read_metadata(io.BytesIO(content.replace(key, b"ignored_" + key[-4:])))
 
 
 def _image_bytes(images: Sequence[bytes | None]) -> int:

@@ -35,10 +35,12 @@ class GroupBounds:
     Attributes:
       rows: most rows to decode at once.
       dictionaries: paths of columns to read as dictionaries.
+      dictionary_bytes: of the dictionaries of those columns.
     """
 
     rows: int
     dictionaries: frozenset[str]
+    dictionary_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +83,12 @@ def bound_group(
             f"row group {group} unfolds {stored:,} bytes of pages to {held:,}, most of them in "
             f"column {worst.path!r}"
         )
-    copied = 0
+    copied = dictionary_bytes = 0
     dictionaries = set()
     for leaf in leaves:
         if leaf.is_text and leaf.pages.largest_copy > _SMALL_VALUE and leaf.pages.all_dictionary:
             dictionaries.add(leaf.path)
+            dictionary_bytes += leaf.pages.dictionary
             size = 4
         else:
             size = leaf.width or leaf.pages.largest_copy
@@ -97,7 +100,8 @@ def bound_group(
             )
         if leaf.width > _COPIED_BYTES:
             raise ValueError(f"column {leaf.path!r} has values of {leaf.width:,} bytes each")
-    return GroupBounds(max(1, _COPIED_BYTES // max(1, copied)), frozenset(dictionaries))
+    rows = max(1, _COPIED_BYTES // max(1, copied))
+    return GroupBounds(rows, frozenset(dictionaries), dictionary_bytes)
 
 
 def _columns(

@@ -165,7 +165,8 @@ def _read_steps(
                 paths = sorted(bounds.dictionaries)
                 reader = _open_file(handle, metadata=file.metadata, read_dictionary=paths)
                 readers[bounds.dictionaries] = stack.enter_context(reader)
-            row_size = max(1, metadata.total_byte_size // metadata.num_rows)
+            row_bytes = metadata.total_byte_size - bounds.dictionary_bytes
+            row_size = max(1, row_bytes // metadata.num_rows)
             rows = max(1, source.byte_budget // (_STEPS_PER_BUDGET * row_size))
             yield from readers[bounds.dictionaries].iter_batches(
                 batch_size=min(rows, _MAX_ROWS_PER_STEP, bounds.rows),
@@ -295,8 +296,8 @@ def _to_type(column: pa.Array | None, kind: pa.DataType, rows: int) -> pa.Array:
         return pa.nulls(rows, kind)
     if (size := decoded_bytes(column)) > _MAX_STEP_BYTES:
         raise ValueError(
-            f"a carried column unfolds to {size:,} bytes in {rows:,} rows; leave it out with "
-            "--leave-out"
+            f"a carried column unfolds to {size:,} bytes in {rows:,} rows; leave the "
+            "column out with --leave-out"
         )
     column = to_plain(column)
     return replace_invalid_utf8(column if column.type.equals(kind) else column.cast(kind))

@@ -180,7 +180,11 @@ def bombs(tmp_path_factory):
             folder / "carried.parquet", {"url": repeated("u" * 5_000_000, 3000, pa.string())}, 3000
         ),
         "page": write_bomb(
-            folder / "page.parquet", {"url": ["u" * 300_000_000]}, 1, use_dictionary=False
+            folder / "page.parquet",
+            {"url": ["u" * 140_000_000]},
+            1,
+            use_dictionary=False,
+            compression="lz4",
         ),
         "prefix": write_bomb(
             folder / "prefix.parquet",

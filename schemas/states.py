@@ -14,11 +14,12 @@ class RowState(StrEnum):
     OK = "ok"  #: image and caption were both encoded
     FETCH_FAILED = "fetch_failed"  #: the source says the download failed; there are no bytes
     MISSING_IMAGE = "missing_image"  #: no image bytes, and the source does not say why
-    IMAGE_TOO_LARGE = "image_too_large"  #: over the byte, side or pixel limit; never decoded
+    IMAGE_TOO_LARGE = "image_too_large"  #: over the byte, side, pixel or scan limit; never decoded
     UNSUPPORTED_FORMAT = "unsupported_format"  #: a picture format outside the allow-list
     DECODE_ERROR = "decode_error"  #: not an image, truncated or damaged
     EMPTY_CAPTION = "empty_caption"  #: NULL, empty or blank caption; the image was encoded
     INVALID_CAPTION = "invalid_caption"  #: caption bytes are not UTF-8; the image was encoded
+    CAPTION_TOO_LONG = "caption_too_long"  #: over the byte limit and cut; the image was encoded
     NONFINITE_EMBEDDING = "nonfinite_embedding"  #: the model returned NaN, inf or a zero vector
 
 

@@ -234,12 +234,22 @@ class RunConfig(ScorerSettings):
     caption_col: str | None = setting("column with the caption", None, unset="found by looking")
     uid_col: str | None = setting("column with the identity", None, unset="found by looking")
     references_col: str | None = setting("column with reference captions", None)
+    leave_out: tuple[str, ...] = setting(
+        "columns of the source that are not carried into samples/, separated by commas",
+        (),
+        parse=split_names,
+    )
     byte_budget: int = setting("bytes of encoded images read at once", 16 << 20, minimum=1)
     rows_per_item: int = setting(
         "rows over which one Parquet file becomes several work items", 50_000, minimum=1
     )
     shard_prefix: str = setting(
         "put before the output name of every shard", "", check=_check_shard_prefix
+    )
+    max_caption_bytes: int = setting(
+        "captions of more bytes are caption_too_long; the default is far over what any CLIP reads",
+        64 << 10,
+        minimum=1,
     )
     max_image_bytes: int = setting(
         "encoded images of more bytes are image_too_large", 64 << 20, minimum=1

@@ -34,6 +34,7 @@ from clipsieve.clip.decode import (
     decode_pool_initializer,
     decoder_description,
 )
+from clipsieve.clip.image_format import jpeg_scan_count
 from clipsieve.clip.preprocess import Preprocess, normalize
 from clipsieve.errors import UsageError
 from clipsieve.schemas.states import RowFailure, RowState
@@ -563,6 +564,20 @@ class TestLimits:
         last = data.rindex(b"\xff\xda")
         bomb = data[:-2] + data[last:-2] * 600 + data[-2:]
         assert "JPEG scans, the limit is 500" in failure(bomb, RowState.IMAGE_TOO_LARGE)
+        few = data[:-2] + data[last:-2] * 100 + data[-2:]
+        decoded(few)
+        width, height = decoded(few).width, decoded(few).height
+        scans = jpeg_scan_count(few)
+        exact = ImageLimits(max_scanned_pixels=scans * width * height)
+        assert isinstance(decode_image(few, PREPROCESS, exact), DecodedImage)
+        tight = ImageLimits(max_scanned_pixels=scans * width * height - 1)
+        assert f"{scans} JPEG scans of {width} x {height} pixels, the limit is" in failure(
+            few, RowState.IMAGE_TOO_LARGE, limits=tight
+        )
+        large = encode(Image.new("L", (5_000, 5_000)), "JPEG", progressive=True)
+        last = large.rindex(b"\xff\xda")
+        slow = large[:-2] + large[last:-2] * 100 + large[-2:]
+        assert "the limit is 2,147,483,640 pixels" in failure(slow, RowState.IMAGE_TOO_LARGE)
         # Bytes that look like scans in metadata or after a baseline picture are not scans.
         decoded(jpeg() + b"\xff\xda" * 600)
         decoded(encode(photograph().resize((40, 30)), "JPEG", comment=b"\xff\xda" * 600))

@@ -26,6 +26,7 @@ from open_clip.transformer import text_global_pool
 from clipsieve.clip.device import DTYPES
 from clipsieve.clip.identity import TINY, ModelIdentity
 from clipsieve.clip.preprocess import Preprocess
+from clipsieve.clip.tokenize import BoundedTokenizer
 from clipsieve.errors import ClipsieveError, DeviceError, UsageError, WeightsMissing
 from clipsieve.store.names import slug
 
@@ -256,7 +257,11 @@ def _tokenizer(name: str, folder: Path | None) -> Any:
     """Return open_clip's tokenizer of a model; with the folder's own merges if it has some."""
     merges = folder / "bpe_merges.txt.gz" if folder is not None else None
     bpe = {"bpe_path": str(merges)} if merges is not None and merges.is_file() else {}
-    return open_clip.get_tokenizer(name, **bpe)
+    tokenizer = open_clip.get_tokenizer(name, **bpe)
+    # Those of Hugging Face take time in proportion to the text.
+    if type(tokenizer) is open_clip.SimpleTokenizer and tokenizer.reduction_fn is None:
+        return BoundedTokenizer(tokenizer)
+    return tokenizer
 
 
 def _preprocess_config(model: str, pretrained: str | None, folder: Path | None) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from clipsieve.embed.shard import EmbeddedShard, ShardBuilder
 from clipsieve.errors import ShardError
 from clipsieve.formats.base import SourceConfig, WorkItem
 from clipsieve.formats.registry import fingerprint, read_rows
+from clipsieve.schemas.states import RowState
 from clipsieve.store.records import DONE, FAILED, ShardRecord, add_record
 
 
@@ -102,25 +103,40 @@ class Embedder:
                     return
                 item = event.item
                 builder = ShardBuilder(item, self.source, self.encoder, self.control)
+            elif builder is None:  # its shard has failed already
+                continue
             elif isinstance(event, Chunk):
-                assert builder is not None
-                builder.add(event)
+                try:
+                    builder.add(event)
+                except MemoryError:
+                    builder.withdraw()
+                    builder = None
+                    yield self._failed(item, _out_of_memory(item))
             else:
-                assert builder is not None
                 error = event.error
-                if error is None:
-                    shard = builder.finish()
-                    error = _changed(item)
+                try:
+                    if error is None:
+                        shard = builder.finish()
+                        error = _changed(item)
+                except MemoryError:
+                    error = _out_of_memory(item)
                 if error is None:
                     yield shard
                 else:
                     builder.withdraw()
                     yield self._failed(item, error)
+                builder = None
 
     def _commit(self, shard: EmbeddedShard, since: float) -> ShardRecord:
         """Write a shard's files."""
-        with self.control.timing("write"):
-            files = self.writer.commit(shard)
+        try:
+            with self.control.timing("write"):
+                files = self.writer.commit(shard)
+        except MemoryError:
+            rows = len(shard.pairs)
+            failed = rows - shard.counts().get(str(RowState.OK), 0)
+            self.control.add(rows=-rows, failed_rows=-failed)
+            return self._failed(shard.item, _out_of_memory(shard.item))
         self.control.add(shards=1)
         return replace(self._done(shard.item, shard.counts(), since), files=files)
 
@@ -152,6 +168,14 @@ class Embedder:
         add_record(self.writer.folder, record)
         self.control.end(record.shard)
         return record
+
+
+def _out_of_memory(item: WorkItem) -> ShardError:
+    """The error of a shard that does not fit."""
+    return ShardError(
+        f"{item.uri}: it takes more memory than there is; cut it into smaller files, or run again "
+        "with fewer --workers or a smaller --byte-budget"
+    )
 
 
 def _changed(item: WorkItem) -> ShardError | None:

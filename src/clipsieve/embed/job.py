@@ -9,7 +9,7 @@ from clipsieve import versions
 from clipsieve.clip.identity import ModelIdentity
 from clipsieve.control import Control
 from clipsieve.embed.commit import Revisions, ShardWriter
-from clipsieve.formats.base import SourceConfig, WorkItem
+from clipsieve.formats.base import MAX_CAPTION_BYTES, SourceConfig, WorkItem
 from clipsieve.schemas import footers
 from clipsieve.stage import Element, Report, Worker
 from clipsieve.statistics.counts import RowCounts
@@ -69,13 +69,17 @@ class EmbedStage:
 
     def reading(self) -> dict[str, Any]:
         """Return what decides a ledger row, besides the source: roles of columns, and limits."""
-        return {
+        reading: dict[str, Any] = {
             "image": self.source.image,
             "caption": self.source.caption,
             "uid": self.source.uid,
             "references": self.source.references,
             "limits": [self.limits.bytes, self.limits.side, self.limits.pixels],
         }
+        # Only if it is not the default: ledgers from before there was such a limit stay valid.
+        if self.source.max_caption_bytes != MAX_CAPTION_BYTES:
+            reading["max_caption_bytes"] = self.source.max_caption_bytes
+        return reading
 
     def writer(self, device: str = "", logit_scale: float = 1.0) -> ShardWriter:
         """Return the writer of this run's files; device and scale are recorded in them."""

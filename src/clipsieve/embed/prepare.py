@@ -19,13 +19,20 @@ from clipsieve.clip.decode import DecodedImage
 from clipsieve.control import Control
 from clipsieve.errors import ShardError
 from clipsieve.formats.base import RowBatch, WorkItem
-from clipsieve.formats.uid import digest_and_uid
+from clipsieve.formats.uid import RowHasher
 from clipsieve.schemas.states import RowFailure, RowState
 
 #: Images a pool thread takes at once: less bookkeeping an image, still fine-grained.
 IMAGES_A_JOB = 8
 #: Chunks that may wait between the reader and the model.
 CHUNKS_AHEAD = 4
+
+#: Bytes of captions, uids and carried columns in one shard: all of them wait in memory until it is
+#: written, and Arrow's text columns end at four times as many.
+MAX_TEXT_BYTES = 512 << 20
+
+#: States in which the source says that there is no image, or that it is not to be decoded.
+NO_IMAGE = (RowState.FETCH_FAILED, RowState.MISSING_IMAGE, RowState.IMAGE_TOO_LARGE)
 
 Decode = Callable[[bytes], DecodedImage | RowFailure]
 Tokenize = Callable[[Sequence[str]], torch.Tensor]
@@ -156,6 +163,7 @@ class Preparer:
         self._control.begin(item.shard)
         yield Begin(item)
         images, texts = _Numbers(), _Numbers()
+        held = 0
         batches = self._read(item)
         while True:
             try:
@@ -166,6 +174,10 @@ class Preparer:
                 return
             if batch is None:
                 break
+            held += _text_bytes(batch)
+            if held > MAX_TEXT_BYTES:
+                yield End(_too_much_text(item, batch))
+                return
             for low in range(0, len(batch), self._chunk_rows):
                 with self._control.timing("read"):
                     chunk = self._chunk(batch, low, images, texts)
@@ -182,8 +194,9 @@ class Preparer:
         text_numbers, new_texts = [-1] * (high - low), []
         hashed: list[str] = []
         digests: list[bytes | None] = []
+        hasher = RowHasher()
         for at, (image, caption) in enumerate(zip(batch.images[low:high], captions, strict=True)):
-            digest, uid = digest_and_uid(image, caption, urls[at])
+            digest, uid = hasher.digest_and_uid(image, caption, urls[at])
             hashed.append(uid)
             digests.append(digest if image else None)
             if image is not None and digest is not None and not _unusable(failures.get(at)):
@@ -221,9 +234,30 @@ class Preparer:
         return decoded
 
 
+def _text_bytes(batch: RowBatch) -> int:
+    """Bytes of a batch that stay in memory until its shard is written."""
+    captions = sum(len(caption) for caption in batch.captions if caption is not None)
+    uids = 0 if batch.uids is None else batch.uids.nbytes
+    return int(captions + uids + batch.carried.nbytes)
+
+
+def _too_much_text(item: WorkItem, batch: RowBatch) -> ShardError:
+    """The error of a shard whose text does not fit."""
+    rows = batch.start + len(batch) - item.start
+    sizes = {column: batch.carried[column].nbytes for column in batch.carried.column_names}
+    largest = max(sizes, key=sizes.__getitem__, default=None)
+    cure = "cut it into smaller files"
+    if largest is not None and sizes[largest] > _text_bytes(batch) // 2:
+        cure += f", or leave column {largest!r} out with --leave-out"
+    return ShardError(
+        f"cannot read {item.uri}: captions and carried columns of its first {rows:,} rows take "
+        f"over {MAX_TEXT_BYTES:,} bytes; {cure}"
+    )
+
+
 def _unusable(failure: RowFailure | None) -> bool:
     """Whether the source says that there is no image."""
-    return failure is not None and failure.state in (RowState.FETCH_FAILED, RowState.MISSING_IMAGE)
+    return failure is not None and failure.state in NO_IMAGE
 
 
 def _urls(carried: pa.Table, low: int, high: int) -> list[str | None]:

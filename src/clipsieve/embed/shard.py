@@ -13,7 +13,7 @@ import torch
 from clipsieve.clip.decode import DecodedImage
 from clipsieve.clip.encode import Encoder, Features
 from clipsieve.control import Control
-from clipsieve.embed.prepare import Chunk
+from clipsieve.embed.prepare import NO_IMAGE, Chunk
 from clipsieve.formats.base import SourceConfig, WorkItem
 from clipsieve.schemas.states import RowFailure, RowState
 from clipsieve.scorers.base import Embedded, PairBatch
@@ -186,7 +186,7 @@ class ShardBuilder:
 
 def _no_image(said: RowFailure | None) -> RowFailure:
     """Why a row has no image: what the source says, if it speaks of the image at all."""
-    if said is not None and said.state in (RowState.FETCH_FAILED, RowState.MISSING_IMAGE):
+    if said is not None and said.state in NO_IMAGE:
         return said
     return RowFailure(RowState.MISSING_IMAGE, "the source has no image bytes")
 

@@ -14,6 +14,15 @@ from clipsieve.errors import UsageError
 from clipsieve.formats.names import safe_name
 from clipsieve.schemas.states import RowFailure, RowState
 
+#: Longest caption in UTF-8: far over what any CLIP reads (77 to 256 tokens) and what alternative
+#: texts of the web hold, and small enough that a batch of them is no burden.
+MAX_CAPTION_BYTES = 64 << 10
+#: Largest encoded image.
+MAX_IMAGE_BYTES = 64 << 20
+
+#: Longest message of a downloader that is repeated.
+_MAX_MESSAGE = 1000
+
 #: As an input format: look at the content.
 AUTO = "auto"
 
@@ -95,11 +104,13 @@ class SourceConfig:
       caption: column of the caption; "txt" is the text member or file; None if there is none.
       uid: column of the uid, or None.
       references: column of the reference captions, which is carried like others; None if none.
-      left_out: columns that are not carried because they hold other pixels.
+      left_out: columns that are not read: they hold other pixels, or are to be left out.
       carried: names and unified types of `RowBatch.carried`; every field may be null.
       origins: for each carried field the column it comes from.
       uid_type: unified type of the uid column, None without one.
       byte_budget: about how many bytes of images one `RowBatch` holds.
+      max_caption_bytes: longer captions are `CAPTION_TOO_LONG`, and cut.
+      max_image_bytes: larger images of tars and folders are `IMAGE_TOO_LARGE`, and not read.
     """
 
     format: InputFormat
@@ -113,6 +124,8 @@ class SourceConfig:
     origins: tuple[str, ...]
     uid_type: pa.DataType | None
     byte_budget: int
+    max_caption_bytes: int = MAX_CAPTION_BYTES
+    max_image_bytes: int = MAX_IMAGE_BYTES
 
     def to_json(self) -> str:
         """Return the configuration as one line of JSON; Arrow types in base64 IPC form."""
@@ -148,7 +161,8 @@ class RowBatch:
       carried: N rows of all source columns that are not pixels, the uid and caption columns
         left out (they have their own place), in unified types.
       failures: what the *source* already says of a row, by its position in this batch (0..N-1):
-        `FETCH_FAILED`, `MISSING_IMAGE`, `INVALID_CAPTION`.  The decoder adds its own later.
+        `FETCH_FAILED`, `MISSING_IMAGE`, `IMAGE_TOO_LARGE`, `INVALID_CAPTION`,
+        `CAPTION_TOO_LONG`.  The decoder adds its own later.
       uids: N uids in the type of the source, or None where the source has no uid column.
     """
 
@@ -175,6 +189,9 @@ class ReadOptions:
       uid_col: column of the uid; by default `uid` in any case of letters, if there is one.
       references_col: column of reference captions; checked, and carried like other columns.
       byte_budget: about how many bytes of images one batch holds.
+      max_caption_bytes: longer captions are `CAPTION_TOO_LONG`, and cut.
+      max_image_bytes: larger images are `IMAGE_TOO_LARGE`, and not read where that can be helped.
+      leave_out: columns that are not carried.
       rows_per_item: larger Parquet files and folders are cut into items of at most this many
         rows; a Parquet file between row groups only.
       shard_prefix: put before every shard name.
@@ -186,17 +203,25 @@ class ReadOptions:
     uid_col: str | None = None
     references_col: str | None = None
     byte_budget: int = 64 << 20
+    max_caption_bytes: int = MAX_CAPTION_BYTES
+    max_image_bytes: int = MAX_IMAGE_BYTES
+    leave_out: tuple[str, ...] = ()
     rows_per_item: int = 50_000
     shard_prefix: str = ""
 
     def __post_init__(self) -> None:
         """Refuse values that no source can be read with."""
+        object.__setattr__(self, "leave_out", tuple(self.leave_out))  # JSON has lists
+        if self.references_col in self.leave_out:
+            raise UsageError(
+                f"references_col {self.references_col!r} is to be left out too; drop one of the two"
+            )
         formats = [AUTO, *InputFormat]
         if self.input_format not in formats:
             raise UsageError(
                 f"input_format must be one of {', '.join(formats)}, got {self.input_format!r}"
             )
-        for name in ("byte_budget", "rows_per_item"):
+        for name in ("byte_budget", "rows_per_item", "max_caption_bytes", "max_image_bytes"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.shard_prefix and safe_name(self.shard_prefix) != self.shard_prefix:
@@ -299,8 +324,8 @@ def missing_image(status: str | None, message: str | None, path: str | None = No
       path: where the source says the image is, if it says so.
     """
     if status is not None and status.startswith("failed"):
-        return RowFailure(RowState.FETCH_FAILED, message or status)
-    where = f"; the source points at {path}" if path else ""
+        return RowFailure(RowState.FETCH_FAILED, (message or status)[:_MAX_MESSAGE])
+    where = f"; the source points at {path[:_MAX_MESSAGE]}" if path else ""
     return RowFailure(RowState.MISSING_IMAGE, f"no image bytes in the source{where}")
 
 

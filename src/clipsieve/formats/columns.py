@@ -21,6 +21,9 @@ NO_CAPTIONS = "none"
 #: views add.  Such a column is carried as source_<name>.
 RESERVED = frozenset(LEDGER.names) | {"rev", "filename"}
 
+#: Columns of a source.  Each costs time and memory in every batch and file.
+MAX_COLUMNS = 2_000
+
 _IMAGE_NAMES = ("jpg", "jpeg", "png", "webp", "image", "image_bytes", "bytes", "content")
 _CAPTION_NAMES = ("caption", "text", "txt", "captions")
 
@@ -68,11 +71,12 @@ def unique_labels(names: Sequence[str]) -> list[str]:
     >>> unique_labels(["a", "b", "a", "a_2"])
     ['a', 'b', 'a_3', 'a_2']
     """
-    taken = set(names)
+    taken, used = set(names), set()
     labels: list[str] = []
     for name in names:
-        label = name if name not in labels else _free_name(name, taken)
+        label = name if name not in used else _free_name(name, taken)
         taken.add(label)
+        used.add(label)
         labels.append(label)
     return labels
 

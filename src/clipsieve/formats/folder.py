@@ -26,10 +26,12 @@ from clipsieve.formats.columns import NO_CAPTIONS
 from clipsieve.formats.inputs import info_fingerprint, local_path, locate, open_binary
 from clipsieve.formats.names import escaped_path, fitted_name, join_uri, plural, safe_name, uri_path
 from clipsieve.formats.samples import (
+    MAX_JSON_BYTES,
     PICTURES,
     PROBED_SAMPLES,
     TEXT_FILE,
     Sample,
+    SampleLimits,
     batch_samples,
     caption_note,
     learn_columns,
@@ -37,6 +39,9 @@ from clipsieve.formats.samples import (
 
 _METADATA_NAMES = ("metadata.csv", "metadata.jsonl")
 _MAX_FILES_PER_GROUP = 256
+# Of a field in metadata.csv.  A quote that is never closed takes the rest of the file, which must
+# not pass for a caption.
+_MAX_CSV_FIELD = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +152,7 @@ class Folder(Format):
                 "it out"
             )
         listings = [(shard, FolderListing.from_folder(shard.uri, shard.files)) for shard in shards]
-        samples = _first_samples(listings)
+        samples = _first_samples(listings, SampleLimits.from_options(options))
         columns = learn_columns(samples, shards[0].uri, InputFormat.FOLDER, options)
         rows = [row for _, listing in listings for row in listing.rows]
         texts = sum(row.text is not None for row in rows)
@@ -182,7 +187,10 @@ class Folder(Format):
         first, last = item.files or (0, len(listing.rows))
         if listing.fingerprint(first, last) != item.fingerprint:
             raise ValueError("the folder has changed since it was planned; plan again")
-        samples = folder_samples(item.uri, listing.rows[first:last], source.byte_budget)
+        limits = SampleLimits.from_source(source)
+        samples = folder_samples(
+            item.uri, listing.rows[first:last], listing.files, limits, source.byte_budget
+        )
         yield from batch_samples(samples, source, item.start)
 
     def count(self, item: WorkItem) -> int:
@@ -224,26 +232,42 @@ def is_metadata(path: str) -> bool:
     return posixpath.basename(path) in _METADATA_NAMES
 
 
-def folder_samples(uri: str, rows: Iterable[FolderRow], byte_budget: int) -> Iterator[Sample]:
+def folder_samples(
+    uri: str,
+    rows: Iterable[FolderRow],
+    files: Mapping[str, SourceFingerprint],
+    limits: SampleLimits,
+    byte_budget: int,
+) -> Iterator[Sample]:
     """Yield the samples of rows, reading at most about half of `byte_budget` ahead.
 
     A picture that is missing or that may not be read is a sample without image, and says why.
     """
+    sizes = {name: max(file.size, 0) for name, file in files.items()}
     for group in _groups(rows, byte_budget // 2):
-        pictures = [row.path for row in group if row.file is not None]
-        sidecars = [name for row in group for name in (row.text, row.json) if name is not None]
-        contents = _read_files(uri, list(dict.fromkeys([*pictures, *sidecars])))
+        reading: dict[str, int] = {}
+        for row in group:
+            if row.file is not None and sizes[row.path] <= limits.image:
+                reading[row.path] = sizes[row.path]
+            if row.text is not None:
+                reading[row.text] = min(sizes[row.text], limits.text)
+            if row.json is not None and sizes[row.json] <= MAX_JSON_BYTES:
+                reading[row.json] = sizes[row.json]
+        contents = _read_files(uri, reading, sizes)
         for row in group:
             image, missing = None, f"there is no file {escaped_path(row.path)}"
             if row.file is not None:
-                image, missing = contents[row.path]
+                image, missing = contents.get(row.path, (None, "it is too large"))
             yield Sample(
                 key=escaped_path(row.path),
                 image=image,
                 text=contents[row.text][0] if row.text else None,
-                json=contents[row.json][0] if row.json else None,
+                json=contents[row.json][0] if row.json in contents else None,
                 fields=dict(row.fields),
                 missing=missing if image is None else None,
+                image_bytes=sizes[row.path] if row.file else 0,
+                text_bytes=sizes[row.text] if row.text else 0,
+                json_bytes=sizes[row.json] if row.json else 0,
             )
 
 
@@ -264,11 +288,14 @@ def _items(shard: Shard, listing: FolderListing, options: ReadOptions) -> Iterat
         )
 
 
-def _first_samples(listings: Sequence[tuple[Shard, FolderListing]]) -> Iterator[Sample]:
+def _first_samples(
+    listings: Sequence[tuple[Shard, FolderListing]], limits: SampleLimits
+) -> Iterator[Sample]:
     """Yield what shows the columns: all lines of metadata, the first caption and JSON files."""
     for shard, listing in listings:
         rows = (replace(row, file=None) for row in listing.rows if row.json or row.text)
-        yield from folder_samples(shard.uri, islice(rows, PROBED_SAMPLES), 1 << 20)
+        probed = islice(rows, PROBED_SAMPLES)
+        yield from folder_samples(shard.uri, probed, listing.files, limits, 1 << 20)
         for row in listing.rows:
             if row.fields:
                 yield Sample(escaped_path(row.path), fields=dict(row.fields))
@@ -299,6 +326,7 @@ def _metadata_lines(
 
 
 def _csv_lines(text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    csv.field_size_limit(max(csv.field_size_limit(), _MAX_CSV_FIELD))  # of the whole process
     reader = csv.DictReader(io.StringIO(text, newline=""), restkey="rest_of_line")
     for fields in reader:
         yield reader.line_num, fields
@@ -328,20 +356,32 @@ def _groups(rows: Iterable[FolderRow], budget: int) -> Iterator[list[FolderRow]]
         yield group
 
 
-def _read_files(uri: str, names: Sequence[str]) -> dict[str, tuple[bytes | None, str]]:
-    """Return name -> (bytes, "") or (None, why they cannot be read)."""
-    if not names:
+def _read_files(
+    uri: str, reading: Mapping[str, int], sizes: Mapping[str, int]
+) -> dict[str, tuple[bytes | None, str]]:
+    """Return name -> (bytes, "") or (None, why they cannot be read).
+
+    Args:
+      uri: the folder.
+      reading: how many bytes to read of each file; one of unknown size is read whole.
+      sizes: how many each file has.
+    """
+    if not reading:
         return {}
     if local_path(uri) is None:  # one call, so that the store can answer many at once
         system, base = locate(uri)
-        paths = [f"{base.rstrip('/')}/{name}" for name in names]
-        contents = system.cat(paths)
-        return {name: (contents[path], "") for name, path in zip(names, paths, strict=True)}
+        paths = {name: f"{base.rstrip('/')}/{name}" for name in reading}
+        whole = [paths[name] for name, size in reading.items() if size == sizes[name]]
+        contents = system.cat(whole) if whole else {}
+        for name, size in reading.items():
+            if size < sizes[name]:
+                contents[paths[name]] = system.cat_file(paths[name], end=size)
+        return {name: (contents[path], "") for name, path in paths.items()}
     files: dict[str, tuple[bytes | None, str]] = {}
-    for name in names:
+    for name, size in reading.items():
         try:
             with open_binary(join_uri(uri, name)) as handle:
-                files[name] = handle.read(), ""
+                files[name] = handle.read(size), ""
         except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
             files[name] = None, f"cannot read {escaped_path(name)}: {error.strerror}"
     return files

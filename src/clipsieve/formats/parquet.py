@@ -24,10 +24,12 @@ from clipsieve.formats.base import (
     problems_note,
 )
 from clipsieve.formats.columns import (
+    MAX_COLUMNS,
     CarriedColumns,
     Roles,
     carried_columns,
     choose_roles,
+    require_column,
     unique_labels,
 )
 from clipsieve.formats.inputs import THREADS, file_fingerprint, require_unchanged
@@ -60,6 +62,10 @@ class Footer:
         """Read the footer; raises as `open_parquet` does."""
         with open_parquet(uri) as file:
             schema, metadata = file.schema_arrow, file.metadata
+            if metadata.num_columns > MAX_COLUMNS:
+                raise ValueError(
+                    f"{metadata.num_columns:,} columns, the limit is {MAX_COLUMNS:,}; write fewer"
+                )
             note = (schema.metadata or {}).get(b"huggingface")
             groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
             return cls(
@@ -97,13 +103,20 @@ class Parquet(Format):
         for shard, footer in readable:
             first_uris.setdefault(footer.columns, shard.uri)
         columns = unify_columns((uri, columns) for columns, uri in first_uris.items())
+        if len(columns) > MAX_COLUMNS:
+            raise UsageError(
+                f"the {len(readable):,} shards have {len(columns):,} different columns together, "
+                f"the limit is {MAX_COLUMNS:,}; plan them apart"
+            )
         roles = choose_roles(
             columns,
             readable[0][0].uri if len(readable) == 1 else f"the {len(readable):,} shards",
             options,
             marked_images=frozenset().union(*(footer.marked_images for _, footer in readable)),
         )
-        carried = _carried(columns, roles)
+        for name in options.leave_out:
+            require_column(name, columns, "leave_out", "the shards")
+        carried = _carried(columns, roles, options.leave_out)
         flavour = "img2dataset" if columns.keys() >= _IMG2DATASET_COLUMNS else "parquet"
         if any(footer.huggingface for _, footer in readable):
             flavour = "huggingface"
@@ -114,7 +127,7 @@ class Parquet(Format):
             caption=roles.caption,
             uid=roles.uid,
             references=options.references_col,
-            left_out=roles.pixels,
+            left_out=tuple(dict.fromkeys([*roles.pixels, *_unread(roles, options)])),
             carried=carried.schema,
             origins=carried.origins,
             uid_type=None if roles.uid is None else columns[roles.uid],
@@ -127,8 +140,10 @@ class Parquet(Format):
         text = _describe(source, columns, len(scanned), rows)
         if len(items) > len(scanned):
             text += f"; cut into {len(items):,} items"
-        if source.left_out:
-            text += f"; pixels not carried: {', '.join(source.left_out)}"
+        if roles.pixels:
+            text += f"; pixels not carried: {', '.join(roles.pixels)}"
+        if options.leave_out:
+            text += f"; left out: {', '.join(options.leave_out)}"
         text += carried.renaming_note() + problems_note(items)
         return InputPlan(tuple(items), source, text)
 
@@ -186,23 +201,33 @@ def _scan(shard: Shard, shared: dict[Columns, Columns]) -> tuple[Shard, Footer |
         return replace(shard, problem=f"its Parquet footer cannot be read: {reason}"), None
 
 
-def _carried(columns: Mapping[str, pa.DataType], roles: Roles) -> CarriedColumns:
-    """Return what is carried: all but pixels, uid and caption.
+def _carried(
+    columns: Mapping[str, pa.DataType], roles: Roles, leave_out: Sequence[str]
+) -> CarriedColumns:
+    """Return what is carried: all but pixels, uid, caption and what is to be left out.
 
     The path in an image struct is carried as `<image>_path`; its origin is the image column.
     Lists of captions are carried whole, for only their first entry is the caption.
     """
     carried = []
     for label, kind in columns.items():
+        if label in leave_out:
+            continue
         if label == roles.image:
             if types.is_struct(kind) and kind.get_field_index("path") >= 0:
                 carried.append((label, f"{label}_path", plain_type(kind.field("path").type)))
         elif label == roles.caption:
-            if types.is_list(kind) or types.is_fixed_size_list(kind):
+            if types.is_list(kind):
                 carried.append((label, label, kind))
         elif label != roles.uid and label not in roles.pixels:
             carried.append((label, label, kind))
     return carried_columns(carried)
+
+
+def _unread(roles: Roles, options: ReadOptions) -> list[str]:
+    """Return the columns that are left out and have no role: they are not even read."""
+    with_role = {roles.image, roles.caption, roles.uid, "status", "error_message"}
+    return [name for name in options.leave_out if name not in with_role]
 
 
 def _items(

@@ -3,11 +3,15 @@
 The one thing that cannot be cut is a data page, which has to be decompressed as a whole.  Writers
 aim at 1 MB, but many only look after every 1,024 rows: then a row group of large images is one
 page, and reading it takes its compressed and its plain size together.
+
+What page headers say of a row group decides how it is read (`parquet_bounds`): a column whose
+large values are in a dictionary is read as dictionary, and rows with equal values share one object.
 """
 
+import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -17,19 +21,28 @@ from pyarrow import types
 
 from clipsieve.formats.arrow_types import (
     decode_captions,
+    decoded_bytes,
+    has_fixed_lists,
     plain_type,
     replace_invalid_utf8,
+    shared_values,
     to_plain,
 )
 from clipsieve.formats.base import RowBatch, SourceConfig, WorkItem, missing_image
 from clipsieve.formats.columns import unique_labels
 from clipsieve.formats.inputs import local_path, open_binary
+from clipsieve.formats.parquet_bounds import MAX_ROWS, GroupBounds, bound_group
 from clipsieve.schemas.states import RowFailure
 
 # A step is what Arrow decodes at once; on top of it come the finished rows of the batch.
 _STEPS_PER_BUDGET = 8
-# Row group sizes do not show what a dictionary unfolds to, so estimates are not trusted further.
+# Values differ in size: an estimate from their mean is not trusted further.
 _MAX_ROWS_PER_STEP = 128
+# What the carried columns and uids of one step may unfold to.
+_MAX_STEP_BYTES = 128 << 20
+# Of a column chunk in a store so much is looked at ahead: reading all page headers would fetch it
+# twice.
+_LOOK_AHEAD_IN_STORES = 4 << 20
 # Bytes read ahead in each column.  With 0, pyarrow reads whole column chunks: 500 MB of images.
 _READ_AHEAD = 1 << 20
 
@@ -42,10 +55,17 @@ def open_parquet(uri: str) -> Iterator[Any]:
       OSError: it cannot be opened, or whatever else the store raises.
       pa.ArrowException: it is not Parquet, or its end is missing.
     """
-    path = local_path(uri)
-    handle = open_binary(uri) if path is None else pa.OSFile(os.fsencode(path), "rb")
-    with handle, pq.ParquetFile(handle, pre_buffer=False, buffer_size=_READ_AHEAD) as file:
+    with _open_handle(uri) as handle, _open_file(handle) as file:
         yield file
+
+
+def _open_handle(uri: str) -> Any:
+    path = local_path(uri)
+    return open_binary(uri) if path is None else pa.OSFile(os.fsencode(path), "rb")
+
+
+def _open_file(handle: Any, **options: Any) -> Any:
+    return pq.ParquetFile(handle, pre_buffer=False, buffer_size=_READ_AHEAD, **options)
 
 
 def read_parquet(item: WorkItem, source: SourceConfig) -> Iterator[RowBatch]:
@@ -57,15 +77,21 @@ def read_parquet(item: WorkItem, source: SourceConfig) -> Iterator[RowBatch]:
       OSError: or whatever else the store raises.
       pa.ArrowException: the file is damaged, or a value does not fit the planned type.
       IndexError: the file has fewer row groups than planned.
+      ValueError: it takes too much memory however it is read.
     """
     start, size = item.start, 0
     steps: list[RowBatch] = []
     try:
-        with open_parquet(item.uri) as file:
-            for records in _read_steps(file, item, source):
+        with ExitStack() as stack:
+            handle = stack.enter_context(_open_handle(item.uri))
+            file = stack.enter_context(_open_file(handle))
+            if any(map(has_fixed_lists, file.schema_arrow.types)):
+                metadata = _without_arrow_schema(file.metadata)
+                file = stack.enter_context(_open_file(handle, metadata=metadata))
+            for records in _read_steps(file, handle, item, source):
                 step = _to_rows(records, source)
                 steps.append(step)
-                size += step.carried.nbytes + sum(map(len, filter(None, step.images)))
+                size += step.carried.nbytes + _image_bytes(step.images)
                 if size >= source.byte_budget - source.byte_budget // _STEPS_PER_BUDGET:
                     batch = _join(steps, start, source)
                     start, size, steps = start + len(batch), 0, []
@@ -116,23 +142,74 @@ def _row_groups(file: Any, item: WorkItem) -> Iterator[tuple[int, Any]]:
         yield group, file.metadata.row_group(group)
 
 
-def _read_steps(file: Any, item: WorkItem, source: SourceConfig) -> Iterator[pa.RecordBatch]:
+def _read_steps(
+    file: Any, handle: Any, item: WorkItem, source: SourceConfig
+) -> Iterator[pa.RecordBatch]:
     """Yield small record batches, without the columns of other pixels if names are unique."""
     names = file.schema_arrow.names
     columns = None
     if source.left_out and len(set(names)) == len(names):
         columns = [name for name in names if name not in source.left_out]
-    for group, metadata in _row_groups(file, item):
-        if metadata.num_rows == 0:
-            continue
-        row_size = max(1, metadata.total_byte_size // metadata.num_rows)
-        rows = source.byte_budget // (_STEPS_PER_BUDGET * row_size)
-        yield from file.iter_batches(
-            batch_size=min(max(1, rows), _MAX_ROWS_PER_STEP),
-            row_groups=[group],
-            columns=columns,
-            use_threads=False,
+    groups = list(_row_groups(file, item))
+    total = sum(metadata.num_rows for _, metadata in groups)
+    if total > MAX_ROWS:
+        raise ValueError(
+            f"{total:,} rows in one work item, the limit is {MAX_ROWS:,}; write smaller row groups"
         )
+    readers: dict[frozenset[str], Any] = {frozenset(): file}
+    with ExitStack() as stack:
+        for group, metadata in groups:
+            if metadata.num_rows == 0:
+                continue
+            bounds = _bound_group(file, handle, item, group, columns)
+            if bounds.dictionaries not in readers:
+                paths = sorted(bounds.dictionaries)
+                reader = _open_file(handle, metadata=file.metadata, read_dictionary=paths)
+                readers[bounds.dictionaries] = stack.enter_context(reader)
+            row_bytes = metadata.total_byte_size - bounds.dictionary_bytes
+            row_size = max(1, row_bytes // metadata.num_rows)
+            rows = max(1, source.byte_budget // (_STEPS_PER_BUDGET * row_size))
+            yield from readers[bounds.dictionaries].iter_batches(
+                batch_size=min(rows, _MAX_ROWS_PER_STEP, bounds.rows),
+                row_groups=[group],
+                columns=columns,
+                use_threads=False,
+            )
+
+
+def _bound_group(
+    file: Any, handle: Any, item: WorkItem, group: int, columns: Sequence[str] | None
+) -> GroupBounds:
+    if local_path(item.uri) is not None:
+        return bound_group(
+            lambda offset, size: bytes(handle.read_at(size, offset)), file.metadata, group, columns
+        )
+
+    def read_at(offset: int, size: int) -> bytes:
+        handle.seek(offset)
+        content: bytes = handle.read(size)
+        return content
+
+    return bound_group(read_at, file.metadata, group, columns, _LOOK_AHEAD_IN_STORES)
+
+
+def _without_arrow_schema(metadata: Any) -> Any:
+    """Return the footer without the Arrow types that were written; Parquet's own types remain.
+
+    Arrow reads a list as one of fixed length only because of them, and then refuses every NULL.
+    """
+    key = b"ARROW:schema"
+    buffer = io.BytesIO()
+    metadata.write_metadata_file(buffer)
+    content = buffer.getvalue()
+    if content.count(key) > 1:  # a column is called so
+        return metadata
+    return pq.read_metadata(io.BytesIO(content.replace(key, b"ignored_" + key[-4:])))
+
+
+def _image_bytes(images: Sequence[bytes | None]) -> int:
+    """Return the bytes of images, equal objects counted once."""
+    return sum({id(image): len(image) for image in images if image is not None}.values())
 
 
 def _to_rows(records: pa.RecordBatch, source: SourceConfig) -> RowBatch:
@@ -145,7 +222,7 @@ def _to_rows(records: pa.RecordBatch, source: SourceConfig) -> RowBatch:
     captions: Sequence[str | None] = [None] * rows
     failures: dict[int, RowFailure] = {}
     if source.caption in columns:
-        captions, failures = decode_captions(columns[source.caption])
+        captions, failures = decode_captions(columns[source.caption], source.max_caption_bytes)
     if None in images:  # the image's failure outranks the caption's
         failures |= _missing_images(images, paths, columns)
     carried = [
@@ -180,12 +257,13 @@ def _join(steps: Sequence[RowBatch], start: int, source: SourceConfig) -> RowBat
 
 def _split_image(column: pa.Array) -> tuple[list[bytes | None], pa.Array | None]:
     """Return the image bytes of a column, and the paths if it is a struct that has them."""
-    column = to_plain(column)
+    if isinstance(column, pa.ExtensionArray):
+        column = column.storage
     paths = None
     if types.is_struct(column.type):
         children = dict(zip(column.type.names, column.flatten(), strict=True))
         column, paths = children["bytes"], children.get("path")
-    images: list[bytes | None] = column.to_pylist()
+    images: list[bytes | None] = shared_values(column)
     return images, paths
 
 
@@ -206,8 +284,10 @@ def _take_texts(column: pa.Array | None, rows: Sequence[int]) -> list[str | None
     """Return a column's strings at some rows; None for a column that is absent or not text."""
     if column is None or not types.is_string(plain_type(column.type)):
         return [None] * len(rows)
-    texts: list[str | None]
-    texts = replace_invalid_utf8(to_plain(column.take(pa.array(rows)))).to_pylist()
+    taken = column.take(pa.array(rows))
+    if decoded_bytes(taken) > _MAX_STEP_BYTES:
+        raise ValueError(f"a column of messages holds {decoded_bytes(taken):,} bytes in few rows")
+    texts: list[str | None] = replace_invalid_utf8(to_plain(taken)).to_pylist()
     return texts
 
 
@@ -215,5 +295,10 @@ def _to_type(column: pa.Array | None, kind: pa.DataType, rows: int) -> pa.Array:
     """Return a column in its unified type, strings repaired; NULL where the shard lacks it."""
     if column is None:
         return pa.nulls(rows, kind)
+    if (size := decoded_bytes(column)) > _MAX_STEP_BYTES:
+        raise ValueError(
+            f"a carried column unfolds to {size:,} bytes in {rows:,} rows; leave the "
+            "column out with --leave-out"
+        )
     column = to_plain(column)
     return replace_invalid_utf8(column if column.type.equals(kind) else column.cast(kind))

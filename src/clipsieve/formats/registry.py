@@ -125,8 +125,10 @@ def _shard_errors(item: WorkItem) -> Iterator[None]:
     """Raise whatever a library or a store raises as `ShardError`; other shards can be read."""
     try:
         yield
-    except (ClipsieveError, MemoryError):
+    except ClipsieveError:
         raise
+    except MemoryError as error:
+        raise ShardError(_message(item.uri, "it takes more memory than there is")) from error
     except Exception as error:
         raise ShardError(_message(item.uri, error)) from error
 

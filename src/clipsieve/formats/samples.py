@@ -9,8 +9,17 @@ import pyarrow as pa
 
 from clipsieve.errors import UsageError
 from clipsieve.formats.arrow_types import decode_caption, unify_types
-from clipsieve.formats.base import InputFormat, ReadOptions, RowBatch, SourceConfig, missing_image
+from clipsieve.formats.base import (
+    MAX_CAPTION_BYTES,
+    MAX_IMAGE_BYTES,
+    InputFormat,
+    ReadOptions,
+    RowBatch,
+    SourceConfig,
+    missing_image,
+)
 from clipsieve.formats.columns import (
+    MAX_COLUMNS,
     NO_CAPTIONS,
     CarriedColumns,
     carried_columns,
@@ -33,6 +42,15 @@ PROBED_SAMPLES = 100
 
 #: Carried column of the fields that planning did not meet, as one JSON object; NULL if none.
 _EXTRA = "extra"
+
+#: A JSON file over this size is not read: parsed, it takes some twenty times its size.
+MAX_JSON_BYTES = 4 << 20
+
+# What parsed JSON takes in memory, as a multiple of its size, of ordinary objects.
+_JSON_EXPANSION = 8
+
+# JSON nested deeper than this is kept as text: writing it again would recurse as deep.
+_MAX_JSON_DEPTH = 100
 
 #: Column of a sample's own name.
 _KEY_COLUMNS = {InputFormat.WEBDATASET: "key", InputFormat.FOLDER: "file_name"}
@@ -66,6 +84,9 @@ class Sample:
       fields: further fields, from a metadata file.
       extensions: what files there are.
       missing: why there is no image, where more is known than that.
+      image_bytes: size of the image in its file; the image of one that is too large is not read.
+      text_bytes: size of the caption file, of which only the beginning may have been read.
+      json_bytes: size of the JSON file; one over `MAX_JSON_BYTES` is not read.
     """
 
     key: str
@@ -75,21 +96,52 @@ class Sample:
     fields: dict[str, Any] = field(default_factory=dict)
     extensions: list[str] = field(default_factory=list)
     missing: str | None = None
+    image_bytes: int = 0
+    text_bytes: int = 0
+    json_bytes: int = 0
 
     def all_fields(self) -> dict[str, Any]:
         """Return the fields: those of the JSON, replaced by those of a metadata file.
 
         JSON that cannot be read, or is no object, becomes the one field `invalid_json`, its text.
         """
+        if self.json_bytes > MAX_JSON_BYTES:
+            reason = f"{self.json_bytes:,} bytes of JSON, the limit is {MAX_JSON_BYTES:,}; not read"
+            return {"invalid_json": reason} | self.fields
         if self.json is None:
             return dict(self.fields)
         try:
             fields = json.loads(self.json)
         except (ValueError, RecursionError):
             fields = None
-        if not isinstance(fields, dict):
+        if not isinstance(fields, dict) or _is_deep(fields):
             fields = {"invalid_json": self.json.decode("utf-8", "replace")}
+        if not all(name.isascii() for name in fields):
+            fields = {str(_as_text(name)): value for name, value in fields.items()}
         return fields | self.fields
+
+
+@dataclass(frozen=True, slots=True)
+class SampleLimits:
+    """How much of a sample's files is read.
+
+    Attributes:
+      image: larger images are not read.
+      text: of a longer caption file the beginning is read.
+    """
+
+    image: int = MAX_IMAGE_BYTES
+    text: int = MAX_CAPTION_BYTES
+
+    @classmethod
+    def from_source(cls, source: SourceConfig) -> "SampleLimits":
+        """Return the limits of a source."""
+        return cls(source.max_image_bytes, source.max_caption_bytes)
+
+    @classmethod
+    def from_options(cls, options: ReadOptions) -> "SampleLimits":
+        """Return the limits in the options, without images: planning looks at none."""
+        return cls(0, options.max_caption_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +187,8 @@ class SampleColumns:
             origins=self.carried.origins,
             uid_type=self.uid_type,
             byte_budget=options.byte_budget,
+            max_caption_bytes=options.max_caption_bytes,
+            max_image_bytes=options.max_image_bytes,
         )
 
 
@@ -161,7 +215,7 @@ def learn_columns(
     for sample in samples:
         has_texts = has_texts or sample.text is not None
         for name, value in sample.all_fields().items():
-            if name != "invalid_json":
+            if name != "invalid_json" and (name in kinds or len(kinds) < MAX_COLUMNS):
                 merged = unify_types(kinds.get(name, pa.null()), _type_of(value))
                 kinds[name] = pa.string() if merged is None else merged
     kinds |= {name: kind for name, kind in _KNOWN_TYPES.items() if name in kinds}
@@ -184,7 +238,7 @@ def learn_columns(
     uid_type = None
     if uid is not None:
         uid_type = kinds[uid] if kinds[uid] == pa.int64() else pa.string()
-    not_carried = {uid, caption}
+    not_carried = {uid, caption, *options.leave_out}
     if caption == TEXT_FILE:
         # JSON repeats the caption of the text file: where it differs it goes to `extra`.
         not_carried |= {name for name in _CAPTION_FIELDS if name != options.references_col}
@@ -219,7 +273,8 @@ def batch_samples(
     size = 0
     for sample in samples:
         pending.append(sample)
-        size += sum(len(part) for part in (sample.image, sample.text, sample.json) if part)
+        size += sum(len(part) for part in (sample.image, sample.text) if part)
+        size += _JSON_EXPANSION * len(sample.json or b"")
         size += 1024  # of Python objects; samples without images have a size too
         if size >= source.byte_budget:
             yield _to_batch(pending, source, start)
@@ -240,7 +295,7 @@ def _to_batch(samples: Sequence[Sample], source: SourceConfig, start: int) -> Ro
         fields = sample.all_fields()
         caption, failure = _take_caption(sample, fields, source)
         if sample.image is None:
-            failure = _missing_image(sample, fields, source)
+            failure = _no_image(sample, fields, source)
         if failure is not None:
             failures[position] = failure
         captions.append(caption)
@@ -272,15 +327,17 @@ def _take_caption(
         value = fields.pop(source.caption, None)
         if sample.text is not None:
             if value is None:
-                return decode_caption(sample.text)
-            fields.setdefault(TEXT_FILE, sample.text.decode("utf-8", "replace"))
-        return _as_text(value), None
+                return _decode_text_file(sample, source)
+            text, _ = _decode_text_file(sample, source)
+            fields.setdefault(TEXT_FILE, text)
+        return _limited(_as_text(value), source)
     if sample.text is None:
         name = next((name for name in _CAPTION_FIELDS if fields.get(name) is not None), None)
         if name is None:
             return None, None
-        return _as_text(fields[name] if name == source.references else fields.pop(name)), None
-    caption, failure = decode_caption(sample.text)
+        value = fields[name] if name == source.references else fields.pop(name)
+        return _limited(_as_text(value), source)
+    caption, failure = _decode_text_file(sample, source)
     for name in _CAPTION_FIELDS:
         value = fields.get(name, "")
         repeats = type(value) is str and value.strip() == caption.strip()
@@ -289,10 +346,29 @@ def _take_caption(
     return caption, failure
 
 
-def _missing_image(sample: Sample, fields: dict[str, Any], source: SourceConfig) -> RowFailure:
+def _decode_text_file(sample: Sample, source: SourceConfig) -> tuple[str, RowFailure | None]:
+    text = sample.text or b""
+    return decode_caption(text, source.max_caption_bytes, max(sample.text_bytes, len(text)))
+
+
+def _limited(caption: str | None, source: SourceConfig) -> tuple[str | None, RowFailure | None]:
+    """Return a caption, cut and with a failure if it is over the limit."""
+    # A character takes at most four bytes.
+    if caption is None or len(caption) <= source.max_caption_bytes // 4:
+        return caption, None
+    return decode_caption(caption.encode("utf-8", "replace"), source.max_caption_bytes)
+
+
+def _no_image(sample: Sample, fields: dict[str, Any], source: SourceConfig) -> RowFailure:
+    if sample.image_bytes > source.max_image_bytes:
+        return RowFailure(
+            RowState.IMAGE_TOO_LARGE,
+            f"{sample.image_bytes:,} bytes, the limit is {source.max_image_bytes:,}",
+        )
     status, message = fields.get("status"), fields.get("error_message")
     if isinstance(status, str) and status.startswith("failed"):
-        return missing_image(status, message if isinstance(message, str) else None)
+        message = _as_text(message) if isinstance(message, str) else None
+        return missing_image(_as_text(status), message)
     if sample.missing is None and source.format is InputFormat.WEBDATASET:
         expected = "picture" if source.image is None else f".{source.image}"
         members = ", ".join(f".{extension}" for extension in sample.extensions)
@@ -348,6 +424,21 @@ def _split_misfits(
         except (pa.ArrowException, OverflowError):
             misfits[name] = value
     return fits, misfits
+
+
+def _is_deep(value: Any) -> bool:
+    """Return whether lists and objects are nested too deeply to be written again."""
+    level = [value]
+    for _ in range(_MAX_JSON_DEPTH):
+        level = [
+            child
+            for parent in level
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _type_of(value: Any) -> pa.DataType:

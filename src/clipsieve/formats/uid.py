@@ -11,6 +11,7 @@ of the empty string.
 """
 
 import hashlib
+from typing import Any
 
 
 def image_digest(image: bytes) -> bytes:
@@ -26,22 +27,39 @@ def row_uid(image: bytes | None, caption: str | None, url: str | None) -> str:
     >>> row_uid(None, "a cat", "http://x/1") == row_uid(b"", "a cat", "http://x/1")
     True
     """
-    return digest_and_uid(image, caption, url)[1]
+    return RowHasher().digest_and_uid(image, caption, url)[1]
 
 
 def digest_and_uid(
     image: bytes | None, caption: str | None, url: str | None
 ) -> tuple[bytes | None, str]:
     """Return `image_digest` (None without image bytes) and `row_uid`; reads the image once."""
-    if image:
-        state = hashlib.sha256(image)
-        digest: bytes | None = state.digest()
-        state = state.copy()
-    else:
-        digest = None if image is None else image_digest(image)
-        state = hashlib.sha256(_utf8(url))
-    state.update(_utf8(caption))
-    return digest, state.hexdigest()
+    return RowHasher().digest_and_uid(image, caption, url)
+
+
+class RowHasher:
+    """Hashes rows that are in memory together; an image that many rows share is read once."""
+
+    def __init__(self) -> None:
+        """Know no image."""
+        # By identity: the image is kept beside its hash, so no other object can get its address.
+        self._states: dict[int, tuple[bytes, Any]] = {}
+
+    def digest_and_uid(
+        self, image: bytes | None, caption: str | None, url: str | None
+    ) -> tuple[bytes | None, str]:
+        """Return `image_digest` (None without image bytes) and `row_uid`."""
+        if image:
+            known = self._states.get(id(image))
+            if known is None:
+                known = self._states[id(image)] = (image, hashlib.sha256(image))
+            digest: bytes | None = known[1].digest()
+            state = known[1].copy()
+        else:
+            digest = None if image is None else image_digest(image)
+            state = hashlib.sha256(_utf8(url))
+        state.update(_utf8(caption))
+        return digest, state.hexdigest()
 
 
 def _utf8(text: str | None) -> bytes:

@@ -28,10 +28,12 @@ from clipsieve.formats.base import (
 from clipsieve.formats.inputs import file_fingerprint, open_binary, require_unchanged
 from clipsieve.formats.names import fitted_name, plural, shard_name
 from clipsieve.formats.samples import (
+    MAX_JSON_BYTES,
     PICTURES,
     PROBED_SAMPLES,
     TEXT_FILE,
     Sample,
+    SampleLimits,
     batch_samples,
     caption_note,
     learn_columns,
@@ -39,6 +41,12 @@ from clipsieve.formats.samples import (
 
 _PROBED_TARS = 3
 _BLOCK = 512
+# Extended headers (long names, PAX records) are read whole; honest ones have a few kB.
+_MAX_EXTENDED_HEADER = 1 << 20
+# A compressed tar may unfold to a multiple of its size: pictures do not shrink, text does tenfold.
+_MAX_RATIO = 100
+_MIN_UNFOLDED = 64 << 20
+_MAX_MEMBERS = 1000  # of one sample
 _CHUNK = 1 << 14  # tarfile copies what is left of its buffer on every read: small is fast
 
 
@@ -67,7 +75,7 @@ class WebDataset(Format):
 
     def plan(self, shards: Sequence[Shard], options: ReadOptions) -> InputPlan:
         """Learn extensions and fields from the first samples of the first tars."""
-        samples, place = _first_samples(shards)
+        samples, place = _first_samples(shards, options)
         seen = dict.fromkeys(extension for sample in samples for extension in sample.extensions)
         image = None if options.image_col is None else options.image_col.lower().lstrip(".")
         if image is not None and image not in seen:
@@ -113,11 +121,12 @@ class WebDataset(Format):
     def read(self, item: WorkItem, source: SourceConfig) -> Iterator[RowBatch]:
         """Read the tar from its beginning to its end."""
         require_unchanged(item)
-        yield from batch_samples(tar_samples(item.uri, source.image), source, item.start)
+        samples = tar_samples(item.uri, source.image, SampleLimits.from_source(source))
+        yield from batch_samples(samples, source, item.start)
 
     def count(self, item: WorkItem) -> int:
         """Count the samples in the member headers; the whole file is passed over."""
-        return sum(1 for _ in tar_samples(item.uri, None, content=False))
+        return sum(1 for _ in tar_samples(item.uri, None, None))
 
     def fingerprint(self, item: WorkItem) -> SourceFingerprint:
         """Return size and version of the file."""
@@ -149,8 +158,42 @@ _NoHeader: tuple[type[Exception], ...] = (
 )
 
 
+_EXTENDED = (
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+)
+
+
+class _UnfoldedStream:
+    """What a compressed file unfolds to, as long as that is a plausible multiple of its size."""
+
+    def __init__(self, stream: BinaryIO, raw: BinaryIO) -> None:
+        self._stream, self._raw, self._unfolded = stream, raw, 0
+
+    def read(self, size: int) -> bytes:
+        """Read as a file does.
+
+        Raises:
+          ValueError: far more came out than went in.
+        """
+        content = self._stream.read(size)
+        self._unfolded += len(content)
+        if self._unfolded > max(_MIN_UNFOLDED, _MAX_RATIO * self._raw.tell()):
+            raise ValueError(
+                f"its first {self._raw.tell():,} bytes unfold to over {self._unfolded:,}, more "
+                f"than {_MAX_RATIO} times as many; a decompression bomb is not read"
+            )
+        return content
+
+
 class _StrictInfo(tarfile.TarInfo):
     """A member header that must be whole: `tarfile` takes a missing or bad one for the end."""
+
+    def _proc_member(self, tarfile: tarfile.TarFile) -> tarfile.TarInfo:
+        most = _MAX_EXTENDED_HEADER if self.type in _EXTENDED else self.size
+        if not 0 <= self.size <= most:
+            _refuse(ValueError(f"{self.name} claims a header of {self.size:,} bytes"))
+        return super()._proc_member(tarfile)  # type: ignore[no-any-return,misc]
 
     @classmethod
     def fromtarfile(cls, tarfile: tarfile.TarFile) -> Self:
@@ -168,7 +211,7 @@ def _refuse(error: Exception) -> NoReturn:
     raise tarfile.ReadError(f"damaged member header: {error}") from error
 
 
-def tar_samples(uri: str, image: str | None, *, content: bool = True) -> Iterator[Sample]:
+def tar_samples(uri: str, image: str | None, limits: SampleLimits | None) -> Iterator[Sample]:
     """Yield the samples of a tar in order: members that follow each other with one key.
 
     As in webdataset, the key is a member's path up to the first dot of its file name and the
@@ -179,9 +222,11 @@ def tar_samples(uri: str, image: str | None, *, content: bool = True) -> Iterato
     Args:
       uri: the tar; gzip, bzip2 and xz are undone.
       image: extension of the picture; None is any picture extension.
-      content: read the members; without, every `Sample` has its key and extensions alone.
+      limits: how much of the members to read; None is nothing: every `Sample` has its key and
+        extensions alone.
 
     Raises:
+      ValueError: the compressed stream is a bomb, or a sample has too many members.
       tarfile.ReadError: cut off, damaged, or more data after the end marker.
       EOFError: the compressed stream is cut off; zlib.error, OSError, lzma.LZMAError: damaged.
     """
@@ -189,8 +234,14 @@ def tar_samples(uri: str, image: str | None, *, content: bool = True) -> Iterato
     with (
         open_binary(uri) as raw,
         decompress(raw) as stream,
-        tarfile.open(fileobj=stream, mode="r|", bufsize=_CHUNK, tarinfo=_StrictInfo) as archive,
+        tarfile.open(
+            fileobj=stream if stream is raw else cast(BinaryIO, _UnfoldedStream(stream, raw)),
+            mode="r|",
+            bufsize=_CHUNK,
+            tarinfo=_StrictInfo,
+        ) as archive,
     ):
+        last_key = None
         for member in archive:
             # Or every header of the archive stays in memory.
             archive.members = []  # type: ignore[attr-defined]
@@ -199,13 +250,17 @@ def tar_samples(uri: str, image: str | None, *, content: bool = True) -> Iterato
                 continue
             stem, _, extension = name.partition(".")
             key, extension = f"{folder}/{stem}" if folder else stem, extension.lower()
-            if sample is None or key != sample.key or extension in sample.extensions:
+            if sample is None or key != last_key or extension in sample.extensions:
                 if sample is not None:
                     yield sample
-                sample = Sample(key)
+                # A name that is not UTF-8 has lone surrogates, which no column can hold.
+                shown = key.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+                sample, last_key = Sample(shown), key
+            if len(sample.extensions) == _MAX_MEMBERS:
+                raise ValueError(f"sample {sample.key} has over {_MAX_MEMBERS:,} members")
             sample.extensions.append(extension)
-            if content:
-                _read_member(sample, extension, image, archive, member)
+            if limits is not None:
+                _read_member(sample, extension, image, archive, member, limits)
         if sample is not None:
             yield sample
         _require_end(archive)
@@ -217,21 +272,27 @@ def _read_member(
     image: str | None,
     archive: tarfile.TarFile,
     member: tarfile.TarInfo,
+    limits: SampleLimits,
 ) -> None:
     """Put a member's content into its sample, if it has a place there."""
     is_picture = extension in PICTURES if image is None else extension == image
-    if is_picture and sample.image is None:
-        sample.image = _read(archive, member)
+    if is_picture and sample.image is None and not sample.image_bytes:
+        sample.image_bytes = member.size
+        if member.size <= limits.image:
+            sample.image = _read(archive, member, member.size)
     elif extension == TEXT_FILE:
-        sample.text = _read(archive, member)
+        sample.text_bytes = member.size
+        sample.text = _read(archive, member, min(member.size, limits.text))
     elif extension == "json":
-        sample.json = _read(archive, member)
+        sample.json_bytes = member.size
+        if member.size <= MAX_JSON_BYTES:
+            sample.json = _read(archive, member, member.size)
 
 
-def _read(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+def _read(archive: tarfile.TarFile, member: tarfile.TarInfo, size: int) -> bytes:
     file = archive.extractfile(member)
-    content = b"" if file is None else file.read()
-    if len(content) != member.size:
+    content = b"" if file is None else file.read(size)
+    if len(content) != size:
         raise tarfile.ReadError(f"the tar is cut off inside {member.name}")
     return content
 
@@ -244,7 +305,7 @@ def _require_end(archive: tarfile.TarFile) -> None:
             raise tarfile.ReadError("there is data after the tar's end marker: joined tars?")
 
 
-def _first_samples(shards: Sequence[Shard]) -> tuple[list[Sample], str]:
+def _first_samples(shards: Sequence[Shard], options: ReadOptions) -> tuple[list[Sample], str]:
     """Return samples of the first tars that have any, without images, and the first such tar."""
     samples: list[Sample] = []
     places: list[str] = []
@@ -253,9 +314,8 @@ def _first_samples(shards: Sequence[Shard]) -> tuple[list[Sample], str]:
         before = len(samples)
         try:
             if shard.problem is None:
-                for sample in islice(tar_samples(shard.uri, None), PROBED_SAMPLES):
-                    sample.image = None
-                    samples.append(sample)
+                probed = tar_samples(shard.uri, None, SampleLimits.from_options(options))
+                samples += islice(probed, PROBED_SAMPLES)
         except Exception as error:  # reading the shard will raise; what came before it counts
             problems.append(f"{shard.uri}: {error}")
         if len(samples) > before:

@@ -18,6 +18,9 @@ def read_options(config: RunConfig) -> ReadOptions:
         uid_col=config.uid_col,
         references_col=config.references_col,
         byte_budget=config.byte_budget,
+        max_caption_bytes=config.max_caption_bytes,
+        max_image_bytes=config.max_image_bytes,
+        leave_out=config.leave_out,
         rows_per_item=config.rows_per_item,
         shard_prefix=config.shard_prefix,
     )

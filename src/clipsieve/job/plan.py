@@ -12,7 +12,7 @@ from clipsieve.control import Control
 from clipsieve.embed.commit import ShardWriter, embeddings_entry, states_from_footer
 from clipsieve.embed.job import EmbedStage, Limits
 from clipsieve.errors import UsageError
-from clipsieve.formats.base import InputPlan, WorkItem
+from clipsieve.formats.base import MAX_CAPTION_BYTES, MAX_IMAGE_BYTES, InputPlan, WorkItem
 from clipsieve.formats.inputs import source_exists
 from clipsieve.formats.names import ESCAPED, path_uri, uri_path
 from clipsieve.formats.registry import plan_input
@@ -368,6 +368,15 @@ def input_entry(config: RunConfig) -> InputEntry:
     """Return what the manifest keeps of the inputs, enough to plan them again from anywhere."""
     options = dataclasses.asdict(read_options(config))
     del options["byte_budget"]
+    options["leave_out"] = list(options["leave_out"])
+    defaults = {
+        "leave_out": [],
+        "max_caption_bytes": MAX_CAPTION_BYTES,
+        "max_image_bytes": MAX_IMAGE_BYTES,
+    }
+    for name, default in defaults.items():  # entries without these options stay equal to new ones
+        if options[name] == default:
+            del options[name]
     return InputEntry(tuple(_absolute(pattern) for pattern in config.inputs), options)
 
 

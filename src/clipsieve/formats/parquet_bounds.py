@@ -1,0 +1,125 @@
+"""How much memory a row group can take, bounded before anything of it is decoded.
+
+A few kB of Parquet can stand for gigabytes: a page of zeros under a codec, one long value to which
+a dictionary or a prefix refers from every row, or a row whose list has a billion entries.  What
+every page becomes is known from its header (`parquet_pages`); from that follows how many rows may
+be decoded at once, and which columns must stay dictionaries, of which equal values are one.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from clipsieve.formats.parquet_pages import ChunkPages, ReadAt, read_pages
+
+# Pages in memory at once, one of each column and its dictionary.  Pages that take more must be
+# honest: pictures and text are never a sixteenth of their size in the file.
+_HELD_BYTES = 128 << 20
+_HELD_RATIO = 16
+# Copies of values that a page holds once, in the rows that are decoded at once.
+_COPIED_BYTES = 64 << 20
+# All values of a column with lists: they may be those of one row.
+_REPEATED_BYTES = 512 << 20
+# Values over this size are not copied to every row where that can be helped.
+_SMALL_VALUE = 64 << 10
+#: Rows of one work item: about 1 kB of memory each before they are written.
+MAX_ROWS = 1 << 20
+
+_WIDTHS = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "INT64": 8, "DOUBLE": 8, "INT96": 12}
+
+
+@dataclass(frozen=True, slots=True)
+class GroupBounds:
+    """How a row group is read.
+
+    Attributes:
+      rows: most rows to decode at once.
+      dictionaries: paths of columns to read as dictionaries.
+      dictionary_bytes: of the dictionaries of those columns.
+    """
+
+    rows: int
+    dictionaries: frozenset[str]
+    dictionary_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """A leaf column: its path, whether it is under a list, bytes of a value (0: they differ)."""
+
+    path: str
+    repeated: bool
+    is_text: bool
+    width: int
+    pages: ChunkPages
+
+
+def bound_group(
+    read_at: ReadAt,
+    metadata: Any,
+    group: int,
+    columns: Iterable[str] | None,
+    within: int | None = None,
+) -> GroupBounds:
+    """Return how to read a row group in bounded memory.
+
+    Args:
+      read_at: reads the file.
+      metadata: `pq.FileMetaData`.
+      group: index of the row group.
+      columns: names of the columns that will be read; None is all.
+      within: look at the first so many bytes of each column chunk only.
+
+    Raises:
+      ValueError: it takes too much memory however it is read, or a page header is damaged.
+    """
+    names = None if columns is None else frozenset(columns)
+    leaves = list(_columns(read_at, metadata, group, names, within))
+    held = sum(leaf.pages.held for leaf in leaves)
+    stored = sum(leaf.pages.stored for leaf in leaves)
+    if held > max(_HELD_BYTES, _HELD_RATIO * stored):
+        worst = max(leaves, key=lambda leaf: leaf.pages.held)
+        raise ValueError(
+            f"row group {group} unfolds {stored:,} bytes of pages to {held:,}, most of them in "
+            f"column {worst.path!r}"
+        )
+    copied = dictionary_bytes = 0
+    dictionaries = set()
+    for leaf in leaves:
+        if leaf.is_text and leaf.pages.largest_copy > _SMALL_VALUE and leaf.pages.all_dictionary:
+            dictionaries.add(leaf.path)
+            dictionary_bytes += leaf.pages.dictionary
+            size = 4
+        else:
+            size = leaf.width or leaf.pages.largest_copy
+            copied += size
+        if leaf.repeated and leaf.pages.values * (size + 4) > _REPEATED_BYTES:
+            raise ValueError(
+                f"the lists of column {leaf.path!r} in row group {group} have "
+                f"{leaf.pages.values:,} values of up to {size:,} bytes, too many to read"
+            )
+        if leaf.width > _COPIED_BYTES:
+            raise ValueError(f"column {leaf.path!r} has values of {leaf.width:,} bytes each")
+    rows = max(1, _COPIED_BYTES // max(1, copied))
+    return GroupBounds(rows, frozenset(dictionaries), dictionary_bytes)
+
+
+def _columns(
+    read_at: ReadAt, metadata: Any, group: int, names: frozenset[str] | None, within: int | None
+) -> Iterable[_Column]:
+    row_group, schema = metadata.row_group(group), metadata.schema
+    for index in range(metadata.num_columns):
+        chunk, column = row_group.column(index), schema.column(index)
+        path, kind = chunk.path_in_schema, chunk.physical_type
+        if names is not None and not _is_under(path, names):
+            continue
+        is_text = kind == "BYTE_ARRAY"
+        width = column.length if kind == "FIXED_LEN_BYTE_ARRAY" else _WIDTHS.get(kind, 0)
+        pages = read_pages(read_at, chunk, is_text, within)
+        yield _Column(path, column.max_repetition_level > 0, is_text, width, pages)
+
+
+def _is_under(path: str, names: frozenset[str]) -> bool:
+    """Return whether a leaf's path is one of the names, or below one."""
+    parts = path.split(".")
+    return any(".".join(parts[:length]) in names for length in range(1, len(parts) + 1))

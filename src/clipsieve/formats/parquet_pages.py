@@ -1,0 +1,218 @@
+"""Page headers of Parquet column chunks: how large each page becomes, before any is decoded.
+
+The footer only claims sizes.  What Arrow allocates for a page is in the page's own header, which
+Arrow compares with what the codec gives; a chunk's compressed size bounds what it reads.  Headers
+are structs in Thrift's compact protocol (parquet.thrift, `PageHeader`).
+"""
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+#: Returns up to so many bytes from an offset of the file.
+ReadAt = Callable[[int, int], bytes]
+
+_DATA_PAGE, _DICTIONARY_PAGE, _DATA_PAGE_V2 = 0, 2, 3
+_PLAIN_DICTIONARY, _DELTA_BYTE_ARRAY, _RLE_DICTIONARY = 2, 7, 8
+
+_HEADER_GUESS = 512
+_MAX_HEADER = 16 << 20  # Arrow's own limit
+_MAX_DEPTH = 8
+# A larger dictionary is not looked into: its size stands for that of its largest value.
+_MAX_MEASURED_DICTIONARY = 32 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkPages:
+    """What the pages of one column chunk say.
+
+    Attributes:
+      held: bytes that its largest data page and its dictionary page take together.
+      stored: bytes of those two in the file.
+      values: values in all data pages, NULL and empty lists among them.
+      dictionary: bytes of the dictionary page, 0 without one.
+      all_dictionary: every data page refers to the dictionary.
+      largest_copy: most bytes that one value can take of which its page holds only a reference:
+        an index into the dictionary, or a prefix of the value before.
+    """
+
+    held: int
+    stored: int
+    values: int
+    dictionary: int
+    all_dictionary: bool
+    largest_copy: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    kind: int
+    plain_size: int
+    stored_size: int
+    values: int
+    encoding: int
+    body: int
+
+
+def read_pages(read_at: ReadAt, chunk: Any, is_text: bool, within: int | None = None) -> ChunkPages:
+    """Read the page headers of a column chunk.
+
+    Args:
+      read_at: reads the file.
+      chunk: `pq.ColumnChunkMetaData`.
+      is_text: its values are byte arrays: of a dictionary of them the largest is looked for.
+      within: look no further than so many bytes into the chunk; None is to its end.
+
+    Raises:
+      ValueError: a header is damaged.
+    """
+    first = chunk.data_page_offset
+    if chunk.has_dictionary_page and 0 < (chunk.dictionary_page_offset or 0) < first:
+        first = chunk.dictionary_page_offset
+    position, end = first, first + chunk.total_compressed_size
+    values, dictionary, largest_copy = 0, 0, 0
+    dictionary_stored = page_size = page_stored = 0
+    all_dictionary = True
+    while position < end and values < chunk.num_values:
+        if within is not None and position - first > within:
+            all_dictionary, values = False, max(values, chunk.num_values)
+            break
+        page = _read_header(read_at, position, end)
+        if page.kind == _DICTIONARY_PAGE:
+            if page.plain_size > dictionary:
+                dictionary, dictionary_stored = page.plain_size, page.stored_size
+            if is_text:
+                largest_copy = max(largest_copy, _largest_value(read_at, page, chunk.compression))
+        elif page.kind in (_DATA_PAGE, _DATA_PAGE_V2):
+            values += page.values
+            if page.plain_size > page_size:
+                page_size, page_stored = page.plain_size, page.stored_size
+            if page.encoding not in (_PLAIN_DICTIONARY, _RLE_DICTIONARY):
+                all_dictionary = False
+            if page.encoding == _DELTA_BYTE_ARRAY:
+                largest_copy = max(largest_copy, page.plain_size)
+        position = page.body + page.stored_size
+    return ChunkPages(
+        held=dictionary + page_size,
+        stored=dictionary_stored + page_stored,
+        values=values,
+        dictionary=dictionary,
+        all_dictionary=all_dictionary and dictionary > 0,
+        largest_copy=largest_copy,
+    )
+
+
+def _read_header(read_at: ReadAt, position: int, end: int) -> _Page:
+    size = _HEADER_GUESS
+    while True:
+        data = read_at(position, size)
+        try:
+            fields, length = _read_struct(data, 0, 0)
+            break
+        except IndexError as error:  # the header is longer than what was read
+            if len(data) < size or size >= _MAX_HEADER:
+                raise ValueError(f"the page header at byte {position:,} is damaged") from error
+            size *= 8
+    kind = fields.get(1)
+    is_second_version = kind == _DATA_PAGE_V2
+    number = {_DATA_PAGE: 5, _DICTIONARY_PAGE: 7}.get(kind, 8) if isinstance(kind, int) else 8
+    details = fields.get(number, {})
+    if not isinstance(details, dict):
+        details = {}
+    values, encoding = details.get(1, 0), details.get(4 if is_second_version else 2, 0)
+    numbers = [kind, fields.get(2), fields.get(3), values, encoding]
+    sizes = [number for number in numbers if isinstance(number, int) and number >= 0]
+    if len(sizes) < len(numbers):
+        raise ValueError(f"the page header at byte {position:,} is damaged")
+    kind, plain_size, stored_size, values, encoding = sizes
+    body = position + length
+    if body + stored_size > end + 128:  # some old writers left the header out of the chunk's size
+        raise ValueError(f"the page at byte {position:,} is longer than its column chunk")
+    return _Page(kind, plain_size, stored_size, values, encoding, body)
+
+
+def _largest_value(read_at: ReadAt, page: _Page, compression: str) -> int:
+    """Return the bytes of the largest value in a dictionary page of byte arrays, or a bound."""
+    if page.plain_size <= 1 << 14 or page.plain_size > _MAX_MEASURED_DICTIONARY:
+        return page.plain_size
+    data = read_at(page.body, page.stored_size)
+    try:
+        if compression not in ("UNCOMPRESSED", "NONE"):
+            codec = pa.Codec(compression.lower())
+            data = codec.decompress(data, page.plain_size, asbytes=True)
+    except (pa.ArrowException, OSError, ValueError):
+        return page.plain_size  # a codec that only Arrow's reader knows, or damage it will name
+    largest = position = 0
+    read_length = struct.Struct("<I").unpack_from
+    while position + 4 <= len(data):
+        (length,) = read_length(data, position)
+        largest = max(largest, length)
+        position += 4 + length
+    return min(largest, page.plain_size)
+
+
+def _read_struct(data: bytes, position: int, depth: int) -> tuple[dict[int, Any], int]:
+    """Return field number -> value of a struct, and the position behind it."""
+    if depth > _MAX_DEPTH:
+        raise ValueError("a page header is nested too deeply")
+    fields: dict[int, Any] = {}
+    number = 0
+    while byte := data[position]:
+        position += 1
+        if byte >> 4:
+            number += byte >> 4
+        else:
+            number, position = _read_integer(data, position)
+        fields[number], position = _read_value(data, position, byte & 15, depth)
+    return fields, position + 1
+
+
+def _read_value(data: bytes, position: int, kind: int, depth: int) -> tuple[Any, int]:
+    if kind in (1, 2):  # true, false
+        return kind == 1, position
+    if kind == 3:  # byte
+        return data[position], position + 1
+    if kind in (4, 5, 6):
+        return _read_integer(data, position)
+    if kind == 7:  # double
+        return None, position + 8
+    if kind == 8:  # bytes
+        length, position = _read_varint(data, position)
+        return None, position + length
+    if kind in (9, 10):  # list, set
+        byte = data[position]
+        position += 1
+        count = byte >> 4
+        if count == 15:
+            count, position = _read_varint(data, position)
+        if count > len(data) - position:  # an element takes a byte at least
+            raise IndexError
+        for _ in range(count):
+            width = 1 if byte & 15 in (1, 2) else 0
+            _, position = _read_value(data, position, byte & 15, depth + 1)
+            position += width
+        return None, position
+    if kind == 12:
+        return _read_struct(data, position, depth + 1)
+    raise ValueError(f"a page header has a field of unknown kind {kind}")
+
+
+def _read_integer(data: bytes, position: int) -> tuple[int, int]:
+    number, position = _read_varint(data, position)
+    return (number >> 1) ^ -(number & 1), position
+
+
+def _read_varint(data: bytes, position: int) -> tuple[int, int]:
+    number = shift = 0
+    while True:
+        byte = data[position]
+        position += 1
+        number |= (byte & 127) << shift
+        if byte < 128:
+            return number, position
+        shift += 7
+        if shift > 63:
+            raise ValueError("a page header has a number of more than 64 bits")

@@ -280,7 +280,14 @@ def using_fit(folder: OutputFolder, spec: ScorerSpec, passes: int | None = None)
     """
     try:
         yield
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        ArithmeticError,
+        UsageError,
+    ) as error:
         if spec.learned is None or passes == 0:
             raise
         place = folder.files.url(names.fit(spec.name, spec.learned, passes))

@@ -39,7 +39,7 @@ def test_a_shard_that_does_not_fit_in_memory_fails_alone(tmp_path, monkeypatch):
     def write(writer, shard):
         if shard.item.shard == "write":
             raise MemoryError
-        commit(writer, shard)
+        return commit(writer, shard)
 
     monkeypatch.setattr(embedder, "decode_image", decode)
     monkeypatch.setattr(parquet, "read_parquet", read)

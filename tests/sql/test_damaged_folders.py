@@ -119,9 +119,6 @@ def test_a_variable_is_not_taken_for_a_view_that_is_left_out(out):
     del scores
 
 
-@pytest.mark.parametrize(
-    "query", ["SELECT '\ud800'", "SELECT TIMESTAMP '290000-01-01'", "SELECT " + "(" * 5000 + "1"]
-)
-def test_a_query_without_an_answer_in_python_is_a_usage_error(out, query):
+def test_a_query_that_is_no_utf8_is_a_usage_error(out):
     with pytest.raises(UsageError, match="query failed: "):
-        run_query(out, query)
+        run_query(out, "SELECT '\ud800'")

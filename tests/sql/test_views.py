@@ -246,8 +246,8 @@ def test_a_run_that_ends_while_a_connection_opens_is_no_error(made, monkeypatch)
     folder, _ = made
     add_record(folder, ShardRecord("r2", "c", "/in/c", DONE))
 
-    def then_gather(folder, manifest):
-        text = views_sql(folder, manifest)
+    def then_gather(folder, manifest, root):
+        text = views_sql(folder, manifest, root)
         gather_records(folder, "r2")
         return text
 

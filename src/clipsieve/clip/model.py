@@ -24,6 +24,7 @@ from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from open_clip.transformer import text_global_pool
 
 from clipsieve.clip.device import DTYPES
+from clipsieve.clip.folder_config import CONFIG, MERGES, check_folder, check_vocabulary, read_config
 from clipsieve.clip.identity import TINY, ModelIdentity
 from clipsieve.clip.preprocess import Preprocess
 from clipsieve.clip.tokenize import BoundedTokenizer
@@ -82,6 +83,8 @@ def identify(
     force_quick_gelu, notes = _activation(model, pretrained)
     name, folder = _resolve_name(model, pretrained)
     checkpoint = _checkpoint(model, pretrained, folder)
+    if folder is not None:
+        check_folder(folder, checkpoint)
     with _quiet(), _readable(model, checkpoint):
         config = open_clip.get_model_config(name.replace("/", "-") if ":" not in name else name)
         size = config["vision_cfg"].get("image_size", 224)
@@ -139,6 +142,7 @@ def load_model(model: str, pretrained: str | None, device: torch.device, dtype: 
                 "use a smaller model, another --dtype, or another --device"
             ) from error
     module.eval()
+    _check_finite(module, model, checkpoint)
     preprocess = Preprocess.from_config(open_clip.get_model_preprocess_cfg(module))
     if preprocess.to_json() != identity.preprocess:
         raise UsageError(
@@ -253,11 +257,23 @@ def _readable(model: str, checkpoint: Path) -> Iterator[None]:
         ) from error
 
 
+def _check_finite(module: torch.nn.Module, model: str, checkpoint: Path) -> None:
+    """Refuse weights that are NaN or infinite: every embedding would be."""
+    for name, values in module.named_parameters():
+        if values.numel() and not torch.isfinite(torch.stack(values.detach().aminmax())).all():
+            raise UsageError(
+                f"model {model!r} with weights {checkpoint} cannot be used: {name} holds NaN or "
+                "infinity; fetch the weights again"
+            )
+
+
 def _tokenizer(name: str, folder: Path | None) -> Any:
     """Return open_clip's tokenizer of a model; with the folder's own merges if it has some."""
-    merges = folder / "bpe_merges.txt.gz" if folder is not None else None
+    merges = folder / MERGES if folder is not None else None
     bpe = {"bpe_path": str(merges)} if merges is not None and merges.is_file() else {}
     tokenizer = open_clip.get_tokenizer(name, **bpe)
+    if folder is not None:
+        check_vocabulary(folder, tokenizer)
     # Those of Hugging Face take time in proportion to the text.
     if type(tokenizer) is open_clip.SimpleTokenizer and tokenizer.reduction_fn is None:
         return BoundedTokenizer(tokenizer)
@@ -268,8 +284,7 @@ def _preprocess_config(model: str, pretrained: str | None, folder: Path | None) 
     """Return the preprocessing of the weights, merged as `open_clip.create_model` does."""
     config: Mapping[str, Any] = _tag(model, pretrained) or {}
     if folder is not None:
-        text = (folder / "open_clip_config.json").read_text(encoding="utf-8")
-        config = json.loads(text).get("preprocess_cfg", {})
+        config = read_config(folder).get("preprocess_cfg", {})
     elif model.startswith("hf-hub:"):
         path = download_pretrained_from_hf(
             model.removeprefix("hf-hub:"), filename="open_clip_config.json"
@@ -315,7 +330,7 @@ def _resolve_name(model: str, pretrained: str | None) -> tuple[str, Path | None]
         model = f"local-dir:{TINY_FOLDER}"
     if model.startswith("local-dir:"):
         folder = Path(os.path.expanduser(model.removeprefix("local-dir:"))).absolute()
-        if not os.path.isfile(folder / "open_clip_config.json"):
+        if not os.path.isfile(folder / CONFIG):
             raise UsageError(
                 f"model folder {folder} has no open_clip_config.json; give a folder with "
                 "open_clip_config.json and open_clip_model.safetensors"

@@ -1,11 +1,11 @@
 """Which scorers a command means, and in which geometry its model compares images and classes."""
 
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from clipsieve.clip.folder_config import CONFIG, read_config
 from clipsieve.errors import UsageError
 from clipsieve.job.option_files import OOD
 from clipsieve.job.reporter import Reporter
@@ -44,12 +44,12 @@ def declared_geometry(model: str) -> dict[str, Any]:
     """
     if not model.startswith(_LOCAL):
         return {}
-    path = Path(os.path.expanduser(model.removeprefix(_LOCAL))) / "open_clip_config.json"
+    path = Path(os.path.expanduser(model.removeprefix(_LOCAL))) / CONFIG
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        config = read_config(path.parent)
+    except UsageError:
         return {}  # said where the model is loaded
-    if not isinstance(config, dict) or config.get("geometry") in (None, COSINE):
+    if config.get("geometry") in (None, COSINE):
         return {}
     if config["geometry"] not in GEOMETRIES:
         raise UsageError(

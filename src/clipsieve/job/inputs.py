@@ -6,7 +6,8 @@ from clipsieve.errors import UsageError
 from clipsieve.formats.base import InputPlan, ReadOptions, WorkItem
 from clipsieve.formats.registry import plan_input
 from clipsieve.settings import RunConfig
-from clipsieve.store.manifest import Manifest
+from clipsieve.store.manifest import InputEntry, Manifest
+from clipsieve.store.validation import decode
 
 
 def read_options(config: RunConfig) -> ReadOptions:
@@ -38,11 +39,28 @@ def recorded_items(manifest: Manifest) -> Sequence[WorkItem]:
 
 
 def recorded_plans(manifest: Manifest) -> Sequence[InputPlan]:
-    """Return the plan of each of a folder's inputs, as it is now; without those that are gone."""
+    """Return the plan of each of a folder's inputs, as it is now; without those that are gone.
+
+    Raises:
+      UsageError: if options of an input are none of clipsieve's.
+    """
     plans = []
     for entry in manifest.inputs:
+        options = _options(entry)
         try:
-            plans.append(plan_input(entry.patterns, ReadOptions(**entry.options)))
+            plans.append(plan_input(entry.patterns, options))
         except UsageError:
             continue
     return plans
+
+
+def _options(entry: InputEntry) -> ReadOptions:
+    """Return how an input was read."""
+    try:
+        options: ReadOptions = decode(ReadOptions, entry.options, "options of an input")
+    except ValueError as error:
+        raise UsageError(
+            f"dataset.json is damaged ({error}); restore it from a copy, or choose another output "
+            "folder"
+        ) from error
+    return options

@@ -6,6 +6,7 @@ where the last pass ended.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -162,8 +163,11 @@ class _LearnWorker:
         self._contexts: dict[Statistic, Context] = {}
         for spec, scorer in scorers:
             context = scorer_context(self._folder, stage.basis, scorer, stage.rows, stage.device)
-            known = read_known(self._folder, spec, stage.passes[spec.name])
-            for statistic in scorer.statistics(known, context).values():
+            passes = stage.passes[spec.name]
+            known = read_known(self._folder, spec, passes)
+            with using_fit(self._folder, spec, passes):
+                asked = scorer.statistics(known, context)
+            for statistic in asked.values():
                 self._contexts.setdefault(statistic, context)
         self._needs = frozenset(need for s in self._contexts for need in s.needs)
         columns = (c for s in self._contexts for c in getattr(s, "source_columns", ()))
@@ -266,6 +270,33 @@ def read_known(folder: OutputFolder, spec: ScorerSpec, passes: int | None) -> di
     if spec.learned is None or passes == 0:
         return {}
     return folder.read_arrays(names.fit(spec.name, spec.learned, passes))
+
+
+@contextmanager
+def using_fit(folder: OutputFolder, spec: ScorerSpec, passes: int | None = None) -> Iterator[None]:
+    """Say of what a scorer raises in the block which arrays it was given, and how to mend them.
+
+    Raises:
+      LedgerError: for arrays of other names, shapes or types than the scorer made.
+    """
+    try:
+        yield
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        ArithmeticError,
+        UsageError,
+    ) as error:
+        if spec.learned is None or passes == 0:
+            raise
+        place = folder.files.url(names.fit(spec.name, spec.learned, passes))
+        reason = " ".join(str(error).split())[:300]
+        raise LedgerError(
+            f"scorer {spec.name} cannot use {place} ({type(error).__name__}: {reason}); fit it "
+            f"again: clipsieve score {folder.root} --scorers {spec.name} --refit"
+        ) from error
 
 
 def is_learned(folder: OutputFolder, spec: ScorerSpec) -> bool:

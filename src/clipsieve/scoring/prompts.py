@@ -6,7 +6,7 @@ the user's, `$CLIPSIEVE_CACHE` or `clipsieve` among the user's caches.
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,9 +127,38 @@ def load_prototypes(
     """
     with one_core_products():
         return {
-            each: finished(each, folder.read_arrays(_name(embeddings, each))["means"])
+            each: finished(each, _read_encoded(folder, embeddings, each)["means"])
             for each in prompts
         }
+
+
+def _read_encoded(
+    folder: OutputFolder, embeddings: EmbeddingsEntry, prompts: PromptSet
+) -> Mapping[str, np.ndarray]:
+    """Return the arrays of an encoded set.
+
+    Raises:
+      LedgerError: if they are missing, damaged, or not of this set.
+    """
+    name = _name(embeddings, prompts)
+    arrays = folder.read_arrays(name)
+    means, cut = arrays.get("means"), arrays.get("cut")
+    is_sound = (
+        means is not None
+        and cut is not None
+        and means.ndim == 2
+        and len(means) == len(prompts.names)
+        and means.dtype.kind == "f"
+        and bool(np.isfinite(means).all())
+        and cut.size == 1
+        and cut.dtype.kind in "iu"
+    )
+    if not is_sound:
+        raise LedgerError(
+            f"{folder.files.url(name)} holds no vectors of {len(prompts.names):,} classes; delete "
+            "it and run `clipsieve score` again"
+        )
+    return arrays
 
 
 def prototypes(prompts: PromptSet, vectors: np.ndarray) -> np.ndarray:
@@ -199,7 +228,7 @@ def finished(prompts: PromptSet, means: np.ndarray) -> np.ndarray:
 
 def cut_texts(folder: OutputFolder, embeddings: EmbeddingsEntry, prompts: PromptSet) -> int:
     """Return how many texts of an encoded set are longer than the model reads, and were cut."""
-    return int(folder.read_arrays(_name(embeddings, prompts))["cut"])
+    return int(_read_encoded(folder, embeddings, prompts)["cut"])
 
 
 # The user's cache

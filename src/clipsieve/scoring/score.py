@@ -28,7 +28,7 @@ from clipsieve.scorers.columns import (
     scorers_footer,
     scores_table,
 )
-from clipsieve.scoring.learn import Basis, ScorerSpec, read_known, scorer_context
+from clipsieve.scoring.learn import Basis, ScorerSpec, read_known, scorer_context, using_fit
 from clipsieve.scoring.prompts import load_prototypes, prompt_sets
 from clipsieve.stage import Element, Report, Worker
 from clipsieve.statistics.counts import RowCounts
@@ -276,7 +276,8 @@ class _ScoreWorker:
                 for each in group:
                     name = each.scorer.name
                     pairs = with_lists(part, lists.get(name, batch))
-                    scores[name] = each.scorer.score(pairs, loaded[name])
+                    with using_fit(self._folder, each.spec):
+                        scores[name] = each.scorer.score(pairs, loaded[name])
                     check_scores(each.scorer, scores[name], len(part))
                 return scores
 
@@ -303,7 +304,9 @@ class _ScoreWorker:
             context = scorer_context(
                 self._folder, stage.basis, each.scorer, stage.rows, stage.device
             )
-            each.loaded = each.scorer.load(read_known(self._folder, each.spec, None), context)
+            known = read_known(self._folder, each.spec, None)
+            with using_fit(self._folder, each.spec):
+                each.loaded = each.scorer.load(known, context)
             each.is_loaded = True
         return each.loaded
 

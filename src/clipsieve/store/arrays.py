@@ -6,6 +6,7 @@ shapes that their bytes do not have, would take more memory than its size, and i
 
 import io
 import math
+from tokenize import TokenError
 from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 import numpy as np
@@ -47,11 +48,14 @@ def _check_members(members: list[ZipInfo], size: int) -> None:
 def _parse_npy(content: bytes, name: str) -> np.ndarray:
     """Return an array whose header says what its bytes are."""
     file = io.BytesIO(content)
-    version = npy.read_magic(file)
+    version = npy.read_magic(file)  # a ValueError for anything else
     readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
     if version not in readers:
         raise ValueError(f"member {name[:80]!r} has format {version}")
-    shape, _, kind = readers[version](file)
+    try:
+        shape, _, kind = readers[version](file)
+    except (SyntaxError, TokenError, TypeError, MemoryError, RecursionError) as error:
+        raise ValueError(f"member {name[:80]!r} has a header that cannot be read") from error
     if kind.hasobject:
         raise ValueError(f"member {name[:80]!r} holds objects, which allow_pickle=False refuses")
     if kind.kind not in "biufUS":

@@ -133,7 +133,8 @@ class Manifest:
     def references_col(self) -> str | None:
         """Return the column of reference captions that was named last; None if none ever was."""
         columns = [entry.options.get("references_col") for entry in self.inputs]
-        return next((column for column in reversed(columns) if column), None)
+        texts = [column for column in columns if isinstance(column, str) and column]
+        return texts[-1] if texts else None
 
     def to_json(self) -> dict[str, Any]:
         """Return the manifest as plain JSON values."""

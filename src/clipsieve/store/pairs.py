@@ -61,7 +61,13 @@ class StoredPairs:
             sides = []
         columns = ["uid", *(f"{side}_{part}" for side in sides for part in ("embedding", "norm"))]
         stored = self.folder.read_table(self.name(shard), columns)
-        embedded = {side: embedded_from_table(stored, side, self.dim) for side in sides}
+        try:
+            embedded = {side: embedded_from_table(stored, side, self.dim) for side in sides}
+        except ValueError as error:
+            raise LedgerError(
+                f"{self.folder.files.url(self.name(shard))} is damaged ({error}); run "
+                "`clipsieve run` again"
+            ) from error
         texts = {"": embedded["text"]} if "text" in embedded else {}
         uids = stored["uid"].combine_chunks()
         batch = PairBatch(uids, embedded.get("image"), texts, shard=shard)
@@ -144,12 +150,22 @@ def embedded_from_table(table: pa.Table, side: str, dim: int) -> Embedded:
       table: a table of `embeddings/`.
       side: "image" or "text".
       dim: components of a vector.
+
+    Raises:
+      ValueError: for vectors of another length, or without a norm.
     """
     column = table[f"{side}_embedding"].combine_chunks()
     valid = np.asarray(column.is_valid())
+    lengths = np.asarray(column.value_lengths().fill_null(dim))
+    if (lengths != dim).any():
+        found = f"{lengths.min()} to {lengths.max()}"
+        raise ValueError(f"{side} vectors have {found} components, not {dim}")
     present = column.flatten().to_numpy().reshape(-1, dim)
     norms = np.zeros(len(column))
-    norms[valid] = table[f"{side}_norm"].drop_null().to_numpy()
+    stored_norms = table[f"{side}_norm"].drop_null().to_numpy()
+    if len(stored_norms) != valid.sum():
+        raise ValueError(f"{valid.sum()} {side} vectors have {len(stored_norms)} norms")
+    norms[valid] = stored_norms
     if valid.all():
         return StoredEmbedded(present, norms, valid)
     stored = np.zeros((len(column), dim), np.float16)

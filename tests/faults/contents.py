@@ -65,9 +65,7 @@ def lost(different: list[str]) -> list[str]:
 def leftovers(folder: Path) -> list[str]:
     """Temporary files below `folder`."""
     return sorted(
-        f"{path.relative_to(folder)} was left"
-        for path in folder.rglob("*.tmp-*")
-        if path.is_file()
+        f"{path.relative_to(folder)} was left" for path in folder.rglob("*.tmp-*") if path.is_file()
     )
 
 
@@ -128,5 +126,5 @@ def _table_digest(paths: list[Path], order: Iterable[str]) -> str:
 def _digest(parts: Iterable[Any]) -> str:
     state = hashlib.sha256()
     for part in parts:
-        state.update(np.ascontiguousarray(part) if isinstance(part, np.ndarray) else part)
+        state.update(part.tobytes() if isinstance(part, np.ndarray) else part)
     return state.hexdigest()[:16]

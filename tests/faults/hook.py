@@ -88,7 +88,7 @@ def install(fault: dict[str, Any]) -> None:
             event = "open:w" if flags & _WRITES else "open:r"
         point = f"{event} {normal(path[len(root) :])}"
         if log >= 0:
-            os.write(log, f"{point}\n".encode(errors="surrogateescape"))
+            os.write(log, f"{os.getpid()} {point}\n".encode(errors="surrogateescape"))
         if "action" not in fault or point != f"{fault['event']} {fault['name']}":
             return
         occurrences[point] += 1

@@ -6,7 +6,7 @@ import signal
 import time
 
 from tests.faults.contents import lost
-from tests.faults.lab import BY_NAME, STAGES, Lab, Stage
+from tests.faults.lab import BY_NAME, STAGES, Lab, Stage, draw
 from tests.faults.outcome import LOST, REPAIRED, SURVIVED, Outcome
 
 KIND = "kills"
@@ -47,8 +47,9 @@ def choose(lab: Lab, number: int, only: str | None = None) -> tuple[Stage, str, 
     if action == "kill-write":
         operation = rng.choice(("write", "write", "fsync", "rename"))
         count = max(1, lab.recording(stage.name).operations.get(operation, 1))
-        return stage, action, {"op": operation, "at": rng.randrange(count), "action": "kill"}
-    event, name, at = rng.choice(points(lab, stage))
+        at = int(rng.random() * count)
+        return stage, action, {"op": operation, "at": at, "action": "kill"}
+    event, name, at = draw(points(lab, stage), f"{KIND}:{number}")
     return stage, action, {"event": event, "name": name, "at": at, "action": action}
 
 

@@ -17,9 +17,9 @@ HERE = Path(__file__).resolve().parent
 #: Bytes that a terminal takes for a command: C0 but tab and line feed, DEL; C1 and bidirectional
 #: overrides and isolates in UTF-8.
 _CONTROL = re.compile(
-    rb"[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]|\xe2\x80[\x8e\x8f\xaa-\xae]|\xe2\x81[\xa6-\xa9]"
+    rb"[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]|\xe2\x80[\xaa-\xae]|\xe2\x81[\xa6-\xa9]"
 )
-#: What colours and progress of our own are made of; there are none where output is not a terminal.
+#: How Python begins the report of an exception that nobody caught.
 _TRACEBACK = re.compile(rb"Traceback \(most recent call last\)")
 
 

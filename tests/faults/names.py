@@ -34,7 +34,7 @@ def run(lab: Lab, number: int) -> Outcome:
     paths = {os.path.join(folder, file_name(rng, suffix)) for _ in range(rng.randrange(1, 4))}
     paths.add(os.path.join(os.fsencode(source), b"plain" + suffix.encode()))
     for path in paths:
-        shutil.copy(sound, path)
+        shutil.copy(os.fsencode(sound), path)
     out = rng.choice(OUT_NAMES)
     target = f"./{out}"
     problems: list[str] = []
@@ -70,6 +70,4 @@ def run(lab: Lab, number: int) -> Outcome:
     marks = (LOST,) if lost else (SURVIVED,)
     seconds = time.perf_counter() - started
     what = f"names {names} into {out}"
-    return Outcome(
-        KIND, number, what, len(paths), marks, (*problems, *lost), seconds, tuple(texts)
-    )
+    return Outcome(KIND, number, what, len(paths), marks, (*problems, *lost), seconds, tuple(texts))

@@ -1,4 +1,4 @@
-"""Damage one file of a finished output folder: `reconcile` names it, the next run makes it again."""
+"""Damage one file of a finished folder: `reconcile` names it, the next run makes it again."""
 
 import random
 import time

@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.faults.contents import lost
 from tests.faults.kills import stages
-from tests.faults.lab import Lab, Stage
+from tests.faults.lab import Lab, Stage, draw
 from tests.faults.machine import Ended
 from tests.faults.outcome import LOST, REPAIRED, SURVIVED, Outcome
 
@@ -90,7 +90,7 @@ def check(ended: Ended) -> list[str]:
 
 def _at_a_point(lab: Lab, stage: Stage, rng: random.Random) -> Trouble:
     """An error of one operation that Python does, once or from then on."""
-    event, name, at = rng.choice(lab.recording(stage.name).points)
+    event, name, at = draw(lab.recording(stage.name).points, f"{KIND}:{rng.random()}")
     error = rng.choice(ERRORS)
     always = rng.random() < 0.5
     fault = {"root": str(lab.case), "event": event, "name": name, "at": at, "action": error}
@@ -103,7 +103,7 @@ def _in_native_code(lab: Lab, stage: Stage, rng: random.Random) -> Trouble:
     counts = lab.recording(stage.name).operations
     operation = rng.choice(sorted(counts))
     error = rng.choice(sorted(NUMBERS))
-    at = rng.randrange(counts[operation])
+    at = int(rng.random() * counts[operation])
     shim = {"root": str(lab.case), "op": operation, "at": at, "action": NUMBERS[error]}
     if always := rng.random() < 0.5:
         shim["always"] = 1
@@ -113,7 +113,7 @@ def _in_native_code(lab: Lab, stage: Stage, rng: random.Random) -> Trouble:
 def _full_disk(lab: Lab, stage: Stage, rng: random.Random) -> Trouble:
     """No byte more after some write, the last of them cut short."""
     count = lab.recording(stage.name).operations.get("write", 1)
-    at = rng.randrange(count)
+    at = int(rng.random() * count)
     shim = {"root": str(lab.case), "op": "write", "at": at, "action": "short", "always": 1}
     return Trouble(f"disk full at write {at}, in the middle of it", {"shim": shim})
 
@@ -176,7 +176,7 @@ def _permissions(lab: Lab, stage: Stage, rng: random.Random) -> Trouble:
 def _moved(lab: Lab, stage: Stage, rng: random.Random) -> Trouble:
     """OUT is renamed or removed while the command runs."""
     points = [p for p in lab.recording(stage.name).points if p[1].startswith("out/")]
-    event, name, at = rng.choice(points)
+    event, name, at = draw(points, f"{KIND}:{rng.random()}")
     action = rng.choice(("rename-root", "remove-root"))
     fault = {
         "root": str(lab.case),

@@ -48,7 +48,9 @@ def add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 
 def metadata(rng: random.Random, key: int) -> bytes:
     """Return what img2dataset writes beside a picture."""
-    return json.dumps({"uid": f"u{key}", "url": "http://example/x", "width": rng.randrange(99)}).encode()
+    return json.dumps(
+        {"uid": f"u{key}", "url": "http://example/x", "width": rng.randrange(99)}
+    ).encode()
 
 
 def hostile_json(rng: random.Random) -> bytes:

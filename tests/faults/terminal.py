@@ -2,7 +2,6 @@
 
 import json
 import random
-
 import time
 from pathlib import Path
 
@@ -16,7 +15,16 @@ from tests.faults.outcome import SURVIVED, Outcome
 
 KIND = "terminal"
 ENCODINGS = ("utf-8", "ascii", "latin-1")
-_RUN = ("--model", "tiny", "--device", "cpu", "--dtype", "float32", "--scorers", "clip,density,ood.class")
+_RUN = (
+    "--model",
+    "tiny",
+    "--device",
+    "cpu",
+    "--dtype",
+    "float32",
+    "--scorers",
+    "clip,density,ood.class",
+)
 
 
 def check_output(ended: Ended, exact: bool = False, encoding: str = "utf-8") -> list[str]:
@@ -60,7 +68,7 @@ def run(lab: Lab, number: int) -> Outcome:
     do(("reconcile", "out"), (0, 1))
     do(("audit", "out", "--fraction", "1"), (0, 1))
     do(("sql", "out", select), (0,))
-    do(("sql", "out", f"SELECT * FROM \"{hostile}\""), (1, 2))
+    do(("sql", "out", f'SELECT * FROM "{hostile}"'), (1, 2))
     do(("sql", "out", f"SELECT '{hostile.replace(chr(39), '')}' AS \"{hostile}\""), (0, 1, 2))
     do(("run", f"nowhere-{hostile}", "out"), (2,))
     do(("filter", "out", "--name", "k", "--where", f"caption != '{hostile}'"), (0, 1, 2))
@@ -86,7 +94,9 @@ def write_source(folder: Path, rng: random.Random) -> list[str]:
     images = [rng.choice(pictures.sound()[:6]) for _ in captions]
     images[1::3] = images[0::3]
     images[2] = pictures.mutated(rng)
-    table = pa.table({"uid": [f"u{n}\x1b[1m" for n in range(24)], "jpg": images, "caption": captions})
+    table = pa.table(
+        {"uid": [f"u{n}\x1b[1m" for n in range(24)], "jpg": images, "caption": captions}
+    )
     name = rng.choice(texts.CONTROL).replace("/", "_").replace("\x00", "0")
     pq.write_table(table, folder / f"{name}.parquet")
     return captions

@@ -20,7 +20,7 @@ CONTROL = (
     "\x7f",
     "\u202egnp.exe",
     "\u2066isolate\u2069",
-    "\u200frtl",
+    "\u202artl\u202c",
     "a\x00b",
     "line\nbreak",
     "[bold]markup[/bold]",
@@ -29,10 +29,10 @@ CONTROL = (
 #: Harmless to a terminal, hard on all else.
 ODD = (
     "日本語" * 8,
-    "е́ ñ ß İ ı",
+    "\u0435\u0301 ñ ß \u0130 \u0131",
     "👩‍👩‍👧‍👦",
     "'; DROP TABLE scores; --",
-    '"quoted" \'both\'',
+    "\"quoted\" 'both'",
     "{a,b}[c]*?",
     "%2e%2e%2f%00",
     "$(touch x) `y` ${z}",
@@ -69,6 +69,8 @@ def file_name(rng: random.Random, suffix: str) -> bytes:
     name = text.encode("utf-8", "surrogatepass")
     if rng.random() < 0.15:
         name = rng.choice((b"\xff\xfe", b"caf\xe9", b"\x80abc")) + name
-    return name[:room].decode("utf-8", "ignore").encode() + suffix.encode() if rng.random() < 0.8 else (
-        name[:room] + suffix.encode()
+    return (
+        name[:room].decode("utf-8", "ignore").encode() + suffix.encode()
+        if rng.random() < 0.8
+        else (name[:room] + suffix.encode())
     )

@@ -14,10 +14,12 @@ import pyarrow.parquet as pq
 #: Keys of JSON files whose values are new in every run: names, times, files by content.
 _NEW = re.compile(
     r"(run|run_id|runs|time|.*_at|seconds|.*_seconds|created.*|versions?|updated|bytes|size|mtime.*"
-    r"|sha256|digest|seals?|verified.*|files|inode|host|pid)$"
+    r"|clipsieve\.sha256|sha256|digest|seals?|verified.*|files|inode|host|pid)$"
 )
-#: Names and times of runs in SQL.
-_NEW_IN_TEXT = re.compile(rb"\d{8}T\d{6}Z-[0-9a-f]+|to_timestamp\([\d.]+\)")
+#: Names and times of runs, and hashes of the file itself, in SQL.
+_NEW_IN_TEXT = re.compile(
+    rb"\d{8}T\d{6}Z-[0-9a-f]+|to_timestamp\([\d.]+\)|clipsieve\.sha256: [0-9a-f]{64}"
+)
 #: Folders of what a user would miss; the rest is records of runs, locks, and kept damaged files.
 _COMPARED = re.compile(
     r"(samples|embeddings|scores|wide|fits|prompts|audits|subsets|removals|neighbours|metrics|sql"

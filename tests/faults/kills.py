@@ -14,7 +14,7 @@ KIND = "kills"
 CHANGING = ("open:w", "os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree")
 ACTIONS = ("kill-all", "kill", "term", "int", "kill-write")
 #: One case in so many has two worker processes: each of their commands takes half a minute.
-TWO_WORKERS_EVERY = 25
+TWO_WORKERS_EVERY = 40
 #: What a stopped or killed command may end with; 0 if the point is in a worker or at the very end.
 _CODES = {
     "kill-all": (-signal.SIGKILL, 0),

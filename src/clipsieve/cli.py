@@ -12,6 +12,7 @@ import json
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -293,6 +294,13 @@ for command in (filter_, export, remove):
     cli.add_command(command)
 
 
+def _refused(error: ClipsieveError) -> int:
+    """Print why a command ends, if somebody still reads; its exit code."""
+    with suppress(BrokenPipeError):
+        print_lines([f"clipsieve: {error}"], err=True)
+    return error.exit_code
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     for stream in (sys.stdout, sys.stderr):
@@ -311,10 +319,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     except click.Abort:
         code = 130
     except ClipsieveError as error:
-        print_lines([f"clipsieve: {error}"], err=True)
-        code = error.exit_code
+        code = _refused(error)
     except BrokenPipeError:
         code = 0
+    except OSError as error:
+        from clipsieve.store.storage_errors import storage_error
+
+        known = storage_error(error)
+        if known is None:
+            raise
+        code = _refused(known)
     sys.exit(code or 0)
 
 

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
 from clipsieve.control import STAGES, Snapshot
+from clipsieve.job.error_stream import ErrorConsole, unheard
 from clipsieve.printing import escaped
 
 LIVE_SECONDS = 0.5
@@ -27,7 +27,7 @@ class Reporter:
 
     def __init__(self, log_format: str = "auto", run_id: str | None = None) -> None:
         """Report as `text`, `json`, or `auto`, which is text."""
-        self.console = Console(stderr=True, highlight=False)
+        self.console = ErrorConsole()
         terminal = self.console.is_terminal
         self.json = log_format == "json"
         self.live = terminal and not self.json
@@ -37,8 +37,9 @@ class Reporter:
         """Write one line: `text`, or as JSON with `fields`."""
         if self.json:
             line = {"time": round(time.time(), 3), "event": event, "run_id": self.run_id}
-            sys.stderr.write(json.dumps({**line, "text": text, **fields}) + "\n")
-            sys.stderr.flush()
+            with unheard():
+                sys.stderr.write(json.dumps({**line, "text": text, **fields}) + "\n")
+                sys.stderr.flush()
         else:
             self.console.print(escaped(text), markup=False, soft_wrap=True)
 

@@ -255,7 +255,8 @@ class LocalFiles:
     def _withdraw(self, made: list[Path]) -> None:
         """Remove a folder's lock and those of its folders that were `made` if no file is in it."""
         inside = list(self.root.rglob("*"))
-        if not any(path.is_file() and path.name not in (".lock", ".lock-holder") for path in inside):
+        own = (".lock", ".lock-holder")
+        if all(path.is_dir() or path.name in own for path in inside):
             _remove(self.root / ".lock-holder")
             _remove(self.root / ".lock")
             if made:  # empty folders in one that was there before are not ours

@@ -114,6 +114,7 @@ def compact(beam_args: Sequence[str], /, **options: Any) -> int:
     "--set", "assignments", multiple=True, metavar="NAME=VALUE", help="parameter of the recipe"
 )
 @click.option("--recipes", is_flag=True, help="list recipes and their parameters")
+@click.option("--locked", is_flag=True, help="read only, and nothing outside of OUT")
 @click.option(
     "--catalog",
     is_flag=False,
@@ -128,6 +129,7 @@ def sql(
     recipe: str | None,
     assignments: Sequence[str],
     recipes: bool,
+    locked: bool,
     catalog: str | None,
 ) -> int:
     """Run QUERY over the output folder OUT; reads standard input if there is no QUERY.
@@ -160,7 +162,7 @@ def sql(
         text = recipe_sql(out, recipe, parse_assignments(assignments))
     else:
         text = query if query is not None else sys.stdin.read()
-    answer = run_query(out, text, SHOWN_ROWS + 1 if form == "table" else None)
+    answer = run_query(out, text, SHOWN_ROWS + 1 if form == "table" else None, locked)
     if answer is not None:
         print_answer(answer.columns, answer.rows, form)
     return 0

@@ -23,7 +23,13 @@ from clipsieve.formats.base import (
     WorkItem,
 )
 from clipsieve.formats.columns import NO_CAPTIONS
-from clipsieve.formats.inputs import info_fingerprint, local_path, locate, open_binary
+from clipsieve.formats.inputs import (
+    NotAFileError,
+    info_fingerprint,
+    local_path,
+    locate,
+    open_binary,
+)
 from clipsieve.formats.names import plural, safe_name
 from clipsieve.formats.samples import (
     PICTURES,
@@ -342,6 +348,6 @@ def _read_files(uri: str, names: Sequence[str]) -> dict[str, tuple[bytes | None,
         try:
             with open_binary(f"{uri.rstrip('/')}/{name}") as handle:
                 files[name] = handle.read(), ""
-        except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        except (FileNotFoundError, PermissionError, IsADirectoryError, NotAFileError) as error:
             files[name] = None, f"cannot read {name}: {error.strerror}"
     return files

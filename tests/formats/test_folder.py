@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 
@@ -161,3 +162,10 @@ def test_several_folders_are_named_by_their_place(tmp_path):
     plan = plan_input(str(tmp_path / "*"))
     assert [item.shard for item in plan.items] == ["cats-00000", "dogs-00000"]
     assert [row["image"] for row in all_rows(plan)] == [b"c", b"d"]
+
+
+def test_a_picture_that_is_a_pipe_is_a_row_without_one(photos):
+    os.mkfifo(photos / "pipe.jpg")
+    (row,) = (row for row in all_rows(plan_input(str(photos))) if row["file_name"] == "pipe.jpg")
+    assert row["image"] is None
+    assert "cannot read pipe.jpg: it is a named pipe, not a file" in row["failure"].error

@@ -1,6 +1,7 @@
 """The watchdog, with real processes and a stage that needs no model."""
 
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,9 @@ class Troubled:
         if self.trouble == "prints":
             print(7, "[1]", '"text"', sep="\n", flush=True)
             return None
+        if self.trouble == "is interrupted":
+            os.kill(os.getpid(), signal.SIGINT)
+            return None
         return lambda: None
 
     def finish(self, total: Report) -> Report:
@@ -75,3 +79,9 @@ def test_what_a_plugin_prints_is_no_message(tmp_path, monkeypatch, capfd):
     total = run(tmp_path, monkeypatch, "prints")
     assert sorted(total.done) == ["a", "b", "c"]
     assert capfd.readouterr().err.splitlines()[-3:] == ["7", "[1]", '"text"']
+
+
+def test_an_interrupt_of_the_terminal_is_left_to_the_driver(tmp_path, monkeypatch):
+    total = run(tmp_path, monkeypatch, "is interrupted")
+    assert sorted(total.done) == ["a", "b", "c"]
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])

@@ -13,7 +13,6 @@ from clipsieve.sql.literals import literal, without_wildcards
 from clipsieve.sql.views import macros_sql, views_sql
 from clipsieve.store.folder import OutputFolder
 
-
 #: How DuckDB says that the view `scores` is missing.
 _NO_SCORES = re.compile(r"Table with name scores does not exist")
 #: What a locked connection may not do.

@@ -94,14 +94,19 @@ def score(beam_args: Sequence[str], /, **options: Any) -> int:
 
 @cli.command()
 @options_for(ScoreConfig, only=("out", "runner"))
+@click.option("--forget-missing", is_flag=True, help="remove shards whose source is gone")
 @click.pass_obj
-def compact(beam_args: Sequence[str], /, **options: Any) -> int:
+def compact(beam_args: Sequence[str], /, forget_missing: bool, **options: Any) -> int:
     """Rebuild the wide table behind the `scores` view."""
     from clipsieve.job.compact import compact as compact_job
+    from clipsieve.job.forget import forget_missing as forget_job
     from clipsieve.pipelines.engine import make_engine
 
     config = ScoreConfig(**settings_of(ScoreConfig, options, beam_args))
-    compact_job(config.out, make_engine(config))
+    if forget_missing:
+        print_lines(forget_job(config.out, make_engine(config)))
+    else:
+        compact_job(config.out, make_engine(config))
     return 0
 
 
@@ -251,6 +256,7 @@ def reconcile(out: str) -> int:
     from clipsieve.formats.registry import count_rows
     from clipsieve.job.inputs import recorded_items
     from clipsieve.store.folder import OutputFolder
+    from clipsieve.store.reconcile import NO_SOURCE
     from clipsieve.store.reconcile import reconcile as compare
     from clipsieve.store.subsets import subset_names
 
@@ -258,6 +264,11 @@ def reconcile(out: str) -> int:
     manifest = folder.require_manifest()
     accounts = list(compare(folder, manifest, recorded_items(manifest), count_rows))
     print_accounts(accounts)
+    if any(NO_SOURCE in account.problems for account in accounts):
+        cure = (
+            f"put the sources back, or remove their rows: clipsieve compact {out} --forget-missing"
+        )
+        print_lines([cure], err=True)
     if manifest.wide is not None and manifest.wide.removals:
         print_lines([f"{manifest.wide.removed:,} of them are removed from scores, by lists"])
     subsets = subset_names(folder)

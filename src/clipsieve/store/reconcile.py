@@ -17,6 +17,9 @@ from clipsieve.store.manifest import Manifest
 from clipsieve.store.source import fingerprint_text
 from clipsieve.store.subsets import kept_counts, require_subset, subset_names
 
+#: What is wrong with a shard that no input gives.
+NO_SOURCE = "in the ledger, but its source is no longer among the inputs"
+
 
 @dataclass(frozen=True, slots=True)
 class ShardAccount:
@@ -69,7 +72,7 @@ def reconcile(
                 footer.get(footers.SOURCE_URI, "unknown"),
                 None,
                 int(footer.get(footers.ROWS, 0)),
-                problems=("in the ledger, but its source is no longer among the inputs",),
+                problems=(NO_SOURCE,),
             )
 
 

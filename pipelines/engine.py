@@ -6,7 +6,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 
 from clipsieve.control import LOOK_SECONDS, stop_marker
-from clipsieve.errors import LedgerError
+from clipsieve.errors import LedgerError, StorageError
 from clipsieve.job.workers import run_in_workers
 from clipsieve.pipelines.runners import LOCAL, require_runner, run_pipeline
 from clipsieve.pipelines.stage import build
@@ -93,7 +93,7 @@ def _announced_stop(stage: Stage) -> Iterator[None]:
     def watch() -> None:
         while True:
             if stage.control.stopped:
-                with suppress(OSError):  # tried again
+                with suppress(StorageError):  # tried again
                     folder.write_text(marker, f"{stage.control.reason}\n")
                     return
             if ended.wait(LOOK_SECONDS):

@@ -23,6 +23,7 @@ from clipsieve.job.signals import stopping_on_signals
 from clipsieve.job.workers import write_report
 from clipsieve.pipelines.engine import run_groups
 from clipsieve.stage import Report, Stage, Worker, on_device
+from clipsieve.store.folder import OutputFolder
 from clipsieve.terminal import escape_stream
 
 
@@ -94,9 +95,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     stage = on_device(stage, _own_device(stage.device, int(number)))
     with stopping_on_signals(control):
         try:
-            for group in groups:
-                if not control.stopped:
-                    run_groups(ReportingStage(stage, report_file), [group])
+            with OutputFolder.open(stage.out).files.staying():
+                for group in groups:
+                    if not control.stopped:
+                        run_groups(ReportingStage(stage, report_file), [group])
         except ClipsieveError as error:
             _send({"error": str(error), "exit_code": error.exit_code})
             return error.exit_code

@@ -10,6 +10,7 @@ Options of a Beam runner follow `--`:  clipsieve run IN OUT --runner NAME -- --o
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -93,14 +94,19 @@ def score(beam_args: Sequence[str], /, **options: Any) -> int:
 
 @cli.command()
 @options_for(ScoreConfig, only=("out", "runner"))
+@click.option("--forget-missing", is_flag=True, help="remove shards whose source is gone")
 @click.pass_obj
-def compact(beam_args: Sequence[str], /, **options: Any) -> int:
+def compact(beam_args: Sequence[str], /, forget_missing: bool, **options: Any) -> int:
     """Rebuild the wide table behind the `scores` view."""
     from clipsieve.job.compact import compact as compact_job
+    from clipsieve.job.forget import forget_missing as forget_job
     from clipsieve.pipelines.engine import make_engine
 
     config = ScoreConfig(**settings_of(ScoreConfig, options, beam_args))
-    compact_job(config.out, make_engine(config))
+    if forget_missing:
+        print_lines(forget_job(config.out, make_engine(config)))
+    else:
+        compact_job(config.out, make_engine(config))
     return 0
 
 
@@ -113,6 +119,7 @@ def compact(beam_args: Sequence[str], /, **options: Any) -> int:
     "--set", "assignments", multiple=True, metavar="NAME=VALUE", help="parameter of the recipe"
 )
 @click.option("--recipes", is_flag=True, help="list recipes and their parameters")
+@click.option("--locked", is_flag=True, help="read only, and nothing outside of OUT")
 @click.option(
     "--catalog",
     is_flag=False,
@@ -127,6 +134,7 @@ def sql(
     recipe: str | None,
     assignments: Sequence[str],
     recipes: bool,
+    locked: bool,
     catalog: str | None,
 ) -> int:
     """Run QUERY over the output folder OUT; reads standard input if there is no QUERY.
@@ -159,7 +167,7 @@ def sql(
         text = recipe_sql(out, recipe, parse_assignments(assignments))
     else:
         text = query if query is not None else _query_from_input()
-    answer = run_query(out, text, SHOWN_ROWS + 1 if form == "table" else None)
+    answer = run_query(out, text, SHOWN_ROWS + 1 if form == "table" else None, locked)
     if answer is not None:
         print_answer(answer.columns, answer.rows, form)
     return 0
@@ -258,10 +266,16 @@ def reconcile(out: str, quick: bool) -> int:
     from clipsieve.formats.names import plural
     from clipsieve.job.reconcile import reconcile_folder
     from clipsieve.store.folder import OutputFolder
+    from clipsieve.store.reconcile import NO_SOURCE
     from clipsieve.store.subsets import subset_names
 
     result = reconcile_folder(out, quick)
     print_accounts(result.accounts)
+    if any(NO_SOURCE in account.problems for account in result.accounts):
+        cure = (
+            f"put the sources back, or remove their rows: clipsieve compact {out} --forget-missing"
+        )
+        print_lines([cure], err=True)
     wide = result.manifest.wide
     if wide is not None and wide.removals:
         print_lines([f"{wide.removed:,} of them are removed from scores, by lists"])
@@ -306,6 +320,14 @@ for command in (filter_, export, remove):
     cli.add_command(command)
 
 
+def _refused(error: ClipsieveError) -> int:
+    """Print why a command ends, if somebody still reads; its exit code."""
+    text = f"clipsieve: {error}"
+    with suppress(BrokenPipeError):
+        print_lines(text.split("\n") if isinstance(error, QueryError) else [text], err=True)
+    return error.exit_code
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code; nothing from data steers the terminal."""
     with escaped_streams():
@@ -326,11 +348,16 @@ def _main(argv: Sequence[str] | None) -> None:
     except click.Abort:
         code = 130
     except ClipsieveError as error:
-        text = f"clipsieve: {error}"
-        print_lines(text.split("\n") if isinstance(error, QueryError) else [text], err=True)
-        code = error.exit_code
+        code = _refused(error)
     except BrokenPipeError:
         code = 0
+    except OSError as error:
+        from clipsieve.store.storage_errors import storage_error
+
+        known = storage_error(error)
+        if known is None:
+            raise
+        code = _refused(known)
     sys.exit(code or 0)
 
 

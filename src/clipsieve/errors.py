@@ -50,6 +50,10 @@ class LedgerError(ClipsieveError):
     """Output tables contradict each other or their source."""
 
 
+class StorageError(ClipsieveError):
+    """The system refuses to read or write a file; what was complete before is kept."""
+
+
 class Locked(ClipsieveError):
     """Another process is writing to this output folder; try again later."""
 

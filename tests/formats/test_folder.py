@@ -187,3 +187,10 @@ def test_names_that_are_not_utf_8_are_escaped_and_opened_by_their_bytes(tmp_path
     ]
     assert rows[2]["failure"].error.startswith("there is no file gone%FF.jpg")
     assert pa.array([row["file_name"] for row in rows]).validate(full=True) is None
+
+
+def test_a_picture_that_is_a_pipe_is_a_row_without_one(photos):
+    os.mkfifo(photos / "pipe.jpg")
+    (row,) = (row for row in all_rows(plan_input(str(photos))) if row["file_name"] == "pipe.jpg")
+    assert row["image"] is None
+    assert "cannot read pipe.jpg: it is a named pipe, not a file" in row["failure"].error

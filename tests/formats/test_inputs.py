@@ -1,3 +1,4 @@
+import os
 import pickle
 
 import fsspec
@@ -13,7 +14,7 @@ from clipsieve.formats.base import (
     SourceFingerprint,
     WorkItem,
 )
-from clipsieve.formats.inputs import expand_braces, find_inputs
+from clipsieve.formats.inputs import NotAFileError, expand_braces, find_inputs, open_binary
 from clipsieve.formats.names import safe_name, shard_name
 from clipsieve.formats.registry import count_rows, fingerprint, plan_input, read_rows
 from tests.formats.files import (
@@ -275,3 +276,14 @@ def test_items_with_ranges_and_problems_travel():
     print_ = SourceFingerprint(-1, "", None)
     item = WorkItem("é", "s3://b/é", InputFormat.PARQUET, 5, (1, 2), print_, None, "why")
     assert WorkItem.from_json(item.to_json()) == item
+
+
+def test_what_is_no_file_is_refused_and_not_read(tmp_path, tree):
+    os.mkfifo(tmp_path / "pipe.parquet")
+    for pattern in (tmp_path / "pipe.parquet", tmp_path / "*.parquet"):
+        with pytest.raises(UsageError, match=r"pipe\.parquet is a named pipe, not a file; save"):
+            find_inputs(str(pattern))
+    with pytest.raises(UsageError, match="input /dev/zero is a device, not a file"):
+        find_inputs("/dev/zero")
+    with pytest.raises(NotAFileError, match="it is a named pipe, not a file"):
+        open_binary(str(tmp_path / "pipe.parquet"))

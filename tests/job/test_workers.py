@@ -1,6 +1,7 @@
 """The watchdog, with real processes and a stage that needs no model."""
 
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -47,6 +48,9 @@ class Troubled:
             print("\x1b[2J\udcff", flush=True)
             print("\x1b[3J", file=sys.stderr)
             raise ValueError("\x1b[4J")
+        if self.trouble == "is interrupted":
+            os.kill(os.getpid(), signal.SIGINT)
+            return None
         return lambda: None
 
     def finish(self, total: Report) -> Report:
@@ -89,3 +93,9 @@ def test_what_a_worker_writes_does_not_steer_a_terminal(tmp_path, monkeypatch, c
     err = capfd.readouterr().err
     assert "\x1b" not in err
     assert all(text in err for text in ("\\x1b[2J\\xff", "\\x1b[3J", "ValueError: \\x1b[4J"))
+
+
+def test_an_interrupt_of_the_terminal_is_left_to_the_driver(tmp_path, monkeypatch):
+    total = run(tmp_path, monkeypatch, "is interrupted")
+    assert sorted(total.done) == ["a", "b", "c"]
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])

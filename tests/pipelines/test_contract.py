@@ -193,6 +193,39 @@ def test_status_says_when_the_scores_view_is_behind(done, capsys):
     assert "scores view: 60 rows\n" in capsys.readouterr().out
 
 
+def test_status_counts_no_shard_whose_embeddings_are_of_another_model(done, capsys):
+    _, out = done
+    model = OutputFolder.open(out).require_manifest().embeddings
+    assert model is not None
+    (out / f"embeddings/{model.model}/rev={model.revision}/b.parquet").unlink()
+    assert exit_code(["reconcile", str(out)]) == 1
+    capsys.readouterr()
+    assert exit_code(["status", str(out)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert "done: 1 of 2 shards, 20 rows" in said and "left: 1 shards, from b" in said
+
+
+def test_a_removed_source_leaves_when_it_is_asked_for(done, capsys):
+    source, out = done
+    (source / "b.parquet").rename(source / "b.away")
+    assert exit_code(["reconcile", str(out)]) == 1
+    assert f"clipsieve compact {out} --forget-missing" in capsys.readouterr().err
+    assert exit_code(["compact", str(out)]) == 0
+    assert read(out, "wide").num_rows == 40, "rows went unasked"
+    assert exit_code(["compact", str(out), "--forget-missing"]) == 0
+    said = capsys.readouterr().out
+    assert said == f"removed shard b: its source is gone, {source}/b.parquet\n"
+    assert read(out, "wide").num_rows == 20
+    current = ("samples/b.parquet", "embeddings/*/*/b.parquet", "scores/*/*/b.parquet")
+    assert not [path for pattern in current for path in out.glob(pattern)]
+    assert exit_code(["reconcile", str(out)]) == 0
+    (source / "a.parquet").rename(source / "a.away")
+    capsys.readouterr()
+    assert exit_code(["compact", str(out), "--forget-missing"]) == 2
+    assert "the sources of all 1 shards" in capsys.readouterr().err
+    assert read(out, "samples").num_rows == 20
+
+
 def one_file(out: Path, pattern: str) -> Path:
     (path,) = out.glob(pattern)
     return path

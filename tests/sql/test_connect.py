@@ -1,5 +1,10 @@
 """Views and macros give the numbers that numpy gives, from anywhere."""
 
+import dataclasses
+import os
+import signal
+import threading
+import time
 from pathlib import Path
 
 import duckdb
@@ -9,6 +14,7 @@ import pytest
 from clipsieve.errors import UsageError
 from clipsieve.sql.connect import connect, run_query
 from clipsieve.store.folder import OutputFolder
+from clipsieve.store.manifest import Manifest
 from tests.store.folders import make_folder, shard_of
 
 SHARDS = [shard_of("a", 30, seed=1, no_image=[3, 7]), shard_of("b", 20, seed=2, no_text=[0])]
@@ -169,3 +175,44 @@ def test_rows_of_an_answer_are_limited(folder):
     answer = run_query(folder, "SELECT row FROM scores ORDER BY uid", at_most=3)
     assert answer is not None
     assert (answer.columns, len(answer.rows)) == (["row"], 3)
+
+
+def test_an_interrupt_ends_a_query(folder):
+    query = "SELECT count(*) FROM range(999999) a, range(999999) b WHERE a.range * b.range % 7 = 3"
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    begin = time.monotonic()
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        run_query(folder, query)
+    assert time.monotonic() - begin < 30
+
+
+def test_a_locked_query_reads_the_folder_and_nothing_else(folder, tmp_path):
+    (tmp_path / "secret.csv").write_text("a\n1\n")
+    whole = run_query(folder, "SELECT count(*) FROM scores", locked=True)
+    assert whole is not None and whole.rows == [(50,)]
+    for query in (f"FROM '{tmp_path}/secret.csv'", "FROM read_text('samples/../../../x')"):
+        with pytest.raises(UsageError, match="query failed: Permission Error"):
+            run_query(folder, query, locked=True)
+    for query in (
+        f"COPY (SELECT 1) TO '{tmp_path}/x.csv'",
+        f"COPY (SELECT 1) TO '{folder}/x.csv'".replace("it's", "it''s"),
+        "SET lock_configuration = false",
+        "LOAD httpfs",
+        f"ATTACH '{tmp_path}/x.db'",
+        "SELECT 1; CREATE TABLE t AS SELECT 1",
+    ):
+        with pytest.raises(UsageError, match="a locked query reads only, and this has a statement"):
+            run_query(folder, query, locked=True)
+    assert os.listdir(tmp_path) == ["secret.csv"]
+
+
+def test_missing_scores_say_why(tmp_path):
+    empty = OutputFolder.open(tmp_path / "empty")
+    empty.save_manifest(Manifest())
+    with pytest.raises(UsageError, match="empty has no view scores: no shard is done; `"):
+        run_query(empty.root, "SELECT * FROM scores")
+    begun, manifest = make_folder(tmp_path / "begun", SHARDS[1:])
+    begun.save_manifest(dataclasses.replace(manifest, wide=None))
+    with pytest.raises(UsageError, match="no run has come to its end; run the same"):
+        run_query(begun.root, "SELECT * FROM scores")

@@ -14,7 +14,9 @@ import numpy as np
 import pyarrow as pa
 
 from clipsieve.clip.identity import ModelIdentity
+from clipsieve.embed.room import least_bytes
 from clipsieve.embed.shard import EmbeddedShard
+from clipsieve.errors import StorageError
 from clipsieve.formats.base import WorkItem
 from clipsieve.schemas import footers
 from clipsieve.schemas.tables import embeddings_schema, samples_schema
@@ -30,6 +32,7 @@ from clipsieve.store.manifest import EmbeddingsEntry, FamilyEntry, ScorerEntry
 from clipsieve.store.parquet import Footer, nullable, vectors
 from clipsieve.store.seal import Seal
 from clipsieve.store.source import source_footer
+from clipsieve.store.storage_errors import byte_count
 
 #: Raised when the same model and pixels would give other vectors: decoding, resizing, cutting.
 ENCODER_VERSION = 1
@@ -136,6 +139,21 @@ class ShardWriter:
             elif family == "samples" and ledgers[item.shard] is not None:
                 ledgers[item.shard] = footer
         return [ledgers[item.shard] for item in items]
+
+    def require_room(self, item: WorkItem) -> None:
+        """Refuse to begin a shard of which not even the least would fit on the disk.
+
+        Raises:
+          StorageError: says how much is free, and how much is needed.
+        """
+        free = self.folder.files.free_bytes()
+        least = least_bytes(item.fingerprint.rows or 0, self.model.dim)
+        if free is not None and free < least:
+            raise StorageError(
+                f"cannot write shard {item.shard} to {self.folder.root}: {byte_count(free)} free, "
+                f"at least {byte_count(least)} needed; free space on that disk, then run the same "
+                "command again: complete files are kept"
+            )
 
     def commit(self, shard: EmbeddedShard) -> dict[str, Seal]:
         """Write all files of `shard`, the ledger last; each replaces what was there.

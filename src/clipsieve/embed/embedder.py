@@ -12,7 +12,7 @@ from clipsieve.control import Control
 from clipsieve.embed.commit import ShardWriter, states_from_footer
 from clipsieve.embed.prepare import Begin, Chunk, Preparer
 from clipsieve.embed.shard import EmbeddedShard, ShardBuilder
-from clipsieve.errors import ShardError
+from clipsieve.errors import ShardError, StorageError
 from clipsieve.formats.base import SourceConfig, WorkItem
 from clipsieve.formats.registry import fingerprint, read_rows
 from clipsieve.schemas.states import RowState
@@ -81,14 +81,19 @@ class Embedder:
             # One shard may be on its way to disk while the next is encoded, and no more: what
             # waits for the disk is memory.
             writing: Future[ShardRecord] | None = None
-            for shard in self._encoded(preparer, left):
-                if writing is not None:
-                    yield self._recorded(writing.result())
-                    writing = None
-                if isinstance(shard, ShardRecord):
-                    yield self._recorded(shard)
-                else:
-                    writing = writer.submit(self._commit, shard, time.time())
+            try:
+                for shard in self._encoded(preparer, left):
+                    if writing is not None:
+                        yield self._recorded(writing.result())
+                        writing = None
+                    if isinstance(shard, ShardRecord):
+                        yield self._recorded(shard)
+                    else:
+                        writing = writer.submit(self._commit, shard, time.time())
+            except StorageError:
+                if writing is not None and writing.exception() is None:
+                    self._recorded(writing.result())
+                raise
             if writing is not None:
                 yield self._recorded(writing.result())
 
@@ -102,6 +107,7 @@ class Embedder:
                 if self.control.stopped:
                     return
                 item = event.item
+                self.writer.require_room(item)
                 builder = ShardBuilder(item, self.source, self.encoder, self.control)
             elif builder is None:  # its shard has failed already
                 continue

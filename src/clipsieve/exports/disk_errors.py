@@ -1,18 +1,11 @@
-"""The system's refusal to write, in words and with a cure."""
+"""The system's refusal to write an export, in words and with a cure."""
 
-import errno
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-from clipsieve.errors import ClipsieveError
-
-#: Errors of a full disk, by what a user does about them.
-_CURES = {
-    errno.ENOSPC: "free space on that disk",
-    errno.EDQUOT: "free space within the quota",
-    errno.EFBIG: "raise the limit of file sizes (ulimit -f)",
-}
+from clipsieve.errors import StorageError
+from clipsieve.store.storage_errors import is_about, write_error
 
 
 @contextmanager
@@ -20,15 +13,14 @@ def disk_errors(place: str) -> Iterator[None]:
     """Within the block, raise the system's refusal to write to `place` as one line.
 
     Raises:
-      ClipsieveError: with the cure.
+      StorageError: with the cure.
     """
     try:
         yield
-    except OSError as error:
-        if error.errno is None:  # not the system's
+    except (OSError, StorageError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if not isinstance(cause, OSError) or cause.errno is None:  # not the system's
             raise
-        cure = _CURES.get(error.errno, "make it writable")
-        raise ClipsieveError(
-            f"cannot write to {place}: {os.strerror(error.errno)}; {cure}, then run the same "
-            "`clipsieve export` again: complete files are kept"
-        ) from error
+        if not is_about(cause, place, Path(place)):
+            raise
+        raise write_error(cause, place, "`clipsieve export`") from cause

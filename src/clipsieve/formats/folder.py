@@ -23,7 +23,13 @@ from clipsieve.formats.base import (
     WorkItem,
 )
 from clipsieve.formats.columns import NO_CAPTIONS
-from clipsieve.formats.inputs import info_fingerprint, local_path, locate, open_binary
+from clipsieve.formats.inputs import (
+    NotAFileError,
+    info_fingerprint,
+    local_path,
+    locate,
+    open_binary,
+)
 from clipsieve.formats.names import escaped_path, fitted_name, join_uri, plural, safe_name, uri_path
 from clipsieve.formats.samples import (
     MAX_JSON_BYTES,
@@ -382,6 +388,6 @@ def _read_files(
         try:
             with open_binary(join_uri(uri, name)) as handle:
                 files[name] = handle.read(size), ""
-        except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        except (FileNotFoundError, PermissionError, IsADirectoryError, NotAFileError) as error:
             files[name] = None, f"cannot read {escaped_path(name)}: {error.strerror}"
     return files

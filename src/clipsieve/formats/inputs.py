@@ -4,9 +4,11 @@ fsspec takes 80 ms to import, so only listing and URLs import it: opening a loca
 """
 
 import datetime
+import errno
 import os
 import posixpath
 import re
+import stat
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,6 +31,19 @@ _VERSION_KEYS = (
     *("ETag", "etag", "generation", "md5", "mtime", "last_modified", "LastModified"),
     *("updated", "created"),
 )
+
+
+#: What is no file and no folder, by what tells.
+_SPECIAL_KINDS = (
+    (stat.S_ISFIFO, "named pipe"),
+    (stat.S_ISSOCK, "socket"),
+    (stat.S_ISCHR, "device"),
+    (stat.S_ISBLK, "device"),
+)
+
+
+class NotAFileError(OSError):
+    """What is to be read is a pipe, socket or device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +111,14 @@ def open_binary(uri: str) -> BinaryIO:
     """Open a file for reading; seekable where the store allows it.
 
     Raises:
+      NotAFileError: it is a pipe, socket or device, which might never end.
       OSError: or whatever else the store raises.
     """
     local = local_path(uri)
     if local is not None:
+        kind = _special_kind(os.stat(local).st_mode)
+        if kind is not None:
+            raise NotAFileError(errno.EINVAL, f"it is a {kind}, not a file", local)
         return open(local, "rb")
     system, path = locate(uri)
     handle: BinaryIO = system.open(path, "rb")
@@ -162,8 +181,8 @@ def find_inputs(patterns: str | Sequence[str]) -> tuple[InputPath, ...]:
     with a dot, nor folders if they match any file.
 
     Raises:
-      UsageError: nothing matches, a file named in full does not exist, the patterns are on
-        different file systems, or the store cannot be listed.
+      UsageError: nothing matches, a file named in full does not exist, a match is a pipe, socket
+        or device, the patterns are on different file systems, or the store cannot be listed.
     """
     patterns = [patterns] if isinstance(patterns, str) else list(patterns)
     if not patterns or not all(patterns):
@@ -322,9 +341,20 @@ def _listed_fingerprint(
         return info_fingerprint(info)
     if local:
         try:
+            kind = _special_kind(os.stat(path).st_mode)
+            if kind is not None:
+                raise UsageError(
+                    f"input {path} is a {kind}, not a file; save what it gives in a file, or leave "
+                    "it out of the pattern"
+                )
             return file_fingerprint(path)
         except OSError:  # a dangling link: opening it will say so
             return SourceFingerprint(-1, "", None)
     if info.get("size") is None:  # listings of web pages know names alone
         info = system.info(path)
     return info_fingerprint(info)
+
+
+def _special_kind(mode: int) -> str | None:
+    """Return what a file's mode says it is if it is neither a file nor a folder."""
+    return next((kind for is_kind, kind in _SPECIAL_KINDS if is_kind(mode)), None)

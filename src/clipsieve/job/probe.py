@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from clipsieve.clip.identity import ModelIdentity
 from clipsieve.control import Control
-from clipsieve.errors import ClipsieveError, LedgerError, UsageError
+from clipsieve.errors import ClipsieveError, LedgerError, StorageError, UsageError
 from clipsieve.formats.inputs import source_exists
 from clipsieve.stage import Element, Engine, Report, Worker
 from clipsieve.store import names
@@ -119,7 +119,7 @@ class _ProbeWorker:
         try:
             folder.write_text(name, "")
             folder.files.delete(name)
-        except OSError as error:
+        except StorageError as error:
             yield f"output folder {folder.root} cannot be written to: {error}"
 
 

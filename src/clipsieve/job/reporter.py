@@ -13,8 +13,8 @@ from typing import Any
 from rich.live import Live
 from rich.text import Text
 
-from clipsieve.console import SafeConsole
 from clipsieve.control import STAGES, Snapshot
+from clipsieve.job.error_stream import ErrorConsole, unheard
 from clipsieve.terminal import escaped_line, json_text
 
 LIVE_SECONDS = 0.5
@@ -26,7 +26,7 @@ class Reporter:
 
     def __init__(self, log_format: str = "auto", run_id: str | None = None) -> None:
         """Report as `text`, `json`, or `auto`, which is text."""
-        self.console = SafeConsole(stderr=True)
+        self.console = ErrorConsole()
         terminal = self.console.is_terminal
         self.json = log_format == "json"
         self.live = terminal and not self.json
@@ -40,8 +40,9 @@ class Reporter:
         """Write lines, or as one line of JSON with `fields`."""
         if self.json:
             line = {"time": round(time.time(), 3), "event": event, "run_id": self.run_id}
-            sys.stderr.write(json_text({**line, "text": "\n".join(lines), **fields}) + "\n")
-            sys.stderr.flush()
+            with unheard():
+                sys.stderr.write(json_text({**line, "text": "\n".join(lines), **fields}) + "\n")
+                sys.stderr.flush()
         else:
             shown = "\n".join(map(escaped_line, lines))
             self.console.print(shown, markup=False, soft_wrap=True)

@@ -26,6 +26,7 @@ from clipsieve.job.plan import (
     plan_line,
 )
 from clipsieve.job.reporter import Reporter, clock
+from clipsieve.job.room import check_room
 from clipsieve.job.scoring import Scored, Scoring, ScoringSettings, drop_revisions
 from clipsieve.job.signals import (
     EXIT_FAILED_SHARDS,
@@ -33,12 +34,14 @@ from clipsieve.job.signals import (
     start_control,
     stopping_on_signals,
 )
+from clipsieve.schemas import footers
 from clipsieve.schemas.states import RowState
 from clipsieve.scorers.registry import EMBEDDED
 from clipsieve.settings import RunConfig
 from clipsieve.sql.views import write_sql
 from clipsieve.stage import Engine
 from clipsieve.statistics.counts import RowCounts
+from clipsieve.store import names
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.manifest import Manifest
 from clipsieve.store.records import FAILED, ShardRecord, read_records, write_run
@@ -132,27 +135,32 @@ def run(
         folder.sweep()
         shards = {item.shard for item in plan.todo}
         unmended = set_aside(folder, manifest, damage, shards, reporter)
+        room = check_room(folder, plan)
         manifest = _begin(folder, manifest, plan)
         reporter.report(
             "plan", plan_line(plan), planned=len(plan.inputs.items), todo=len(plan.todo)
         )
+        if room:
+            reporter.report("room", room)
         encode_started = time.time()
         if plan.todo:
             with reporter.watching(control.snapshot, plan.total_rows):
                 _embed(folder, plan, engine)
         encode_seconds = time.time() - encode_started
         records = _records(folder, plan)
+        _check_ledger(folder, plan, records)
         findings, ood, left = "", "", 0
-        if wide and not control.stopped and folder.shards():
+        is_finished = not wide or (not control.stopped and not folder.shards())
+        if not is_finished and not control.stopped:
             scored = _score(folder, manifest, plan, engine, reporter, control)
             previous, manifest, left = manifest, scored.manifest, scored.left
             if not left and not control.stopped:
                 manifest = compact_folder(folder, manifest, engine, control)
                 drop_revisions(folder, manifest, previous)
+                is_finished = True
                 if not control.stopped:
                     findings = unseen_findings(folder, manifest)
                     ood = ood_line(folder, manifest) if manifest.wide != previous.wide else ""
-        is_finished = not left and (not control.stopped or not wide)
         times = (started, encode_seconds)
         result = _result(plan, records, times, is_finished, control)
         result = dataclasses.replace(result, unscored=left, findings=findings, ood=ood)
@@ -189,6 +197,24 @@ def _embed(folder: OutputFolder, plan: Plan, engine: Engine) -> None:
         raise LedgerError(
             f"the engine counted {counted.rows} rows and the shard records say "
             f"{written.rows}; it lost or doubled elements: use another runner"
+        )
+
+
+def _check_ledger(folder: OutputFolder, plan: Plan, records: Mapping[str, ShardRecord]) -> None:
+    """Refuse a ledger that lacks rows of a shard that this run wrote, or found done."""
+    expected = {shard: sum(states.values()) for shard, states in plan.done.items()}
+    expected |= {r.shard: r.rows for r in records.values() if r.state != FAILED}
+    ledgers = folder.read_footers(map(names.samples, expected))
+    missing = [
+        shard
+        for (shard, rows), footer in zip(expected.items(), ledgers, strict=True)
+        if footer.get(footers.ROWS) != str(rows)
+    ]
+    if missing:
+        raise LedgerError(
+            f"{len(missing)} shards that were written are not in the ledger any more, first "
+            f"{folder.files.url(names.samples(missing[0]))}; keep other programs out of the output "
+            "folder, and run the same command again"
         )
 
 
@@ -335,13 +361,22 @@ def _report_result(reporter: Reporter, result: RunResult, out: str) -> None:
     if result.ood:
         lines.append(result.ood)
     if result.stopped:
-        lines.append(f"stopped by {result.stopped}; {result.left} shards left: run it again")
+        lines.append(f"stopped by {result.stopped}; {_left_text(result)}: run it again")
     elif result.unscored:
         lines.append(f"{result.unscored} shards have no scores from storage, so none are shown")
     else:
         query = "SELECT status, count(*), avg(clip_score) FROM scores GROUP BY status"
         lines.append(f'next: clipsieve sql {out} "{query}"')
     reporter.report_lines("result", lines, **result.to_json())
+
+
+def _left_text(result: RunResult) -> str:
+    """Return what a stopped run left."""
+    if result.left:
+        return f"{result.left} shards left"
+    if result.unscored:
+        return f"{result.unscored} shards left to score"
+    return "scores are not shown yet"
 
 
 def _refuse_empty(result: RunResult) -> None:

@@ -6,6 +6,7 @@ from clipsieve.errors import UsageError
 from clipsieve.formats.base import WorkItem
 from clipsieve.job.inputs import recorded_items
 from clipsieve.schemas import footers
+from clipsieve.scorers.registry import EMBEDDED
 from clipsieve.statistics.counts import RowCounts
 from clipsieve.store import names
 from clipsieve.store.documents import footer_states
@@ -35,8 +36,9 @@ def status_lines(out: str) -> Iterator[str]:
     counts = RowCounts()
     left, failed = [], []
     ledgers = folder.read_footers(names.samples(item.shard) for item in items)
+    embedded = _embedded(folder, manifest)
     for item, footer in zip(items, ledgers, strict=True):
-        if _is_done(item, footer):
+        if item.shard in embedded and _is_done(item, footer):
             place = folder.files.url(names.samples(item.shard))
             counts = counts + RowCounts(footer_states(footer, footers.STATES, place), shards=1)
         elif item.shard in last and last[item.shard].state == FAILED:
@@ -75,6 +77,15 @@ def _subset_lines(folder: OutputFolder) -> Iterator[str]:
 
 def _is_done(item: WorkItem, footer: Footer) -> bool:
     return bool(footer) and footer.get(footers.SOURCE_FINGERPRINT) == fingerprint_text(item)
+
+
+def _embedded(folder: OutputFolder, manifest: Manifest) -> set[str]:
+    """Return the shards that have active embeddings, and the scores that come with them."""
+    entry, family = manifest.embeddings, manifest.families.get(EMBEDDED)
+    if entry is None or family is None:
+        return set()
+    vectors = folder.tables(names.embeddings_folder(entry.model, entry.revision))
+    return set(vectors) & set(folder.tables(names.family_folder(EMBEDDED, family.revision)))
 
 
 def _behind(folder: OutputFolder, manifest: Manifest, counts: RowCounts) -> str:

@@ -14,7 +14,8 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,10 +23,11 @@ from typing import Any
 
 from clipsieve.control import Snapshot
 from clipsieve.errors import ClipsieveError, DeviceError, UsageError
+from clipsieve.job.error_stream import forward
 from clipsieve.stage import Element, Report, Stage
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.records import FAILED, ShardRecord, add_record
-from clipsieve.terminal import escaped
+from clipsieve.store.storage_errors import write_errors
 
 #: Deaths of a worker before it is given up, if no shard can be blamed (it dies on starting).
 MAX_IDLE_DEATHS = 3
@@ -170,12 +172,13 @@ class _Watch:
         worker.in_hand.clear()
         worker.began = False
         words = [str(files.stage), str(files.groups), str(files.report), str(worker.number)]
-        worker.process = subprocess.Popen(
-            [sys.executable, "-m", WORKER_MODULE, *words],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=self._environment(),
-        )
+        with _interrupts_held():  # the worker inherits that: a terminal's Ctrl-C is the driver's
+            worker.process = subprocess.Popen(
+                [sys.executable, "-m", WORKER_MODULE, *words],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=self._environment(),
+            )
         listen = threading.Thread(target=self._listen, args=(worker, worker.process), daemon=True)
         worker.listener = listen
         listen.start()
@@ -194,7 +197,7 @@ class _Watch:
             except ValueError:
                 message = {}
             if not isinstance(message, dict) or not message:
-                sys.stderr.write(escaped(line.decode("utf-8", "backslashreplace")))
+                forward(line)
                 continue
             with self._lock:
                 self._take(worker, message)
@@ -274,7 +277,7 @@ class _Watch:
 
 def write_report(path: Path, report: Report) -> None:
     """Append the report of an element to a worker's file."""
-    with open(path, "ab") as file:
+    with write_errors(path, path.parent), open(path, "ab") as file:
         file.write(pickle.dumps(report))
 
 
@@ -289,6 +292,19 @@ def read_reports(path: Path) -> list[Report]:
                 reports.append(pickle.load(file))
             except (EOFError, pickle.UnpicklingError):
                 return reports
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Within the block SIGINT waits, in this thread and in processes that it starts for good."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _close(process: subprocess.Popen[bytes]) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from clipsieve.clip.identity import ModelIdentity
 from clipsieve.control import Control
-from clipsieve.errors import ClipsieveError, LedgerError
+from clipsieve.errors import ClipsieveError, LedgerError, StorageError
 from clipsieve.scorers.base import PromptSet, Scorer
 from clipsieve.scorers.text_map import load_text_map
 from clipsieve.stage import Element, Report, Worker
@@ -243,11 +243,11 @@ def take_from_cache(
     """
     name = _cached_name(model, prompts)
     cached = OutputFolder.open(cache_folder())
-    if not cached.files.exists(name):
-        return False
     try:
+        if not cached.files.exists(name):
+            return False
         arrays = cached.read_arrays(name)
-    except LedgerError:
+    except (LedgerError, StorageError):
         return False
     means = arrays.get("means")
     shape = (len(prompts.names), model.dim)
@@ -264,8 +264,9 @@ def put_into_cache(
     arrays = folder.read_arrays(_name(embeddings, prompts))
     try:
         OutputFolder.open(cache_folder()).write_arrays(_cached_name(model, prompts), arrays)
-    except OSError as error:
-        return f"{cache_folder()} cannot be written ({error.strerror}); set CLIPSIEVE_CACHE"
+    except StorageError as error:
+        reason = getattr(error.__cause__, "strerror", None) or error
+        return f"{cache_folder()} cannot be written ({reason}); set CLIPSIEVE_CACHE"
     return ""
 
 

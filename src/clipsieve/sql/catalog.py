@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 import duckdb
 
-from clipsieve.errors import UsageError
+from clipsieve.errors import StorageError, UsageError
 from clipsieve.sql.create_views import create_views, report_left_out
 from clipsieve.sql.literals import literal, without_wildcards
 from clipsieve.sql.views import macros_sql, views_sql
@@ -55,9 +55,11 @@ def write_catalog(out: str | Path, path: str | Path | None = None) -> str:
         try:
             with LocalFiles(place.parent).writing(place.name) as temporary:
                 shutil.copyfile(built, temporary)
-        except OSError as error:
+        except StorageError as error:
+            if not isinstance(error.__cause__, NotADirectoryError | FileExistsError):
+                raise
             raise UsageError(
-                f"catalog {place} cannot be written ({error.strerror}); name another file"
+                f"catalog {place} cannot be written ({error.__cause__.strerror}); name another file"
             ) from error
     return str(place)
 

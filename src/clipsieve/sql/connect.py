@@ -1,24 +1,40 @@
 """A DuckDB connection in which an output folder's views are ready."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
-from clipsieve.errors import QueryError
+from clipsieve.errors import QueryError, UsageError
 from clipsieve.sql.create_views import (
     create_views,
     drop_damaged_scores,
     mentioned,
     report_left_out,
 )
+from clipsieve.sql.interrupt import interruptible
 from clipsieve.sql.literals import literal, without_wildcards
 from clipsieve.sql.views import macros_sql, views_sql
 from clipsieve.store.folder import OutputFolder
 
+#: How DuckDB says that the view `scores` is missing.
+_NO_SCORES = re.compile(r"Table with name scores does not exist")
+#: What a locked connection may not do.
+_LOCKED = """
+SET autoinstall_known_extensions = false;
+SET autoload_known_extensions = false;
+SET allow_community_extensions = false;
+SET python_enable_replacements = false;
+SET temp_directory = '';
+SET allowed_directories = [{folder}];
+SET enable_external_access = false;
+SET lock_configuration = true;
+"""
 
-def connect(out: str | Path) -> duckdb.DuckDBPyConnection:
+
+def connect(out: str | Path, locked: bool = False) -> duckdb.DuckDBPyConnection:
     """Open an in-memory DuckDB over the output folder `out`, from any working directory.
 
     It has the views `scores` (every column of every sample), `samples`, `embeddings`, one view
@@ -31,16 +47,19 @@ def connect(out: str | Path) -> duckdb.DuckDBPyConnection:
 
     Args:
       out: folder of an earlier `clipsieve run`.
+      locked: whether it is kept from files outside of the folder, extensions and settings.
 
     Raises:
       UsageError: if the folder holds no dataset.
     """
-    connection, left_out = open_views(out)
+    connection, left_out = open_views(out, locked)
     report_left_out(left_out)
     return connection
 
 
-def open_views(out: str | Path) -> tuple[duckdb.DuckDBPyConnection, dict[str, str]]:
+def open_views(
+    out: str | Path, locked: bool = False
+) -> tuple[duckdb.DuckDBPyConnection, dict[str, str]]:
     """Return what `connect` does, and why views are left out, by their names.
 
     Raises:
@@ -58,6 +77,8 @@ def open_views(out: str | Path) -> tuple[duckdb.DuckDBPyConnection, dict[str, st
         left_out = create_views(connection, folder, text, root)
     left_out |= drop_damaged_scores(connection, folder, manifest)
     connection.execute(macros_sql())
+    if locked:
+        connection.execute(_LOCKED.format(folder=literal(folder.root + "/")))
     return connection, left_out
 
 
@@ -69,24 +90,71 @@ class Answer:
     rows: list[tuple[Any, ...]]
 
 
-def run_query(out: str | Path, query: str, at_most: int | None = None) -> Answer | None:
+def run_query(
+    out: str | Path, query: str, at_most: int | None = None, locked: bool = False
+) -> Answer | None:
     """The result of one query over `out`, at most `at_most` rows of it; None if it has none.
+
+    Args:
+      out: folder of an earlier `clipsieve run`.
+      query: statements; the last one's result is the answer.
+      at_most: rows; None is all.
+      locked: whether it may only read, and nothing outside of the folder.
 
     Raises:
       QueryError: if DuckDB refuses the query, it fails on the way, or a value has none in Python;
         the message is DuckDB's, and says which of the query's views are left out.
+      UsageError: if there is no view `scores` yet, or a locked query would write.
+      KeyboardInterrupt: after SIGINT; the query has ended by then.
     """
-    connection, left_out = open_views(out)
+    connection, left_out = open_views(out, locked)
     report_left_out(left_out)
-    # A view that is left out must not be looked for among variables.
-    connection.execute("SET python_enable_replacements = false")
-    try:
+    if not locked:
+        # A view that is left out must not be looked for among variables.
+        connection.execute("SET python_enable_replacements = false")
+
+    def answer() -> Answer | None:
+        if locked:
+            _require_select(connection, query)
         relation = connection.sql(query)
         if relation is None:
             return None
         columns = relation.columns
         # The query runs here, and most errors in its values come only now.
         rows = (relation if at_most is None else relation.limit(at_most)).fetchall()
+        return Answer(columns, rows)
+
+    try:
+        return interruptible(connection, answer)
     except (duckdb.Error, ValueError, OverflowError) as error:
+        if isinstance(error, duckdb.CatalogException) and _NO_SCORES.search(str(error)):
+            reason = _without_scores(out)
+            if reason is not None:
+                raise UsageError(reason) from error
         raise QueryError(f"query failed: {mentioned(query, left_out)}{error}") from error
-    return Answer(columns, rows)
+
+
+def _require_select(connection: duckdb.DuckDBPyConnection, query: str) -> None:
+    """Refuse what may write."""
+    for statement in connection.extract_statements(query):
+        if statement.type != duckdb.StatementType.SELECT:
+            raise UsageError(
+                f"a locked query reads only, and this has a statement {statement.type.name}; "
+                "leave it out, or leave out --locked"
+            )
+
+
+def _without_scores(out: str | Path) -> str | None:
+    """Return why a folder has no view `scores`, and the cure; None if it has one."""
+    folder = OutputFolder.open(out)
+    if folder.require_manifest().wide is not None:
+        return None
+    if folder.shards():
+        return (
+            f"{folder.root} has no view scores yet: no run has come to its end; run the same "
+            f"`clipsieve run` again, or `clipsieve compact {folder.root}`"
+        )
+    return (
+        f"{folder.root} has no view scores: no shard is done; `clipsieve status {folder.root}` "
+        "says why, then run the same `clipsieve run` again"
+    )

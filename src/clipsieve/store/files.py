@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
@@ -20,7 +20,9 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from clipsieve.errors import Locked, UsageError
+from clipsieve.store.in_place import require_in_place, staying_in_place
 from clipsieve.store.name_limits import check_folder_name
+from clipsieve.store.storage_errors import free_bytes, read_errors, write_error, write_errors
 
 #: Ends the name of a file that is being written.  No glob of a reader matches it: `*.parquet` would
 #: match `x.tmp.parquet`, so the mark comes last.
@@ -31,7 +33,10 @@ _TEMPORARY = re.compile(re.escape(MARK) + "[0-9a-f]{32}")
 
 
 class FileSystem(Protocol):
-    """Whole objects below one root.  Names are relative; a missing one is a FileNotFoundError."""
+    """Whole objects below one root.  Names are relative; a missing one is a FileNotFoundError.
+
+    What else the system refuses is a `StorageError`.
+    """
 
     def url(self, name: str = "") -> str:
         """Where an object lies, for messages and for other programs."""
@@ -90,6 +95,14 @@ class FileSystem(Protocol):
 
     def lock(self) -> AbstractContextManager[None]:
         """Hold the only writer's lock for the length of the block; `Locked` if it is taken."""
+        ...
+
+    def staying(self) -> AbstractContextManager[None]:
+        """Within the block refuse to go on if the root is removed, renamed or replaced."""
+        ...
+
+    def free_bytes(self) -> int | None:
+        """Return how many bytes can still be written; None if that is not known."""
         ...
 
     def sweep(self, folders: tuple[str, ...], names: tuple[str, ...]) -> list[str]:
@@ -158,24 +171,29 @@ class LocalFiles:
 
     def exists(self, name: str) -> bool:
         """Whether there is a file of this name."""
-        return self.path(name).is_file()
+        with self._reading(name):
+            return self.path(name).is_file()
 
     def status(self, name: str) -> tuple[int, int]:
         """Return a file's size in bytes, and its time in nanoseconds since the epoch."""
-        found = os.stat(self.path(name))
+        with self._reading(name):
+            found = os.stat(self.path(name))
         return found.st_size, found.st_mtime_ns
 
     def read(self, name: str) -> bytes:
         """Return the bytes of a file."""
-        return self.path(name).read_bytes()
+        with self._reading(name):
+            return self.path(name).read_bytes()
 
     def open(self, name: str) -> pa.NativeFile:
         """Open a file for random access."""
-        return pa.OSFile(str(self.path(name)), "rb")
+        with self._reading(name):
+            return pa.OSFile(str(self.path(name)), "rb")
 
     def read_footer(self, name: str) -> pq.FileMetaData:
         """Return the Parquet metadata of a file."""
-        return pq.read_metadata(self.path(name))
+        with self._reading(name):
+            return pq.read_metadata(self.path(name))
 
     @contextmanager
     def writing(self, name: str, durable: bool = True) -> Iterator[Path]:
@@ -185,18 +203,23 @@ class LocalFiles:
         one name the last to finish wins.
         """
         path = self.path(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(temporary_name(path.name))
-        try:
-            yield temporary
+        require_in_place(self.root)
+        with write_errors(path, self.root):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                yield temporary
+                if durable:
+                    with open(temporary, "rb+") as file:
+                        os.fsync(file.fileno())
+                os.replace(temporary, path)
+            except FileNotFoundError:
+                require_in_place(self.root)
+                raise
+            finally:
+                _remove(temporary)
             if durable:
-                with open(temporary, "rb+") as file:
-                    os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        if durable:
-            _sync_folder(path.parent)
+                _sync_folder(path.parent)
 
     def copy(self, source: str, target: str) -> None:
         """Give a file a second name; copies where the file system has no hard links."""
@@ -208,27 +231,36 @@ class LocalFiles:
 
     def rename(self, source: str, target: str) -> None:
         """Give a file another name; a file of that name is replaced."""
-        os.replace(self.path(source), self.path(target))
+        with write_errors(self.path(target), self.root):
+            os.replace(self.path(source), self.path(target))
 
     def delete(self, name: str) -> None:
         """Remove a file; nothing happens if it is missing."""
-        self.path(name).unlink(missing_ok=True)
+        with write_errors(self.path(name), self.root):
+            self.path(name).unlink(missing_ok=True)
 
     def delete_folder(self, folder: str) -> None:
         """Remove a folder and everything in it."""
         if self.path(folder).is_dir():
-            shutil.rmtree(self.path(folder))
+            with write_errors(self.path(folder), self.root):
+                shutil.rmtree(self.path(folder))
 
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the folder's lock.  The kernel frees it when the holder dies: none is ever stale.
 
+        If the block ends with an exception and nothing was written, the folder is removed again if
+        this made it.
+
         Raises:
           Locked: at once, if another process holds it; the message names that process.
-          UsageError: if the folder cannot be made or written to.
+          UsageError: if there cannot be a folder of that name.
+          StorageError: if it cannot be made or written to, or is gone when something is written.
         """
         holder = self.root / ".lock-holder"
         lock = FileLock(self.root / ".lock", timeout=0, is_singleton=False)
+        made = [path for path in (self.root, *self.root.parents) if not path.exists()]
+        is_new = not (self.root / ".lock").exists()
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             lock.acquire()
@@ -237,17 +269,46 @@ class LocalFiles:
                 f"{self.root} is being written by process {_process(holder)}; wait for it to end, "
                 "or write to another output folder"
             ) from error
-        except OSError as error:
+        except (NotADirectoryError, FileExistsError) as error:
             raise UsageError(
                 f"output folder {self.root} cannot be written to ({error.strerror}); "
                 "choose another, or change its permissions"
             ) from error
+        except OSError as error:
+            _remove_empty(made)
+            raise write_error(error, self.root) from error
         try:
-            holder.write_text(str(os.getpid()), encoding="utf-8")
-            yield
+            with self.staying():
+                with suppress(OSError):  # a full disk: the lock holds without its holder's name
+                    holder.write_text(str(os.getpid()), encoding="utf-8")
+                yield
+        except BaseException:
+            if is_new:
+                self._withdraw(made)
+            raise
         finally:
-            holder.unlink(missing_ok=True)
+            _remove(holder)
             lock.release()
+
+    def _withdraw(self, made: list[Path]) -> None:
+        """Remove a folder's lock and those of its folders that were `made` if no file is in it."""
+        inside = list(self.root.rglob("*"))
+        own = (".lock", ".lock-holder")
+        if all(path.is_dir() or path.name in own for path in inside):
+            _remove(self.root / ".lock-holder")
+            _remove(self.root / ".lock")
+            if made:  # empty folders in one that was there before are not ours
+                for path in sorted(inside, reverse=True):
+                    _remove_empty([path])
+                _remove_empty(made)
+
+    def staying(self) -> AbstractContextManager[None]:
+        """Within the block a missing file is a `StorageError` if the folder itself is gone."""
+        return staying_in_place(self.root)
+
+    def free_bytes(self) -> int | None:
+        """Return how many bytes are free on the disk of the folder; None if that is not known."""
+        return free_bytes(self.root)
 
     def sweep(self, folders: tuple[str, ...], names: tuple[str, ...]) -> list[str]:
         """Remove files whose names end in the mark and 32 hexadecimal digits; their names, sorted.
@@ -262,15 +323,26 @@ class LocalFiles:
             if _TEMPORARY.fullmatch(path.name[path.name.rfind(MARK) :]) and path.is_file()
         )
         for path in left:
-            path.unlink()
+            with write_errors(path, self.root):
+                path.unlink()
         return [str(path.relative_to(self.root)) for path in left]
 
     def _entries(self, folder: str) -> list[os.DirEntry[str]]:
         try:
-            with os.scandir(self.path(folder)) as entries:
+            with self._reading(folder), os.scandir(self.path(folder)) as entries:
                 return list(entries)
         except (FileNotFoundError, NotADirectoryError):
             return []
+
+    @contextmanager
+    def _reading(self, name: str) -> Iterator[None]:
+        """Within the block raise what the system refuses as `StorageError`, but a missing file."""
+        with read_errors(self.path(name)):
+            try:
+                yield
+            except FileNotFoundError:
+                require_in_place(self.root)
+                raise
 
 
 def _process(holder: Path) -> str:
@@ -279,6 +351,19 @@ def _process(holder: Path) -> str:
         return holder.read_text(encoding="utf-8") or "unknown"
     except OSError:
         return "unknown"
+
+
+def _remove(path: Path) -> None:
+    """Remove a file on the way out, where an error that is on its way already says more."""
+    with suppress(OSError):
+        path.unlink()
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Remove folders, innermost first, up to the first that is not empty."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -18,6 +18,9 @@ from clipsieve.store.parquet import Footer
 from clipsieve.store.source import fingerprint_text
 from clipsieve.store.subsets import kept_counts, require_subset, subset_names
 
+#: What is wrong with a shard that no input gives.
+NO_SOURCE = "in the ledger, but its source is no longer among the inputs"
+
 
 @dataclass(frozen=True, slots=True)
 class ShardAccount:
@@ -76,7 +79,7 @@ def reconcile(
                 footer.get(footers.SOURCE_URI, "unknown"),
                 None,
                 _rows(footer),
-                problems=("in the ledger, but its source is no longer among the inputs",),
+                problems=(NO_SOURCE,),
             )
     for name, problem in left.items():
         place = folder.files.url(name)

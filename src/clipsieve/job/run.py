@@ -132,10 +132,10 @@ def run(
             config, folder, manifest, engine, reporter, control, damaged=frozenset(damage)
         )
         reporter.run_id = control.run_id
+        room = check_room(folder, plan)
         folder.sweep()
         shards = {item.shard for item in plan.todo}
         unmended = set_aside(folder, manifest, damage, shards, reporter)
-        room = check_room(folder, plan)
         manifest = _begin(folder, manifest, plan)
         reporter.report(
             "plan", plan_line(plan), planned=len(plan.inputs.items), todo=len(plan.todo)

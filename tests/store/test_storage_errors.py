@@ -1,5 +1,6 @@
 """What the system refuses is one line, and what was there before stays."""
 
+import errno
 import os
 import resource
 import subprocess
@@ -14,6 +15,7 @@ from clipsieve.cli import main
 from clipsieve.errors import StorageError, UsageError
 from clipsieve.store.files import LocalFiles
 from clipsieve.store.folder import OutputFolder
+from clipsieve.store.storage_errors import storage_error
 
 
 @contextmanager
@@ -79,6 +81,15 @@ def test_an_error_about_another_file_passes_as_it_is(tmp_path):
         (tmp_path / "source").read_bytes()
     with pytest.raises(OSError, match="no errno"), files.writing("x"):
         raise OSError("no errno")
+
+
+def test_an_error_that_was_met_anywhere_is_told_if_it_is_the_systems():
+    full = OSError(errno.ENOSPC, "No space left on device", "/tmp/x")
+    assert str(storage_error(full)).startswith("cannot use /tmp/x: No space left on device; free")
+    scratch = FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+    assert "name a folder in TMPDIR" in str(storage_error(scratch))
+    assert storage_error(FileNotFoundError(errno.ENOENT, "No such file", "/x")) is None
+    assert storage_error(OSError("damaged")) is None
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs another user to be")

@@ -75,8 +75,8 @@ def read_records(folder: OutputFolder, run_id: str | None = None) -> list[ShardR
     """Return the records of one run, or of all, by the time they ended."""
     runs = _runs(folder) if run_id is None else [run_id]
     lines = {line for run in runs for line in _lines(folder, run)}
-    records = map(ShardRecord.from_json, sorted(lines))  # equal times: always the same order
-    return sorted(records, key=lambda record: record.ended_at)
+    records = map(_whole_record, sorted(lines))  # equal times: always the same order
+    return sorted((r for r in records if r is not None), key=lambda record: record.ended_at)
 
 
 def gather_records(folder: OutputFolder, run_id: str) -> None:
@@ -92,6 +92,14 @@ def write_run(folder: OutputFolder, run_id: str, content: Mapping[str, Any]) -> 
     """Write the manifest of a run that has ended, and gather its records."""
     gather_records(folder, run_id)
     folder.write_json(f"{names.RUNS}/{run_id}.json", {"run_id": run_id, **content})
+
+
+def _whole_record(line: bytes) -> ShardRecord | None:
+    """Return the record of a line; None for one that was torn before another was put behind it."""
+    try:
+        return ShardRecord.from_json(line)
+    except (ValueError, TypeError):
+        return None
 
 
 def _record_folder(run_id: str) -> str:

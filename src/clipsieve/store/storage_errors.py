@@ -84,8 +84,9 @@ def write_error(
     """Return the system's refusal to write to `place`; `command` is what to run again."""
     number = error.errno or errno.EIO
     room = _room(Path(place)) if number == errno.ENOSPC else ""
+    name = _MARKED.sub("", os.fspath(place))
     return StorageError(
-        f"cannot write to {_MARKED.sub('', os.fspath(place))}: {os.strerror(number)}{room}; {_cure(number)}, then run the same "
+        f"cannot write to {name}: {os.strerror(number)}{room}; {_cure(number)}, then run the same "
         f"{command} again: complete files are kept"
     )
 

@@ -6,6 +6,8 @@ import resource
 import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pyarrow as pa
@@ -92,12 +94,18 @@ def test_an_error_that_was_met_anywhere_is_told_if_it_is_the_systems():
     assert storage_error(OSError("damaged")) is None
 
 
+@pytest.fixture
+def open_folder():
+    """A folder that every user may enter, unlike pytest's."""
+    with TemporaryDirectory() as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="needs another user to be")
-def test_what_another_user_may_not_read_or_write(tmp_path):
-    tmp_path.parent.chmod(0o755)
-    tmp_path.chmod(0o755)
-    (tmp_path / "dataset.json").write_text("{}")
-    (tmp_path / "dataset.json").chmod(0o600)
+def test_what_another_user_may_not_read_or_write(open_folder):
+    (open_folder / "dataset.json").write_text("{}")
+    (open_folder / "dataset.json").chmod(0o600)
     code = (
         "import os, sys\n"
         "from clipsieve.errors import ClipsieveError\n"
@@ -113,14 +121,13 @@ def test_what_another_user_may_not_read_or_write(tmp_path):
         "attempt(lambda: folder.write_text('a/x', ''))\n"
         "attempt(lambda: folder.lock().__enter__())\n"
     )
-    os.chmod(tmp_path.parents[1], 0o755)
-    words = [sys.executable, "-c", code, str(tmp_path)]
+    words = [sys.executable, "-c", code, str(open_folder)]
     lines = subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
     again = "Permission denied; change its permissions, then run the same command again"
     assert lines == [
-        f"1 cannot read {tmp_path}/dataset.json: {again}",
-        f"1 cannot write to {tmp_path}/a/x: {again}: complete files are kept",
-        f"1 cannot write to {tmp_path}: {again}: complete files are kept",
+        f"1 cannot read {open_folder}/dataset.json: {again}",
+        f"1 cannot write to {open_folder}/a/x: {again}: complete files are kept",
+        f"1 cannot write to {open_folder}: {again}: complete files are kept",
     ]
 
 

@@ -188,6 +188,15 @@ def test_a_gathered_line_that_is_torn_is_left_out(tmp_path, folder, cut):
     assert read_records(folder) == [RECORD]
 
 
+def test_a_torn_line_before_another_is_left_out(tmp_path, folder):
+    add_record(folder, RECORD)
+    gather_records(folder, "r1")
+    path = tmp_path / "_runs" / "r1.shards.jsonl"
+    for torn in (b'{"run_id": "r1", "sha\n', b"[1]\n", b'{"run_id": "r1"}\n', b"\xff\n"):
+        path.write_bytes(torn + RECORD.to_json().encode() + b"\n")
+        assert read_records(folder) == [RECORD]
+
+
 @pytest.mark.parametrize("cut", [1, 2, 30])
 def test_a_record_that_is_torn_is_left_out(tmp_path, folder, cut):
     add_record(folder, RECORD)

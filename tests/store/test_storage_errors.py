@@ -1,10 +1,13 @@
 """What the system refuses is one line, and what was there before stays."""
 
+import errno
 import os
 import resource
 import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +17,7 @@ from clipsieve.cli import main
 from clipsieve.errors import StorageError, UsageError
 from clipsieve.store.files import LocalFiles
 from clipsieve.store.folder import OutputFolder
+from clipsieve.store.storage_errors import storage_error
 
 
 @contextmanager
@@ -81,12 +85,27 @@ def test_an_error_about_another_file_passes_as_it_is(tmp_path):
         raise OSError("no errno")
 
 
+def test_an_error_that_was_met_anywhere_is_told_if_it_is_the_systems():
+    full = OSError(errno.ENOSPC, "No space left on device", "/tmp/x")
+    assert str(storage_error(full)).startswith("cannot use /tmp/x: No space left on device; free")
+    scratch = FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+    assert "name a folder in TMPDIR" in str(storage_error(scratch))
+    assert storage_error(FileNotFoundError(errno.ENOENT, "No such file", "/x")) is None
+    assert storage_error(OSError("damaged")) is None
+
+
+@pytest.fixture
+def open_folder():
+    """A folder that every user may enter, unlike pytest's."""
+    with TemporaryDirectory() as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="needs another user to be")
-def test_what_another_user_may_not_read_or_write(tmp_path):
-    tmp_path.parent.chmod(0o755)
-    tmp_path.chmod(0o755)
-    (tmp_path / "dataset.json").write_text("{}")
-    (tmp_path / "dataset.json").chmod(0o600)
+def test_what_another_user_may_not_read_or_write(open_folder):
+    (open_folder / "dataset.json").write_text("{}")
+    (open_folder / "dataset.json").chmod(0o600)
     code = (
         "import os, sys\n"
         "from clipsieve.errors import ClipsieveError\n"
@@ -102,14 +121,13 @@ def test_what_another_user_may_not_read_or_write(tmp_path):
         "attempt(lambda: folder.write_text('a/x', ''))\n"
         "attempt(lambda: folder.lock().__enter__())\n"
     )
-    os.chmod(tmp_path.parents[1], 0o755)
-    words = [sys.executable, "-c", code, str(tmp_path)]
+    words = [sys.executable, "-c", code, str(open_folder)]
     lines = subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
     again = "Permission denied; change its permissions, then run the same command again"
     assert lines == [
-        f"1 cannot read {tmp_path}/dataset.json: {again}",
-        f"1 cannot write to {tmp_path}/a/x: {again}: complete files are kept",
-        f"1 cannot write to {tmp_path}: {again}: complete files are kept",
+        f"1 cannot read {open_folder}/dataset.json: {again}",
+        f"1 cannot write to {open_folder}/a/x: {again}: complete files are kept",
+        f"1 cannot write to {open_folder}: {again}: complete files are kept",
     ]
 
 

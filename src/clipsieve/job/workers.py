@@ -166,9 +166,10 @@ class _Watch:
         suspects = [[e.text] for s, e in worker.left.items() if worker.deaths[s]]
         worker.alone = bool(suspects) and not clean
         files = WorkerFiles.in_folder(self._folder, worker.number)
-        files.stage.write_bytes(pickle.dumps(self._stage))
-        files.groups.write_text(json.dumps([clean] if clean else suspects), encoding="utf-8")
-        files.report.unlink(missing_ok=True)
+        with write_errors(self._folder, self._folder):
+            files.stage.write_bytes(pickle.dumps(self._stage))
+            files.groups.write_text(json.dumps([clean] if clean else suspects), encoding="utf-8")
+            files.report.unlink(missing_ok=True)
         worker.in_hand.clear()
         worker.began = False
         words = [str(files.stage), str(files.groups), str(files.report), str(worker.number)]

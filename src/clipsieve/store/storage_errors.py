@@ -33,8 +33,12 @@ _CURES = {
 _OF_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 #: Those of a name that is not there, which callers of a read expect.
 _MISSING = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
+#: What Python says if no folder for temporary files can be written to.
+_NO_SCRATCH = "No usable temporary directory"
 #: How pyarrow names the file, which it keeps in no attribute.
 _NAMED = re.compile(r"file '([^']*)'")
+#: Ends the name of a file that is being written, which tells a user nothing.
+_MARKED = re.compile(r"\.tmp-[0-9a-f]{32}$")
 
 
 @contextmanager
@@ -80,21 +84,26 @@ def write_error(
     """Return the system's refusal to write to `place`; `command` is what to run again."""
     number = error.errno or errno.EIO
     room = _room(Path(place)) if number == errno.ENOSPC else ""
+    name = _MARKED.sub("", os.fspath(place))
     return StorageError(
-        f"cannot write to {place}: {os.strerror(number)}{room}; {_cure(number)}, then run the same "
+        f"cannot write to {name}: {os.strerror(number)}{room}; {_cure(number)}, then run the same "
         f"{command} again: complete files are kept"
     )
 
 
 def storage_error(error: OSError) -> StorageError | None:
     """Return an error of the system, met anywhere, as one line; None for one that is none."""
-    if error.errno not in _CURES:
+    again = "then run the same command again"
+    if _NO_SCRATCH in str(error.strerror):
+        return StorageError(
+            f"{error.strerror}: all are full or forbidden; free space, or name a folder in TMPDIR, "
+            f"{again}"
+        )
+    if error.errno not in _CURES or error.errno == errno.ENOENT:
         return None
-    place = error.filename2 or error.filename or "a file"
-    return StorageError(
-        f"cannot use {place}: {os.strerror(error.errno)}; {_cure(error.errno)}, then run the same "
-        "command again"
-    )
+    place = error.filename2 or error.filename
+    where = f"cannot use {place}: " if place is not None else ""
+    return StorageError(f"{where}{os.strerror(error.errno)}; {_cure(error.errno)}, {again}")
 
 
 def free_bytes(place: Path) -> int | None:

@@ -1,4 +1,4 @@
-"""Kill, signal or stop a command at a named operation, run it again, compare with an undisturbed folder."""
+"""Kill or stop a command at a named operation, run it again, compare with an undisturbed one."""
 
 import random
 import re
@@ -43,7 +43,8 @@ def choose(lab: Lab, number: int, only: str | None = None) -> tuple[Stage, str, 
     rng = random.Random(f"{KIND}:{number}")
     slow = number % TWO_WORKERS_EVERY == TWO_WORKERS_EVERY - 1
     choices = stages(2 if slow else 1)
-    stage = BY_NAME[only] if only else choices[number % len(choices)]
+    at = number // TWO_WORKERS_EVERY if slow else number
+    stage = BY_NAME[only] if only else choices[at % len(choices)]
     action = rng.choice((*ACTIONS, "stop", "stop") if stage.processes > 1 else ACTIONS)
     if action == "kill-write" and lab.machine.shim is None:
         action = "kill"

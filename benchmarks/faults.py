@@ -113,7 +113,11 @@ class Run:
         self._stop = threading.Event()
         self._error: BaseException | None = None
         if results is not None and results.exists():
-            for line in results.read_text(encoding="utf-8").splitlines():
+            text = results.read_text(encoding="utf-8")
+            complete = text[: text.rfind("\n") + 1]  # a kill may have cut the last line
+            if complete != text:
+                results.write_text(complete, encoding="utf-8")
+            for line in complete.splitlines():
                 values = json.loads(line)
                 for key in ("marks", "problems", "notes"):
                     values[key] = tuple(values[key])

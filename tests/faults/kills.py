@@ -1,6 +1,7 @@
-"""Kill or stop a command at a named operation, run it again, compare with an undisturbed folder."""
+"""Kill or stop a command at a named operation, run it again, compare with an undisturbed one."""
 
 import random
+import re
 import shutil
 import signal
 import time
@@ -15,6 +16,7 @@ CHANGING = ("open:w", "os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir
 ACTIONS = ("kill-all", "kill", "term", "int", "kill-write")
 #: One case in so many has two worker processes: each of their commands takes half a minute.
 TWO_WORKERS_EVERY = 40
+#: A worker that is stopped (SIGSTOP) is killed by the watchdog, and the command ends well.
 #: What a stopped or killed command may end with; 0 if the point is in a worker or at the very end.
 _CODES = {
     "kill-all": (-signal.SIGKILL, 0),
@@ -22,6 +24,7 @@ _CODES = {
     "kill-write": (-signal.SIGKILL, 0),
     "term": (143, -signal.SIGTERM, 0),
     "int": (130, -signal.SIGINT, 0),
+    "stop": (0,),
 }
 
 
@@ -40,8 +43,9 @@ def choose(lab: Lab, number: int, only: str | None = None) -> tuple[Stage, str, 
     rng = random.Random(f"{KIND}:{number}")
     slow = number % TWO_WORKERS_EVERY == TWO_WORKERS_EVERY - 1
     choices = stages(2 if slow else 1)
-    stage = BY_NAME[only] if only else choices[number % len(choices)]
-    action = rng.choice(ACTIONS)
+    at = number // TWO_WORKERS_EVERY if slow else number
+    stage = BY_NAME[only] if only else choices[at % len(choices)]
+    action = rng.choice((*ACTIONS, "stop", "stop") if stage.processes > 1 else ACTIONS)
     if action == "kill-write" and lab.machine.shim is None:
         action = "kill"
     if action == "kill-write":
@@ -49,7 +53,10 @@ def choose(lab: Lab, number: int, only: str | None = None) -> tuple[Stage, str, 
         count = max(1, lab.recording(stage.name).operations.get(operation, 1))
         at = int(rng.random() * count)
         return stage, action, {"op": operation, "at": at, "action": "kill"}
-    event, name, at = draw(points(lab, stage), f"{KIND}:{number}")
+    choices_of_points = points(lab, stage)
+    if action == "stop":  # these are written by workers
+        choices_of_points = [p for p in choices_of_points if re.match(r"out/(emb|sam|sco)", p[1])]
+    event, name, at = draw(choices_of_points, f"{KIND}:{number}")
     return stage, action, {"event": event, "name": name, "at": at, "action": action}
 
 
@@ -64,8 +71,12 @@ def run(lab: Lab, number: int) -> Outcome:
     once = case / "fault-done"
     fault = {**fault, "root": str(case), "once": str(once)}
     shim = action == "kill-write"
+    stall = ("--stall", "20s") if action == "stop" else ()
     first = lab.run(
-        stage.words, fault=None if shim else fault, shim=fault if shim else None, patience=20.0
+        (*stage.words, *stall),
+        fault=None if shim else fault,
+        shim=fault if shim else None,
+        patience=20.0,
     )
     problems = first.problems(_CODES[action])
     happened = once.exists()

@@ -153,6 +153,7 @@ class Machine:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             cwd=folder,
+            start_new_session=True,  # Ctrl-C is for the harness, which ends the case in hand
             env=env,
         )
         self._answer()

@@ -115,7 +115,7 @@ class _EmbedWorker:
         model = open_same_model(stage.model, stage.device)
         limits = stage.limits
         self._embedder = Embedder(
-            encoder=Encoder(model, stage.batch_size),
+            encoder=Encoder(model, stage.batch_size, stage.control.step),
             writer=stage.writer(str(model.device), logit_scale(model)),
             source=stage.source,
             limits=ImageLimits(limits.bytes, limits.side, limits.pixels),

@@ -1,6 +1,5 @@
 """The embed stage: shards in, ledger, embeddings and CLIPScore out."""
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from clipsieve import versions
 from clipsieve.clip.identity import ModelIdentity
 from clipsieve.control import Control
+from clipsieve.cores import usable_cores
 from clipsieve.embed.commit import Revisions, ShardWriter
 from clipsieve.formats.base import SourceConfig, WorkItem
 from clipsieve.schemas import footers
@@ -122,7 +122,7 @@ class _EmbedWorker:
             run_id=stage.run_id,
             control=stage.control,
             reprocess=stage.reprocess,
-            threads=stage.threads or os.cpu_count() or 1,
+            threads=stage.threads or usable_cores(),
         )
 
     def work(self, elements: Sequence[str]) -> Iterator[Report]:

@@ -22,6 +22,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from clipsieve.control import Snapshot
+from clipsieve.cores import usable_cores
 from clipsieve.errors import ClipsieveError, DeviceError, UsageError
 from clipsieve.job.activity import Activity
 from clipsieve.settings import STALL_SECONDS
@@ -197,7 +198,7 @@ class _Watch:
 
     def _environment(self) -> dict[str, str]:
         """Each worker computes on its share of the cores; the results do not depend on it."""
-        share = max(1, (os.cpu_count() or 1) // self._workers)
+        share = max(1, usable_cores() // self._workers)
         return {"OMP_NUM_THREADS": str(share), **os.environ}
 
     def _listen(self, worker: _Worker, process: subprocess.Popen[bytes]) -> None:

@@ -15,7 +15,8 @@ import pytest
 
 from clipsieve.control import Control
 from clipsieve.errors import ClipsieveError
-from clipsieve.job.workers import WORKER_MODULE, run_in_workers
+from clipsieve.job.workers import WORKER_MODULE
+from clipsieve.pipelines.engine import BeamEngine
 from clipsieve.stage import Element, Report, Worker
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.records import FAILED, read_records
@@ -97,7 +98,10 @@ def run(
     stage = Troubled(out, "r", Control("r", out), trouble)
     if stop:
         threading.Thread(target=stop_once, args=(stage.control, Path(out, "begun"))).start()
-    return run_in_workers(stage, [Element(name, name) for name in elements], 1, SHORT_STALL)
+    # A process starts as slowly as the machine is busy, and reports nothing meanwhile.
+    monkeypatch.setattr("clipsieve.job.activity.PATIENCE", 200)
+    engine = BeamEngine(stall=SHORT_STALL)  # one worker is watched too, if that is given
+    return engine.run(stage, [Element(name, name) for name in elements])
 
 
 def test_an_exception_ends_the_run_with_its_message_and_is_not_taken_for_a_crash(
@@ -155,12 +159,14 @@ def test_workers_killed_before_their_first_shard_say_what_may_have_killed_them(
 def test_a_stage_that_a_worker_cannot_read_says_so(tmp_path):
     (tmp_path / "stage").write_bytes(b"cno_such_module\nStage\n.")
     words = [str(tmp_path / name) for name in ("stage", "groups", "report")]
-    process = subprocess.run(
-        [sys.executable, "-m", WORKER_MODULE, *words, "0"], capture_output=True, text=True, stdin=0
-    )
-    assert process.returncode == 1
-    said = json.loads(process.stdout)
-    assert said == {
-        "error": "ModuleNotFoundError: No module named 'no_such_module'",
-        "exit_code": 1,
-    }
+    with subprocess.Popen(
+        [sys.executable, "-m", WORKER_MODULE, *words, "0"],
+        stdin=subprocess.PIPE,  # open: a worker ends with who started it
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        assert process.stdout is not None
+        said = json.loads(process.stdout.readline())
+        assert process.wait() == 1
+    error = "ModuleNotFoundError: No module named 'no_such_module'"
+    assert said == {"error": error, "exit_code": 1}

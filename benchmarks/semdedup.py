@@ -25,8 +25,8 @@ from pathlib import Path
 
 import numpy as np
 
+from clipsieve.cores import cores
 from clipsieve.scorers.cluster_order import OrderedMembers
-from clipsieve.threads import cores
 
 EPS = 0.07
 

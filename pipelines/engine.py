@@ -10,7 +10,7 @@ from clipsieve.errors import LedgerError, StorageError
 from clipsieve.job.workers import run_in_workers
 from clipsieve.pipelines.runners import LOCAL, require_runner, run_pipeline
 from clipsieve.pipelines.stage import build
-from clipsieve.settings import ExecutionSettings
+from clipsieve.settings import STALL_SECONDS, ExecutionSettings
 from clipsieve.stage import Element, Report, Stage
 from clipsieve.store import names
 from clipsieve.store.files import temporary_name
@@ -28,11 +28,14 @@ class BeamEngine:
       runner: a Beam runner's name, or its full path.
       beam_args: options of that runner, as on a command line.
       workers: processes on this machine.
+      stall: seconds after which a process that does not get on is killed; None is the default, and
+        none is watched where one is enough.
     """
 
     runner: str = LOCAL
     beam_args: tuple[str, ...] = ()
     workers: int = 1
+    stall: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse a runner that cannot be used; see `require_runner`."""
@@ -45,8 +48,10 @@ class BeamEngine:
 
     def run(self, stage: Stage, elements: Sequence[Element], here: bool = False) -> Report:
         """Run a stage over all elements; see `clipsieve.stage.Engine`."""
-        if self.workers > 1 and not here:  # also for one: it may be one that kills its process
-            total = run_in_workers(stage, elements, self.workers)
+        # Processes also for one element: it may be one that kills its process.
+        if self.is_local and not here and (self.workers > 1 or self.stall is not None):
+            stall = STALL_SECONDS if self.stall is None else self.stall
+            total = run_in_workers(stage, elements, self.workers, stall)
         else:
             texts = [element.text for element in elements]
             size = max(1, len(texts)) if self.is_local else GROUP_ELEMENTS
@@ -63,7 +68,7 @@ def make_engine(settings: ExecutionSettings) -> BeamEngine:
     Raises:
       UsageError: for a runner that cannot be used.
     """
-    return BeamEngine(settings.runner, tuple(settings.beam_args), settings.workers)
+    return BeamEngine(settings.runner, tuple(settings.beam_args), settings.workers, settings.stall)
 
 
 def run_groups(

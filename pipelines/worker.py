@@ -19,7 +19,7 @@ from typing import Any
 
 from clipsieve.control import Control
 from clipsieve.errors import ClipsieveError
-from clipsieve.job.signals import stopping_on_signals
+from clipsieve.job.signals import stopping_on_sigterm
 from clipsieve.job.workers import write_report
 from clipsieve.pipelines.engine import run_groups
 from clipsieve.stage import Report, Stage, Worker, on_device
@@ -87,13 +87,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the stage over its groups, one after the other."""
     stage_file, groups_file, report_file, number = sys.argv[1:] if argv is None else argv
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-    stage: Stage = pickle.loads(Path(stage_file).read_bytes())
+    try:
+        stage: Stage = pickle.loads(Path(stage_file).read_bytes())
+    except Exception as error:  # of any kind: a class of a module that is not installed here
+        return _failed(error)
     groups: list[list[str]] = json.loads(Path(groups_file).read_text(encoding="utf-8"))
     control = stage.control
     # The marker in the folder is for other machines; here signals tell.
     control = Control(control.run_id, control.out, control.deadline, _send, control.key)
     stage = on_device(stage, _own_device(stage.device, int(number)))
-    with stopping_on_signals(control):
+    with stopping_on_sigterm(control):
         try:
             with OutputFolder.open(stage.out).files.staying():
                 for group in groups:
@@ -103,11 +106,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             _send({"error": str(error), "exit_code": error.exit_code})
             return error.exit_code
         except Exception as error:  # of a plug-in, or a defect: the run ends with it, as with one
-            traceback.print_exc()
-            _send({"error": f"{type(error).__name__}: {error}", "exit_code": 1})
-            return 1
+            return _failed(error)
     _send({"meter": control.snapshot().to_json()})
     return 0
+
+
+def _failed(error: Exception) -> int:
+    """Tell who started this process of an unexpected error; the exit code."""
+    traceback.print_exc()
+    _send({"error": f"{type(error).__name__}: {error}", "exit_code": 1})
+    return 1
 
 
 def _own_device(device: str, number: int) -> str:

@@ -61,6 +61,9 @@ from clipsieve.settings import RunConfig, ScoreConfig, load_toml, parse_options,
         ({"deadline": float("inf")}, "deadline must be a number of at least 0, got inf"),
         ({"deadline": True}, "deadline must be a number of at least 0, got True"),
         ({"deadline": "soon"}, "deadline 'soon' is not a time"),
+        ({"stall": "soon"}, "stall 'soon' is not a time; say 90s, 30m or 5h"),
+        ({"stall": 0}, "stall must be a number of at least 1, got 0"),
+        ({"stall": 60, "runner": "DaskRunner"}, "stall=60 watches processes on this machine"),
     ],
 )
 def test_value_out_of_range_is_refused(values, message):

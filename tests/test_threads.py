@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from clipsieve.threads import cores, map_parts
+from clipsieve.cores import cores
+from clipsieve.threads import map_parts
 
 
 def blas_threads():

@@ -17,6 +17,7 @@ import click
 
 from clipsieve.cli_options import given_options, options_for, settings_of
 from clipsieve.cli_subsets import export, filter_, remove
+from clipsieve.cores import sleep_at_barriers
 from clipsieve.errors import ClipsieveError, QueryError, UsageError
 from clipsieve.printing import (
     FORMS,
@@ -223,7 +224,7 @@ def audit(out: str, top: int, **options: Any) -> int:
 
 
 @cli.command()
-@options_for(ScoreConfig, only=("out", "workers", "runner"))
+@options_for(ScoreConfig, only=("out", "workers", "stall", "runner"))
 @click.option("--ood", help="output folder of rows that are out of distribution")
 @click.option(
     "--ood-column", help="column that is true where a row is out of distribution; or COLUMN=A,B"
@@ -340,6 +341,7 @@ def _main(argv: Sequence[str] | None) -> None:
     if words[:1] and words[0] in BEAM_COMMANDS and "--" in words:
         at = words.index("--")
         words, beam_args = words[:at], words[at + 1 :]
+    sleep_at_barriers()
     try:
         code = cli.main(words, prog_name="clipsieve", obj=beam_args, standalone_mode=False)
     except click.ClickException as error:

@@ -84,7 +84,8 @@ class Control:
       deadline: seconds since the epoch after which no shard is begun; None is never.
       key: of the job; unlike the run's id it is never used again.
       listener: told `{"begin": shard}` and `{"end": shard}` as shards come and go, and
-        `{"meter": ...}` at most twice a second; for a process that reports to another.
+        `{"meter": ...}` as work is done, at most twice a second; for a process that reports to
+        another, which takes its silence for a stall.
     """
 
     def __init__(
@@ -148,6 +149,10 @@ class Control:
     ) -> None:
         """Add to the counters of these names."""
         self._add(Snapshot(rows, failed_rows, shards, failed_shards))
+
+    def step(self) -> None:
+        """Note that a part of a long piece of work is done, for whoever watches this process."""
+        self._add(Snapshot())
 
     def replace_progress(self, snapshot: Snapshot) -> None:
         """Set the counters, for a process that only shows what others do."""

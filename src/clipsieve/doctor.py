@@ -11,6 +11,7 @@ from clipsieve import versions
 from clipsieve.clip.device import cpu_bfloat16_units, resolve_device
 from clipsieve.clip.identity import TINY
 from clipsieve.clip.open import open_model
+from clipsieve.cores import machine_cores, usable_cores
 from clipsieve.errors import ClipsieveError
 
 GOOD, SLOW, BAD = "ok", "slow", "error"
@@ -75,12 +76,10 @@ def examine(
 
 def _cores() -> Iterator[Finding]:
     """Decoding needs cores; a limit below the machine's count is easy to miss."""
-    cores = os.cpu_count() or 1
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
+    cores, usable = machine_cores(), usable_cores()
     if usable < cores:
-        yield Finding(
-            "cores", f"{usable} of {cores} usable", SLOW, "raise the process's CPU affinity"
-        )
+        cure = "raise the process's CPU affinity, or its control group's CPU quota"
+        yield Finding("cores", f"{usable} of {cores} usable", SLOW, cure)
     else:
         yield Finding("cores", str(cores))
     threads = torch.get_num_threads()

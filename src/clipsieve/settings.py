@@ -9,6 +9,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +19,8 @@ from clipsieve.formats.names import path_uri, safe_name
 
 #: Beam's own engine, in this process.
 LOCAL_RUNNER = "FnApiRunner"
+#: `stall` of workers where none is given.
+STALL_SECONDS = 600.0
 #: Of settings that become part of file names; file systems allow 255 bytes.
 MAX_NAME_CHARACTERS = 100
 #: Files with this in their names are removed as left by an interrupted write.
@@ -27,8 +30,12 @@ _MAX_CONFIG_BYTES = 16 << 20
 DEFAULT_SCORERS = ("clip", "density", "ood.zero_shot")
 
 
-def seconds(text: str) -> float:
+def seconds(text: str, name: str = "deadline") -> float:
     """A length of time: a number with s, m or h, seconds if it has none.
+
+    Args:
+      text: what was written.
+      name: of the setting, for the message.
 
     Raises:
       UsageError: if it is something else.
@@ -41,7 +48,7 @@ def seconds(text: str) -> float:
     try:
         return float(number) * units[unit]
     except ValueError as error:
-        raise UsageError(f"deadline {shown(text)} is not a time; say 90s, 30m or 5h") from error
+        raise UsageError(f"{name} {shown(text)} is not a time; say 90s, 30m or 5h") from error
 
 
 def split_names(text: str) -> tuple[str, ...]:
@@ -134,6 +141,14 @@ class ExecutionSettings:
     deadline: float | None = setting(
         "begin no shard after this long: seconds, or 90s, 30m, 5h", None, minimum=0, parse=seconds
     )
+    stall: float | None = setting(
+        "a worker that neither gets on nor computes for this long is killed, and its shard tried "
+        "once more: seconds, or 90s, 30m, 5h; given, it also watches the one of workers=1",
+        None,
+        unset="10m with several workers",
+        minimum=1,
+        parse=partial(seconds, name="stall"),
+    )
     log_format: str = setting(
         "lines on standard error; auto is text", "auto", choices=("auto", "text", "json")
     )
@@ -150,6 +165,11 @@ class ExecutionSettings:
         if self.workers > 1 and self.runner != LOCAL_RUNNER:
             raise UsageError(
                 f"workers={self.workers} starts processes on this machine and runner="
+                f"{self.runner!r} brings its own; give one of the two"
+            )
+        if self.stall is not None and self.runner != LOCAL_RUNNER:
+            raise UsageError(
+                f"stall={self.stall:g} watches processes on this machine and runner="
                 f"{self.runner!r} brings its own; give one of the two"
             )
 

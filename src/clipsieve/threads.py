@@ -4,7 +4,6 @@ Products and sums of a batch are then made in the same order whatever the number
 results do not depend on it, to the last bit.
 """
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,6 +11,8 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from threadpoolctl import threadpool_limits
+
+from clipsieve.cores import cores
 
 T = TypeVar("T")
 P = TypeVar("P")
@@ -51,11 +52,3 @@ def one_core_products() -> Iterator[None]:
     """Within the block NumPy's products and decompositions run on one core each."""
     with threadpool_limits(limits=1, user_api="blas"):
         yield
-
-
-def cores() -> int:
-    """Return the cores of this process: `OMP_NUM_THREADS` if it is set, as in worker processes."""
-    share = os.environ.get("OMP_NUM_THREADS", "")
-    if share.isdecimal() and int(share) > 0:
-        return int(share)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -2,6 +2,8 @@
 
 import json
 import os
+import signal
+import subprocess
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 import clipsieve
 from clipsieve.demo.shards import write_shards
 from clipsieve.job.run import RunResult
+from clipsieve.job.signals import SECOND_SIGNAL
 from clipsieve.job.status import status_lines
 from clipsieve.job.workers import shares
 from clipsieve.stage import Element
@@ -244,3 +247,28 @@ def test_workers_end_within_seconds_of_their_parent(tmp_path):
     result = run_job(source, out)  # the lock is free
     assert (result.exit_code, result.skipped) == (0, written)
     assert read(out, "wide").num_rows == 160
+
+
+def test_a_second_signal_ends_a_run_with_a_stopped_worker(tmp_path):
+    source, out = tmp_path / "source", tmp_path / "out"
+    write_shards(source, 80, 8, seed=6)
+    with start(run_command(source, out, "--workers", "2", "--batch-size", "1")) as parent:
+        try:
+            wait_for(lambda: any(out.glob("samples/*.parquet")), "the first shard")
+            workers = workers_of(parent.pid)
+            for worker in workers:
+                worker.suspend()
+            parent.send_signal(signal.SIGTERM)
+            with pytest.raises(subprocess.TimeoutExpired):
+                parent.wait(1)  # the shards in hand are to be finished
+            parent.send_signal(signal.SIGTERM)
+            errors = parent.communicate(timeout=30)[1]
+        finally:
+            parent.kill()
+            for worker in workers_of(parent.pid):
+                worker.kill()
+    assert parent.returncode == 143
+    assert SECOND_SIGNAL in errors and "Traceback" not in errors
+    assert not any(alive(worker) for worker in workers)
+    with OutputFolder.open(out).lock():  # it is free
+        assert set(OutputFolder.open(out).shards()) < {path.stem for path in source.iterdir()}

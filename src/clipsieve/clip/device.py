@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from clipsieve.cores import cores
 from clipsieve.errors import DeviceError, UsageError
 
 DTYPES = {
@@ -85,6 +86,12 @@ def resolve_device(wanted: str) -> DeviceReport:
             "free it, fix the driver, or say --device cpu"
         ) from error
     return DeviceReport(device, torch.cuda.get_device_name(device))
+
+
+def limit_threads() -> None:
+    """Let torch compute on no more cores than this process may use; torch knows no quotas."""
+    if torch.get_num_threads() > cores():
+        torch.set_num_threads(cores())
 
 
 def candidate_dtypes(device: torch.device) -> tuple[str, ...]:

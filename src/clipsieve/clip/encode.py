@@ -61,11 +61,23 @@ class Encoder:
         that can wait should wait for this.  Always set for a GPU.
     """
 
-    def __init__(self, model: ClipModel, batch_size: int | None = None) -> None:
-        """An encoder for `model` that starts with `batch_size` images a batch."""
+    def __init__(
+        self,
+        model: ClipModel,
+        batch_size: int | None = None,
+        step: Callable[[], None] = lambda: None,
+    ) -> None:
+        """An encoder for `model` that starts with `batch_size` images a batch.
+
+        Args:
+          model: the model.
+          batch_size: images a forward pass.
+          step: called after each forward pass.
+        """
         self.model = model
         self.cores_free = threading.Event()
         self.cores_free.set()
+        self._step = step
         self._on_cpu = model.device.type == "cpu"
         self._one_core = self._on_cpu and is_small(model)
         self.batch_size = batch_size or DEFAULT_BATCH[model.device.type]
@@ -211,7 +223,9 @@ class Encoder:
             self.cores_free.clear()
         try:
             with torch.inference_mode(), one_core() if self._one_core else nullcontext():
-                return forward(inputs)
+                features = forward(inputs)
+            self._step()
+            return features
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise

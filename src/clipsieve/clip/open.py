@@ -3,7 +3,7 @@
 import threading
 
 from clipsieve.clip.choose import load_fastest
-from clipsieve.clip.device import resolve_device
+from clipsieve.clip.device import limit_threads, resolve_device
 from clipsieve.clip.identity import ModelIdentity
 from clipsieve.clip.model import ClipModel, load_model
 from clipsieve.errors import UsageError
@@ -25,6 +25,8 @@ def open_model(model: str, pretrained: str | None, device: str, dtype: str) -> C
         key = (model, pretrained, device, dtype)
         if key not in _loaded:
             report = resolve_device(device)
+            if report.device.type == "cpu":
+                limit_threads()
             if dtype == "auto":
                 loaded = load_fastest(model, pretrained, report.device)
             else:

@@ -1,6 +1,5 @@
 """The embed stage: shards in, ledger, embeddings and CLIPScore out."""
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from clipsieve import versions
 from clipsieve.clip.identity import ModelIdentity
 from clipsieve.control import Control
+from clipsieve.cores import usable_cores
 from clipsieve.embed.commit import Revisions, ShardWriter
 from clipsieve.formats.base import MAX_CAPTION_BYTES, SourceConfig, WorkItem
 from clipsieve.schemas import footers
@@ -119,14 +119,14 @@ class _EmbedWorker:
         model = open_same_model(stage.model, stage.device)
         limits = stage.limits
         self._embedder = Embedder(
-            encoder=Encoder(model, stage.batch_size),
+            encoder=Encoder(model, stage.batch_size, stage.control.step),
             writer=stage.writer(str(model.device), logit_scale(model)),
             source=stage.source,
             limits=ImageLimits(limits.bytes, limits.side, limits.pixels),
             run_id=stage.run_id,
             control=stage.control,
             reprocess=stage.reprocess,
-            threads=stage.threads or os.cpu_count() or 1,
+            threads=stage.threads or usable_cores(),
         )
 
     def work(self, elements: Sequence[str]) -> Iterator[Report]:

@@ -1,8 +1,9 @@
 """Several processes on one machine, each with its own pipeline, under a watchdog.
 
 Beam's own multi-process mode waits for ever when a worker dies.  Here a dead worker is started
-again with what it had left.  A shard that was in hand when a worker died is tried again alone; if
-the worker dies on it alone, the shard fails with that reason and the rest goes on.
+again with what it had left.  A worker that no longer gets on is killed, see `activity`.  A shard
+that was in hand when a worker died is tried again alone; if the worker dies on it alone, the shard
+fails with that reason and the rest goes on.
 """
 
 import json
@@ -22,8 +23,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from clipsieve.control import Snapshot
+from clipsieve.cores import usable_cores
 from clipsieve.errors import ClipsieveError, DeviceError, UsageError
+from clipsieve.job.activity import Activity
 from clipsieve.job.error_stream import forward
+from clipsieve.settings import STALL_SECONDS
 from clipsieve.stage import Element, Report, Stage
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.records import FAILED, ShardRecord, add_record
@@ -32,6 +36,9 @@ from clipsieve.store.storage_errors import write_errors
 #: Deaths of a worker before it is given up, if no shard can be blamed (it dies on starting).
 MAX_IDLE_DEATHS = 3
 POLL_SECONDS = 0.2
+#: A killed process that is not gone after this long waits inside the kernel, for a mount that does
+#: not answer: it ends before it runs another instruction, and is not waited for.
+KILL_SECONDS = 10.0
 #: The module that a worker process runs: `main` of it takes the files of `WorkerFiles`.
 WORKER_MODULE = "clipsieve.pipelines.worker"
 
@@ -64,6 +71,8 @@ class _Worker:
     left: dict[str, Element]
     process: subprocess.Popen[bytes] | None = None
     listener: threading.Thread | None = None
+    activity: Activity | None = None
+    stalled: str | None = None
     progress: Snapshot = field(default_factory=Snapshot)
     before: Snapshot = field(default_factory=Snapshot)
     in_hand: set[str] = field(default_factory=set)
@@ -92,11 +101,19 @@ def shares(elements: Sequence[Element], count: int) -> list[list[Element]]:
     return [[elements[at] for at in sorted(positions)] for positions in dealt]
 
 
-def run_in_workers(stage: Stage, elements: Sequence[Element], workers: int) -> Report:
+def run_in_workers(
+    stage: Stage, elements: Sequence[Element], workers: int, stall: float = STALL_SECONDS
+) -> Report:
     """Run a stage over `elements` in several processes, and finish it here.
 
     The caller holds the folder's lock: what a killed worker left half written is swept.  Once the
     run is stopped the workers are told to finish the shard in hand.
+
+    Args:
+      stage: what to do.
+      elements: with different names.
+      workers: processes, at most.
+      stall: seconds after which a worker that does not get on is killed.
 
     Returns:
       The sum of all reports.  Shards that killed their worker are `failed` and have a record.
@@ -106,7 +123,7 @@ def run_in_workers(stage: Stage, elements: Sequence[Element], workers: int) -> R
         a shard in hand.
     """
     with TemporaryDirectory(prefix="clipsieve-") as folder:
-        watch = _Watch(stage, Path(folder), workers)
+        watch = _Watch(stage, Path(folder), workers, stall)
         total = watch.run(
             [
                 _Worker(n, {element.name: element for element in share})
@@ -121,10 +138,11 @@ def run_in_workers(stage: Stage, elements: Sequence[Element], workers: int) -> R
 class _Watch:
     """Starts workers, listens to them, and starts them again."""
 
-    def __init__(self, stage: Stage, folder: Path, workers: int) -> None:
+    def __init__(self, stage: Stage, folder: Path, workers: int, stall: float) -> None:
         self._stage = stage
         self._folder = folder
         self._workers = workers
+        self._stall = stall
         self._lock = threading.Lock()
         self.deaths = 0
 
@@ -151,10 +169,7 @@ class _Watch:
             for worker in workers:
                 if worker.process is not None:
                     worker.process.kill()
-                    worker.process.wait()
-                    if worker.listener is not None:
-                        worker.listener.join()
-                    _close(worker.process)
+                    self._end(worker)
         for worker in workers:
             if worker.error is not None:
                 raise _error(worker.exit_code, f"worker {worker.number}: {worker.error}")
@@ -172,6 +187,7 @@ class _Watch:
             files.report.unlink(missing_ok=True)
         worker.in_hand.clear()
         worker.began = False
+        worker.stalled = None
         words = [str(files.stage), str(files.groups), str(files.report), str(worker.number)]
         with _interrupts_held():  # the worker inherits that: a terminal's Ctrl-C is the driver's
             worker.process = subprocess.Popen(
@@ -180,13 +196,14 @@ class _Watch:
                 stdout=subprocess.PIPE,
                 env=self._environment(),
             )
+        worker.activity = Activity(worker.process.pid, self._stall)
         listen = threading.Thread(target=self._listen, args=(worker, worker.process), daemon=True)
         worker.listener = listen
         listen.start()
 
     def _environment(self) -> dict[str, str]:
         """Each worker computes on its share of the cores; the results do not depend on it."""
-        share = max(1, (os.cpu_count() or 1) // self._workers)
+        share = max(1, usable_cores() // self._workers)
         return {"OMP_NUM_THREADS": str(share), **os.environ}
 
     def _listen(self, worker: _Worker, process: subprocess.Popen[bytes]) -> None:
@@ -204,6 +221,8 @@ class _Watch:
                 self._take(worker, message)
 
     def _take(self, worker: _Worker, message: Mapping[str, Any]) -> None:
+        if worker.activity is not None:
+            worker.activity.report()
         if "begin" in message:
             worker.in_hand.add(message["begin"])
             worker.began = True
@@ -215,15 +234,11 @@ class _Watch:
             worker.error, worker.exit_code = message["error"], message["exit_code"]
 
     def _look_after(self, worker: _Worker) -> None:
-        """Deal with a worker that has ended."""
-        if worker.process is None or worker.process.poll() is None:
+        """Kill a worker that does not get on, and deal with one that has ended."""
+        if worker.process is None or (worker.process.poll() is None and not self._kill(worker)):
             return
-        code = worker.process.wait()
-        assert worker.listener is not None
-        worker.listener.join()  # its last lines say what is done
-        _close(worker.process)
+        code = self._end(worker)
         with self._lock:
-            worker.process = None
             worker.before, worker.progress = worker.before + worker.progress, Snapshot()
             self._collect(worker)
             self.deaths += code != 0
@@ -233,6 +248,27 @@ class _Watch:
                 self._blame(worker, code)
         if worker.left and worker.error is None:
             self._start(worker)
+
+    def _kill(self, worker: _Worker) -> bool:
+        """Kill a living worker that does not get on; whether that was so."""
+        assert worker.process is not None and worker.activity is not None
+        with self._lock:
+            worker.stalled = worker.activity.check()
+        if worker.stalled is not None:
+            worker.process.kill()
+        return worker.stalled is not None
+
+    def _end(self, worker: _Worker) -> int:
+        """Wait for a worker that has ended, or was killed; its exit code, minus the signal."""
+        assert worker.process is not None and worker.listener is not None
+        process, worker.process = worker.process, None
+        try:
+            code = process.wait(KILL_SECONDS)
+        except subprocess.TimeoutExpired:
+            return -signal.SIGKILL
+        worker.listener.join()  # its last lines say what is done
+        _close(process)
+        return code
 
     def _collect(self, worker: _Worker) -> None:
         """Add up what the worker has reported before it ended."""
@@ -246,29 +282,55 @@ class _Watch:
     def _blame(self, worker: _Worker, code: int) -> None:
         """Note a death; fail the shard that the worker died on twice, the second time alone."""
         why = f"signal {-code}" if code < 0 else f"exit code {code}"
+        why = worker.stalled or why
         suspects = sorted(worker.in_hand & set(worker.left))
         if not suspects:
             worker.idle_deaths += 1
             if worker.idle_deaths >= MAX_IDLE_DEATHS:
-                when = "between shards" if worker.began else "before its first shard"
-                worker.error = f"died {worker.idle_deaths} times {when} ({why})"
+                worker.error = self._given_up(worker, why)
         for shard in suspects:
             worker.deaths[shard] += 1
             if worker.alone and worker.deaths[shard] > 1:
                 self._fail(worker, worker.left.pop(shard), why)
 
-    def _fail(self, worker: _Worker, element: Element, why: str) -> None:
-        """Record that a shard kills its worker."""
-        message = (
-            f"{element.uri or element.name}: the worker died on this shard ({why}), also when it "
-            "was alone; out of memory, or a file that crashes a decoder: look at the system log"
+    def _given_up(self, worker: _Worker, why: str) -> str:
+        """Why no more processes are started in the place of a worker, and what helps."""
+        when = "between shards" if worker.began else "before its first shard"
+        times = f"{worker.idle_deaths} times {when}"
+        if worker.stalled is not None:
+            return (
+                f"{why}, {times}, and was killed: see whether the model's files, the inputs and "
+                f"{self._stage.out} answer, or give a longer --stall"
+            )
+        if why == f"signal {int(signal.SIGKILL)}":
+            return (
+                f"was killed {times} ({why}), by the system if memory ran out: each of "
+                f"{self._workers} workers holds a model; use fewer --workers, a smaller "
+                "--batch-size, or look at the system log"
+            )
+        return (
+            f"died {times} ({why}), without a message of its own: look at the lines above and at "
+            "the system log, or run with --workers 1"
         )
+
+    def _fail(self, worker: _Worker, element: Element, why: str) -> None:
+        """Record that a shard kills or stalls its worker."""
+        if worker.stalled is None:
+            message = (
+                f"the worker died on this shard ({why}), also when it was alone; out of memory, "
+                "or a file that crashes a decoder: look at the system log"
+            )
+        else:
+            message = (
+                f"the worker {why} on this shard, also when it was alone, and was killed; see "
+                "whether the file can be read, or give a longer --stall"
+            )
         record = ShardRecord(
             self._stage.run_id,
             element.name,
             element.uri,
             FAILED,
-            error=message,
+            error=f"{element.uri or element.name}: {message}",
             ended_at=time.time(),
         )
         add_record(OutputFolder.open(self._stage.out), record)

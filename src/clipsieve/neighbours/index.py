@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from clipsieve.cores import cores
 from clipsieve.errors import UsageError
 from clipsieve.neighbours.lists import NeighbourLists, check_k
 from clipsieve.neighbours.metric import Metric, check_metric, check_vectors
@@ -105,7 +106,7 @@ class ResolvedOptions:
             dtype = "bfloat16" if "bfloat16" in candidate_dtypes(device) else "float32"
         reference_rows = options.reference_rows or REFERENCE_ROWS
         # Chosen here, not at each search, so that all searches of an index hold the same memory.
-        workers = torch.get_num_threads() if device.type == "cpu" else 1
+        workers = min(torch.get_num_threads(), cores()) if device.type == "cpu" else 1
         width = 2 if dtype == "bfloat16" and device.type == "cpu" else 4
         bytes_per_query = workers * max(1, min(rows, reference_rows)) * width
         least, most = QUERY_ROWS[device.type]

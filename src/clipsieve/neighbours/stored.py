@@ -9,7 +9,7 @@ every shard, also one that came later, has a file of lists.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated
 
@@ -62,6 +62,7 @@ class DatasetSearch:
       members: the shards among whose rows they are.
       device: `auto`, `cpu`, `cuda` or `cuda:N`.
       block_rows: rows whose vectors are in memory at once.
+      step: called after each block.
     """
 
     pairs: StoredPairs
@@ -69,6 +70,7 @@ class DatasetSearch:
     members: Sequence[ShardRange]
     device: str
     block_rows: int = BLOCK_ROWS
+    step: Callable[[], None] = lambda: None
 
     @property
     def rows(self) -> int:
@@ -130,6 +132,7 @@ class DatasetSearch:
                 before = NeighbourLists(lists.distances[rows], lists.indices[rows])
                 merged = merge_lists([before, part], k)
                 lists.distances[rows], lists.indices[rows] = merged.distances, merged.indices
+                self.step()
         return lists
 
     def _search_block(
@@ -299,7 +302,10 @@ class _NeighbourWorker:
             yield Report((group[0],))
 
     def _write_group(self, lists: NeighbourSet, group: Sequence[str]) -> None:
-        search = DatasetSearch(self._pairs, lists.spec, lists.members, self._stage.device)
+        stage = self._stage
+        search = DatasetSearch(
+            self._pairs, lists.spec, lists.members, stage.device, step=stage.control.step
+        )
         pairs = [self._pairs.read(shard, vector_inputs(lists.spec)) for shard in group]
         for batch, found in zip(pairs, search.search_images(pairs), strict=True):
             self._write(lists.id, IMAGE, batch, found)

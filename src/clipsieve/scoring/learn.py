@@ -209,7 +209,9 @@ class _LearnWorker:
         for rows, group in statistics_by_rows(self._contexts):
 
             def observe(part: PairBatch, group: Sequence[Statistic] = group) -> Sums:
-                return Sums({s: s.observe(part, self._contexts[s]) for s in group})
+                sums = Sums({s: s.observe(part, self._contexts[s]) for s in group})
+                self._stage.control.step()
+                return sums
 
             states = (
                 map(observe, split_batch(batch))

@@ -79,7 +79,7 @@ class _PromptWorker:
 
         self._stage = stage
         self._folder = OutputFolder.open(stage.out)
-        self._encoder = Encoder(open_same_model(stage.model, stage.device))
+        self._encoder = Encoder(open_same_model(stage.model, stage.device), step=stage.control.step)
         self._sets = {prompts.texts_key: prompts for prompts in stage.prompts}
 
     def work(self, elements: Sequence[str]) -> Iterator[Report]:

@@ -279,6 +279,7 @@ class _ScoreWorker:
                     with using_fit(self._folder, each.spec):
                         scores[name] = each.scorer.score(pairs, loaded[name])
                     check_scores(each.scorer, scores[name], len(part))
+                    self._stage.control.step()
                 return scores
 
             if rows is None:
@@ -338,7 +339,7 @@ class _ScoreWorker:
             from clipsieve.clip.open import open_same_model
 
             model = open_same_model(self._stage.basis.model, self._stage.device)
-            self._encoder = Encoder(model)
+            self._encoder = Encoder(model, step=self._stage.control.step)
         return self._encoder
 
 

@@ -61,13 +61,16 @@ class MatchStage:
 
 class _MatchWorker:
     def __init__(self, stage: MatchStage) -> None:
+        self._control = stage.control
         self._folder = OutputFolder.open(stage.out)
         self._identifier = lists_id(stage.lists)
         self._ids = {each.name: read_ids(self._folder, each) for each in stage.lists}
 
     def work(self, elements: Sequence[str]) -> Iterator[Report]:
         for shard in elements:  # to the end: it is quick, and compaction needs all
+            self._control.begin(shard)
             write_matches(self._folder, self._identifier, self._ids, shard)
+            self._control.end(shard)
             yield Report((shard,), rows=RowCounts(shards=1))
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from clipsieve.store.folder import OutputFolder
+
 #: The statement writes into the current folder; file names cannot hold a "/".
 COPY = "COPY (SELECT 1 AS a) TO 'stolen'"
 TEXTS = {
@@ -17,27 +19,43 @@ TEXTS = {
 }
 
 
+def read_value(path):
+    """Return the value of a JSON file without its checksum, if it has one."""
+    content = json.loads(path.read_text())
+    if isinstance(content, dict):
+        content.pop("clipsieve.sha256", None)
+    return content
+
+
+def write_value(path, content):
+    """Write a JSON file as clipsieve does, checksum and all: who attacks can write that too."""
+    if isinstance(content, dict):
+        OutputFolder.open(path.parent).write_json(path.name, content, sort_keys=False)
+    else:
+        path.write_text(json.dumps(content))
+
+
 def change_json(path, *changes):
     """Replace values of a JSON file; a change is the keys that lead to one, and the value."""
-    content = json.loads(path.read_text())
+    content = read_value(path)
     for *way, last, value in changes:
         at = content
         for key in way:
             at = at[key]
         at[last] = value
-    path.write_text(json.dumps(content))
+    write_value(path, content)
 
 
 def rename_key(path, *way):
     """Give the first key of an object in a JSON file the last name of `way`."""
     *keys, name = way
-    content = json.loads(path.read_text())
+    content = read_value(path)
     at = content
     for key in keys:
         at = at[key]
     old = next(iter(at))
     at[name] = at.pop(old)
-    path.write_text(json.dumps(content))
+    write_value(path, content)
 
 
 def first(root: Path, pattern: str) -> Path:

@@ -59,7 +59,7 @@ def test_a_shard_that_does_not_fit_in_memory_fails_alone(tmp_path, monkeypatch):
         batch_size=8,
     )
     assert dict(result.counts.states) == {"ok": 100}
-    errors = {record.shard: record.error for record in result.failed}
+    errors = {record.shard: str(record.error) for record in result.failed}
     assert errors.keys() == {"decode", "read", "text", "write"}
     for name in ("decode", "write"):
         assert "it takes more memory than there is; cut it into smaller files" in errors[name]

@@ -158,11 +158,11 @@ def _largest_value(read_at: ReadAt, page: PageHeader, compression: str) -> int:
     """Return the bytes of the largest value in a dictionary page of byte arrays, or a bound."""
     if page.plain_size <= 1 << 14 or page.plain_size > _MAX_MEASURED_DICTIONARY:
         return page.plain_size
-    data = read_at(page.body, page.stored_size)
+    data: bytes | memoryview = read_at(page.body, page.stored_size)
     try:
         if compression not in ("UNCOMPRESSED", "NONE"):
             codec = pa.Codec(compression.lower())
-            data = codec.decompress(data, page.plain_size, asbytes=True)
+            data = memoryview(codec.decompress(data, page.plain_size))
     except (pa.ArrowException, OSError, ValueError):
         return page.plain_size  # a codec that only Arrow's reader knows, or damage it will name
     largest = position = 0

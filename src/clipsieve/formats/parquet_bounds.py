@@ -22,7 +22,7 @@ from clipsieve.formats.parquet_pages import (
 _HELD_BYTES = 128 << 20
 _HELD_RATIO = 16
 # Copies of values that a page holds once, in the rows that are decoded at once.
-_COPIED_BYTES = 128 << 20
+_COPIED_BYTES = 64 << 20
 # All values of a column with lists: they may be those of one row.
 _REPEATED_BYTES = 512 << 20
 # Values over this size are not copied to every row where that can be helped.

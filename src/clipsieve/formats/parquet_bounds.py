@@ -114,7 +114,8 @@ def bound_group(
         if leaf.repeated and leaf.pages.values * (size + 4) > _REPEATED_BYTES:
             raise ValueError(
                 f"the lists of column {leaf.path!r} in row group {group} have "
-                f"{leaf.pages.values:,} values of up to {size:,} bytes, too many to read"
+                f"{leaf.pages.values:,} values of up to {size:,} bytes, too many to read; "
+                "leave it out with --leave-out"
             )
         if leaf.width > _COPIED_BYTES:
             raise ValueError(f"column {leaf.path!r} has values of {leaf.width:,} bytes each")

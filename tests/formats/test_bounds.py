@@ -18,7 +18,7 @@ from clipsieve.formats.arrow_types import decode_captions, decoded_bytes, shared
 from clipsieve.formats.base import MAX_CAPTION_BYTES, ReadOptions
 from clipsieve.formats.columns import MAX_COLUMNS, unique_labels
 from clipsieve.formats.parquet_bounds import MAX_ROWS, bound_group
-from clipsieve.formats.parquet_pages import read_pages
+from clipsieve.formats.parquet_pages import measure_dictionary, read_pages
 from clipsieve.formats.registry import plan_input, read_rows
 from clipsieve.schemas.states import RowState
 from tests.formats.files import all_rows, batches, sample, tar_bytes, write_parquet, write_tar
@@ -70,7 +70,7 @@ def chunk_pages(path, column):
             handle.seek(offset)
             return handle.read(size)
 
-        return read_pages(read_at, chunk, is_text=chunk.physical_type == "BYTE_ARRAY")
+        return measure_dictionary(read_at, chunk, read_pages(read_at, chunk))
 
 
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
@@ -181,10 +181,13 @@ def bombs(tmp_path_factory):
         ),
         "page": write_bomb(
             folder / "page.parquet",
-            {"url": ["u" * 140_000_000]},
-            1,
+            {"url": ["u" * 1_000_000] * 140},
+            140,
             use_dictionary=False,
             compression="lz4",
+            data_page_size=1 << 30,
+            write_batch_size=1000,
+            write_statistics=False,
         ),
         "prefix": write_bomb(
             folder / "prefix.parquet",
@@ -294,12 +297,12 @@ def test_ordinary_row_groups_are_read_as_before(tmp_path):
             handle.seek(offset)
             return handle.read(size)
 
-        bounds = bound_group(read_at, file.metadata, 0, None)
+        bounds = bound_group(read_at, file.metadata, 0, 128)
         assert bounds.rows >= 128
         assert bounds.dictionaries == frozenset()
         damaged = lambda offset, size: b"\xff" * size  # noqa: E731
         with pytest.raises(ValueError, match="page header"):
-            bound_group(damaged, file.metadata, 0, None)
+            bound_group(damaged, file.metadata, 0, 128)
 
 
 def test_json_that_cannot_be_carried_is_one_rows_business(tmp_path):

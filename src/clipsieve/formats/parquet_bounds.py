@@ -6,11 +6,16 @@ every page becomes is known from its header (`parquet_pages`); from that follows
 be decoded at once, and which columns must stay dictionaries, of which equal values are one.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from clipsieve.formats.parquet_pages import ChunkPages, ReadAt, read_pages
+from clipsieve.formats.parquet_pages import (
+    ChunkPages,
+    ReadAt,
+    measure_dictionary,
+    read_pages,
+)
 
 # Pages in memory at once, one of each column and its dictionary.  Pages that take more must be
 # honest: pictures and text are never a sixteenth of their size in the file.
@@ -49,16 +54,28 @@ class _Column:
 
     path: str
     repeated: bool
-    is_text: bool
     width: int
+    chunk: Any
     pages: ChunkPages
+
+    @property
+    def copied(self) -> int:
+        """Return the most bytes a value takes in a row beside what it takes in its page."""
+        return self.width or self.pages.largest_copy
+
+    def measured(self, read_at: ReadAt) -> "_Column":
+        """Return the column with the size of its largest value, where its values differ in size."""
+        if self.width:
+            return self
+        return replace(self, pages=measure_dictionary(read_at, self.chunk, self.pages))
 
 
 def bound_group(
     read_at: ReadAt,
     metadata: Any,
     group: int,
-    columns: Iterable[str] | None,
+    rows: int,
+    columns: Iterable[str] | None = None,
     within: int | None = None,
 ) -> GroupBounds:
     """Return how to read a row group in bounded memory.
@@ -67,6 +84,7 @@ def bound_group(
       read_at: reads the file.
       metadata: `pq.FileMetaData`.
       group: index of the row group.
+      rows: how many to decode at once, if memory allows it.
       columns: names of the columns that will be read; None is all.
       within: look at the first so many bytes of each column chunk only.
 
@@ -83,25 +101,34 @@ def bound_group(
             f"row group {group} unfolds {stored:,} bytes of pages to {held:,}, most of them in "
             f"column {worst.path!r}"
         )
-    copied = dictionary_bytes = 0
-    dictionaries = set()
+    dictionaries: dict[str, int] = {}
+    if _is_large(leaves, rows):
+        leaves = [leaf.measured(read_at) for leaf in leaves]
+        dictionaries = {
+            leaf.path: leaf.pages.dictionary
+            for leaf in leaves
+            if not leaf.width and leaf.pages.all_dictionary and leaf.copied > _SMALL_VALUE
+        }
     for leaf in leaves:
-        if leaf.is_text and leaf.pages.largest_copy > _SMALL_VALUE and leaf.pages.all_dictionary:
-            dictionaries.add(leaf.path)
-            dictionary_bytes += leaf.pages.dictionary
-            size = 4
-        else:
-            size = leaf.width or leaf.pages.largest_copy
-            copied += size
+        size = 4 if leaf.path in dictionaries else leaf.copied
         if leaf.repeated and leaf.pages.values * (size + 4) > _REPEATED_BYTES:
             raise ValueError(
                 f"the lists of column {leaf.path!r} in row group {group} have "
-                f"{leaf.pages.values:,} values of up to {size:,} bytes, too many to read"
+                f"{leaf.pages.values:,} values of up to {size:,} bytes, too many to read; "
+                "leave it out with --leave-out"
             )
         if leaf.width > _COPIED_BYTES:
             raise ValueError(f"column {leaf.path!r} has values of {leaf.width:,} bytes each")
-    rows = max(1, _COPIED_BYTES // max(1, copied))
-    return GroupBounds(rows, frozenset(dictionaries), dictionary_bytes)
+    copied = sum(leaf.copied for leaf in leaves if leaf.path not in dictionaries)
+    most = max(1, _COPIED_BYTES // max(1, copied))
+    return GroupBounds(most, frozenset(dictionaries), sum(dictionaries.values()))
+
+
+def _is_large(leaves: Sequence[_Column], rows: int) -> bool:
+    """Return whether rows or lists copy too much if a value is as large as its dictionary."""
+    return sum(leaf.copied for leaf in leaves) * rows > _COPIED_BYTES or any(
+        leaf.repeated and leaf.pages.values * (leaf.copied + 4) > _REPEATED_BYTES for leaf in leaves
+    )
 
 
 def _columns(
@@ -113,10 +140,9 @@ def _columns(
         path, kind = chunk.path_in_schema, chunk.physical_type
         if names is not None and not _is_under(path, names):
             continue
-        is_text = kind == "BYTE_ARRAY"
         width = column.length if kind == "FIXED_LEN_BYTE_ARRAY" else _WIDTHS.get(kind, 0)
-        pages = read_pages(read_at, chunk, is_text, within)
-        yield _Column(path, column.max_repetition_level > 0, is_text, width, pages)
+        pages = read_pages(read_at, chunk, within)
+        yield _Column(path, column.max_repetition_level > 0, width, chunk, pages)
 
 
 def _is_under(path: str, names: frozenset[str]) -> bool:

@@ -7,7 +7,7 @@ are structs in Thrift's compact protocol (parquet.thrift, `PageHeader`).
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -37,6 +37,7 @@ class ChunkPages:
       all_dictionary: every data page refers to the dictionary.
       largest_copy: most bytes that one value can take of which its page holds only a reference:
         an index into the dictionary, or a prefix of the value before.
+      dictionary_page: header of the dictionary page, None without one.
     """
 
     held: int
@@ -45,10 +46,13 @@ class ChunkPages:
     dictionary: int
     all_dictionary: bool
     largest_copy: int
+    dictionary_page: "PageHeader | None" = None
 
 
 @dataclass(frozen=True, slots=True)
-class _Page:
+class PageHeader:
+    """The header of a page: sizes as they are in memory and in the file, and where it begins."""
+
     kind: int
     plain_size: int
     stored_size: int
@@ -57,13 +61,12 @@ class _Page:
     body: int
 
 
-def read_pages(read_at: ReadAt, chunk: Any, is_text: bool, within: int | None = None) -> ChunkPages:
+def read_pages(read_at: ReadAt, chunk: Any, within: int | None = None) -> ChunkPages:
     """Read the page headers of a column chunk.
 
     Args:
       read_at: reads the file.
       chunk: `pq.ColumnChunkMetaData`.
-      is_text: its values are byte arrays: of a dictionary of them the largest is looked for.
       within: look no further than so many bytes into the chunk; None is to its end.
 
     Raises:
@@ -73,8 +76,8 @@ def read_pages(read_at: ReadAt, chunk: Any, is_text: bool, within: int | None = 
     if chunk.has_dictionary_page and 0 < (chunk.dictionary_page_offset or 0) < first:
         first = chunk.dictionary_page_offset
     position, end = first, first + chunk.total_compressed_size
-    values, dictionary, largest_copy = 0, 0, 0
-    dictionary_stored = page_size = page_stored = 0
+    values = largest_copy = page_size = page_stored = 0
+    dictionary_page: PageHeader | None = None
     all_dictionary = True
     while position < end and values < chunk.num_values:
         if within is not None and position - first > within:
@@ -82,10 +85,9 @@ def read_pages(read_at: ReadAt, chunk: Any, is_text: bool, within: int | None = 
             break
         page = _read_header(read_at, position, end)
         if page.kind == _DICTIONARY_PAGE:
-            if page.plain_size > dictionary:
-                dictionary, dictionary_stored = page.plain_size, page.stored_size
-            if is_text:
-                largest_copy = max(largest_copy, _largest_value(read_at, page, chunk.compression))
+            if dictionary_page is None or page.plain_size > dictionary_page.plain_size:
+                dictionary_page = page
+            largest_copy = max(largest_copy, page.plain_size)
         elif page.kind in (_DATA_PAGE, _DATA_PAGE_V2):
             values += page.values
             if page.plain_size > page_size:
@@ -95,17 +97,35 @@ def read_pages(read_at: ReadAt, chunk: Any, is_text: bool, within: int | None = 
             if page.encoding == _DELTA_BYTE_ARRAY:
                 largest_copy = max(largest_copy, page.plain_size)
         position = page.body + page.stored_size
+    dictionary = 0 if dictionary_page is None else dictionary_page.plain_size
     return ChunkPages(
         held=dictionary + page_size,
-        stored=dictionary_stored + page_stored,
+        stored=(0 if dictionary_page is None else dictionary_page.stored_size) + page_stored,
         values=values,
         dictionary=dictionary,
         all_dictionary=all_dictionary and dictionary > 0,
         largest_copy=largest_copy,
+        dictionary_page=dictionary_page,
     )
 
 
-def _read_header(read_at: ReadAt, position: int, end: int) -> _Page:
+def measure_dictionary(read_at: ReadAt, chunk: Any, pages: ChunkPages) -> ChunkPages:
+    """Return the pages of a chunk of byte arrays with the size of its dictionary's largest value.
+
+    Before, the size of the whole dictionary stands for it.
+
+    Args:
+      read_at: reads the file.
+      chunk: `pq.ColumnChunkMetaData`.
+      pages: of the chunk.
+    """
+    page = pages.dictionary_page
+    if page is None or pages.largest_copy > page.plain_size:
+        return pages
+    return replace(pages, largest_copy=_largest_value(read_at, page, chunk.compression))
+
+
+def _read_header(read_at: ReadAt, position: int, end: int) -> PageHeader:
     size = _HEADER_GUESS
     while True:
         data = read_at(position, size)
@@ -131,18 +151,18 @@ def _read_header(read_at: ReadAt, position: int, end: int) -> _Page:
     body = position + length
     if body + stored_size > end + 128:  # some old writers left the header out of the chunk's size
         raise ValueError(f"the page at byte {position:,} is longer than its column chunk")
-    return _Page(kind, plain_size, stored_size, values, encoding, body)
+    return PageHeader(kind, plain_size, stored_size, values, encoding, body)
 
 
-def _largest_value(read_at: ReadAt, page: _Page, compression: str) -> int:
+def _largest_value(read_at: ReadAt, page: PageHeader, compression: str) -> int:
     """Return the bytes of the largest value in a dictionary page of byte arrays, or a bound."""
     if page.plain_size <= 1 << 14 or page.plain_size > _MAX_MEASURED_DICTIONARY:
         return page.plain_size
-    data = read_at(page.body, page.stored_size)
+    data: bytes | memoryview = read_at(page.body, page.stored_size)
     try:
         if compression not in ("UNCOMPRESSED", "NONE"):
             codec = pa.Codec(compression.lower())
-            data = codec.decompress(data, page.plain_size, asbytes=True)
+            data = memoryview(codec.decompress(data, page.plain_size))
     except (pa.ArrowException, OSError, ValueError):
         return page.plain_size  # a codec that only Arrow's reader knows, or damage it will name
     largest = position = 0

@@ -161,36 +161,41 @@ def _read_steps(
         for group, metadata in groups:
             if metadata.num_rows == 0:
                 continue
-            bounds = _bound_group(file, handle, item, group, columns)
+            rows = _rows_per_step(source, metadata, 0)
+            bounds = _bound_group(file, handle, item, group, rows, columns)
             if bounds.dictionaries not in readers:
                 paths = sorted(bounds.dictionaries)
                 reader = _open_file(handle, metadata=file.metadata, read_dictionary=paths)
                 readers[bounds.dictionaries] = stack.enter_context(reader)
-            row_bytes = metadata.total_byte_size - bounds.dictionary_bytes
-            row_size = max(1, row_bytes // metadata.num_rows)
-            rows = max(1, source.byte_budget // (_STEPS_PER_BUDGET * row_size))
+            rows = _rows_per_step(source, metadata, bounds.dictionary_bytes)
             yield from readers[bounds.dictionaries].iter_batches(
-                batch_size=min(rows, _MAX_ROWS_PER_STEP, bounds.rows),
+                batch_size=min(rows, bounds.rows),
                 row_groups=[group],
                 columns=columns,
                 use_threads=False,
             )
 
 
+def _rows_per_step(source: SourceConfig, group: Any, dictionary_bytes: int) -> int:
+    """Return how many rows are decoded at once by their mean size, without shared values."""
+    row_size = max(1, (group.total_byte_size - dictionary_bytes) // group.num_rows)
+    rows = source.byte_budget // (_STEPS_PER_BUDGET * row_size)
+    return int(min(max(1, rows), _MAX_ROWS_PER_STEP))
+
+
 def _bound_group(
-    file: Any, handle: Any, item: WorkItem, group: int, columns: Sequence[str] | None
+    file: Any, handle: Any, item: WorkItem, group: int, rows: int, columns: Sequence[str] | None
 ) -> GroupBounds:
-    if local_path(item.uri) is not None:
-        return bound_group(
-            lambda offset, size: bytes(handle.read_at(size, offset)), file.metadata, group, columns
-        )
+    is_local = local_path(item.uri) is not None
 
     def read_at(offset: int, size: int) -> bytes:
+        if is_local:
+            return bytes(handle.read_at(size, offset))
         handle.seek(offset)
-        content: bytes = handle.read(size)
-        return content
+        return bytes(handle.read(size))
 
-    return bound_group(read_at, file.metadata, group, columns, _LOOK_AHEAD_IN_STORES)
+    within = None if is_local else _LOOK_AHEAD_IN_STORES
+    return bound_group(read_at, file.metadata, group, rows, columns, within)
 
 
 def _without_arrow_schema(metadata: Any) -> Any:

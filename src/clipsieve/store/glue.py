@@ -118,7 +118,8 @@ class GluedShards:
 
     def _read_file(self, file: str, columns: Sequence[str]) -> pa.Table:
         table = self.folder.read_table(file, list(dict.fromkeys(columns)))
-        missing = [column for column in columns if column not in table.column_names]
+        present = set(table.column_names)  # the property makes a new list every time
+        missing = [column for column in columns if column not in present]
         if missing:
             raise LedgerError(
                 f"{self.folder.files.url(file)} lacks the columns {', '.join(missing)}, which "
@@ -191,8 +192,9 @@ def unified(schemas: Iterable[pa.Schema]) -> pa.Schema:
 def conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """Return `table` with exactly the columns and types of `schema`; NULL for missing columns."""
     columns = []
+    present = set(table.column_names)
     for field in schema:
-        if field.name not in table.column_names:
+        if field.name not in present:
             columns.append(pa.nulls(table.num_rows, field.type))
             continue
         try:

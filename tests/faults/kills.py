@@ -71,19 +71,24 @@ def run(lab: Lab, number: int) -> Outcome:
     once = case / "fault-done"
     fault = {**fault, "root": str(case), "once": str(once)}
     shim = action == "kill-write"
+    # On a busy machine the imports of several pairs of workers take minutes.
+    timeout = 600.0 if stage.processes > 1 else 120.0
     stall = ("--stall", "20s") if action == "stop" else ()
     first = lab.run(
         (*stage.words, *stall),
         fault=None if shim else fault,
         shim=fault if shim else None,
         patience=20.0,
+        timeout=600.0
+        if stage.processes > 1
+        else 120.0,  # workers import for long on a busy machine
     )
     problems = first.problems(_CODES[action])
     happened = once.exists()
     once.unlink(missing_ok=True)
     if first.orphans:
         problems.append(f"{first.orphans} processes outlived the command by 20 s")
-    second = lab.run(stage.words)
+    second = lab.run(stage.words, timeout=timeout)
     problems += [f"run again: {line}" for line in second.problems((0,))]
     reconciled = lab.run(("reconcile", "out"))
     problems += [f"reconcile: {line}" for line in reconciled.problems((0,))]

@@ -69,7 +69,7 @@ def compare(
     outside = _other_folder(folder, manifest, settings.ood)
     columns, notes = comparable_columns(inside, outside)
     if not columns:
-        raise UsageError("no score is comparable in both folders:\n" + "\n".join(notes))
+        raise UsageError("no score is comparable in both folders: " + "; ".join(notes))
 
     def measure(column: ScoreColumn) -> dict[str, Any]:
         scores = inside.read(column), outside.read(outside.columns[column.name])

@@ -6,7 +6,7 @@ from typing import Any
 
 import duckdb
 
-from clipsieve.errors import UsageError
+from clipsieve.errors import QueryError, UsageError
 from clipsieve.sql.connect import connect
 from clipsieve.sql.recipe_values import recipe_text
 from clipsieve.sql.recipes import find_recipe
@@ -36,7 +36,7 @@ def run_recipe(
     try:
         return connect(out).sql(statements)
     except duckdb.Error as error:
-        raise UsageError(f"recipe {name} failed: {error}") from error
+        raise QueryError(f"recipe {name} failed: {error}") from error
 
 
 def parse_assignments(words: Iterable[str]) -> dict[str, str]:

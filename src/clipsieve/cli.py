@@ -18,7 +18,7 @@ import click
 from clipsieve.cli_options import given_options, options_for, settings_of
 from clipsieve.cli_subsets import export, filter_, remove
 from clipsieve.cores import sleep_at_barriers
-from clipsieve.errors import ClipsieveError, QueryError, UsageError
+from clipsieve.errors import ClipsieveError, QueryError, UsageError, WeightsMissing
 from clipsieve.printing import (
     FORMS,
     SHOWN_ROWS,
@@ -34,6 +34,8 @@ from clipsieve.printing import (
 from clipsieve.settings import RunConfig, ScoreConfig
 from clipsieve.terminal import escaped_streams, read_input
 
+#: Errors whose messages have lines of their own.
+_LONG = (QueryError, WeightsMissing)
 #: Commands in which options of the Beam runner follow `--`.
 BEAM_COMMANDS = ("run", "embed", "score", "compact", "evaluate", "filter", "export", "remove")
 
@@ -325,7 +327,7 @@ def _refused(error: ClipsieveError) -> int:
     """Print why a command ends, if somebody still reads; its exit code."""
     text = f"clipsieve: {error}"
     with suppress(BrokenPipeError):
-        print_lines(text.split("\n") if isinstance(error, QueryError) else [text], err=True)
+        print_lines(text.split("\n") if isinstance(error, _LONG) else [text], err=True)
     return error.exit_code
 
 

@@ -19,7 +19,7 @@ from clipsieve.formats.base import MAX_CAPTION_BYTES, ReadOptions
 from clipsieve.formats.columns import MAX_COLUMNS, unique_labels
 from clipsieve.formats.parquet_bounds import MAX_ROWS, bound_group
 from clipsieve.formats.parquet_pages import measure_dictionary, read_pages
-from clipsieve.formats.registry import plan_input, read_rows
+from clipsieve.formats.registry import count_rows, plan_input, read_rows
 from clipsieve.schemas.states import RowState
 from tests.formats.files import all_rows, batches, sample, tar_bytes, write_parquet, write_tar
 
@@ -28,7 +28,7 @@ READER = """
 import json, re, sys
 from clipsieve.errors import ClipsieveError
 from clipsieve.formats.base import ReadOptions
-from clipsieve.formats.registry import plan_input, read_rows
+from clipsieve.formats.registry import count_rows, plan_input, read_rows
 
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) >> 10
@@ -387,3 +387,19 @@ def test_a_sample_of_countless_members_is_refused(tmp_path):
     plan = plan_input(str(tmp_path / "*.tar"))
     with pytest.raises(ShardError, match="sample a has over 1,000 members"):
         batches(plan.items[1], plan)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("name", ["b.jpg", "b.bin"])
+def test_a_member_that_claims_more_than_any_disk_holds_is_no_wait(tmp_path, name, compressed):
+    header = tarfile.TarInfo(name)
+    header.size = 1 << 80
+    content = tar_bytes([("a.jpg", b"jpg"), ("a.txt", b"c")])[:2048] + header.tobuf(
+        tarfile.GNU_FORMAT
+    )
+    path = tmp_path / ("a.tar.gz" if compressed else "a.tar")
+    path.write_bytes(gzip.compress(content) if compressed else content)
+    plan = plan_input(str(path))
+    for read in (lambda item: list(read_rows(item, plan.source)), count_rows):
+        with pytest.raises(ShardError, match="cut off inside"):
+            read(plan.items[0])

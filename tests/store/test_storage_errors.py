@@ -50,7 +50,7 @@ def writers(folder):
     return {
         "t/a.parquet": lambda: folder.write_table("t/a.parquet", pa.table({"x": values}), {}),
         "a.npz": lambda: folder.write_arrays("a.npz", {"x": values}),
-        "a.json": lambda: folder.write_json("a.json", list(values)),
+        "a.json": lambda: folder.write_json("a.json", {"x": list(values)}),
     }
 
 

@@ -158,27 +158,40 @@ _NoHeader: tuple[type[Exception], ...] = (
 )
 
 
+#: `tarfile` reads at the end once or twice before it notices.
+_MAX_READS_AT_END = 8
 _EXTENDED = (
     *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
     *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
 )
 
 
-class _UnfoldedStream:
-    """What a compressed file unfolds to, as long as that is a plausible multiple of its size."""
+class _TarStream:
+    """The bytes of a tar: no more of them than is plausible, and no waiting behind their end.
+
+    A compressed file may unfold to so many times its size.  `tarfile` skips what a member claims to
+    hold in steps of a buffer, and goes on doing so after the end: 2**88 bytes take for ever.
+    """
 
     def __init__(self, stream: BinaryIO, raw: BinaryIO) -> None:
         self._stream, self._raw, self._unfolded = stream, raw, 0
+        self._reads_at_end = 0
 
     def read(self, size: int) -> bytes:
         """Read as a file does.
 
         Raises:
           ValueError: far more came out than went in.
+          tarfile.ReadError: the end was read again and again.
         """
         content = self._stream.read(size)
+        if not content:
+            self._reads_at_end += 1
+            if self._reads_at_end > _MAX_READS_AT_END:
+                raise tarfile.ReadError("the tar is cut off inside a member")
         self._unfolded += len(content)
-        if self._unfolded > max(_MIN_UNFOLDED, _MAX_RATIO * self._raw.tell()):
+        is_compressed = self._stream is not self._raw
+        if is_compressed and self._unfolded > max(_MIN_UNFOLDED, _MAX_RATIO * self._raw.tell()):
             raise ValueError(
                 f"its first {self._raw.tell():,} bytes unfold to over {self._unfolded:,}, more "
                 f"than {_MAX_RATIO} times as many; a decompression bomb is not read"
@@ -235,7 +248,7 @@ def tar_samples(uri: str, image: str | None, limits: SampleLimits | None) -> Ite
         open_binary(uri) as raw,
         decompress(raw) as stream,
         tarfile.open(
-            fileobj=stream if stream is raw else cast(BinaryIO, _UnfoldedStream(stream, raw)),
+            fileobj=cast(BinaryIO, _TarStream(stream, raw)),
             mode="r|",
             bufsize=_CHUNK,
             tarinfo=_StrictInfo,

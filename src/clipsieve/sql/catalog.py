@@ -1,5 +1,6 @@
 """`catalog.duckdb`: the views and macros of an output folder as a database file."""
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -17,6 +18,9 @@ from clipsieve.store.folder import OutputFolder
 
 #: Format of the file: the default of DuckDB 2.0 cannot be opened by 1.5, this one by every 1.x too.
 STORAGE_VERSION = "v1.0.0"
+
+#: Errors of the name that was given, not of the disk.
+_OF_NAMES = (errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
 
 
 def write_catalog(out: str | Path, path: str | Path | None = None) -> str:
@@ -56,10 +60,11 @@ def write_catalog(out: str | Path, path: str | Path | None = None) -> str:
             with LocalFiles(place.parent).writing(place.name) as temporary:
                 shutil.copyfile(built, temporary)
         except StorageError as error:
-            if not isinstance(error.__cause__, NotADirectoryError | FileExistsError):
+            cause = error.__cause__
+            if not isinstance(cause, OSError) or cause.errno not in _OF_NAMES:
                 raise
             raise UsageError(
-                f"catalog {place} cannot be written ({error.__cause__.strerror}); name another file"
+                f"catalog {place} cannot be written ({cause.strerror}); name another file"
             ) from error
     return str(place)
 

@@ -103,12 +103,7 @@ class ExportFolder:
                     f"(revision {revision}) or other settings of it; name another folder, or "
                     "delete that one"
                 )
-        listed = self.files.list_files("") + self.files.list_folders("")
-        if self._file is None:
-            foreign = [name for name in listed if name != self._work]
-        else:
-            foreign = [name for name in listed if name == self._file]
-        foreign += [
+        foreign = self._present() + [
             name for name in self.files.list_files(self._work) if not _TEMPORARY.fullmatch(name)
         ]
         if foreign:
@@ -227,12 +222,19 @@ class ExportFolder:
         self.files.delete(self.manifest)
 
     def discard(self) -> None:
-        """Remove the marks of an export of which no part was written, and the folder they made."""
-        if self.files.list_files(self._work) not in ([], [_SETTINGS]):
+        """Remove the marks of an export of which no file was written, and the folder they made."""
+        if self.files.list_files(self._work) not in ([], [_SETTINGS]) or self._present():
             return
         self.files.delete_folder(self._work)
         if self._is_new and self.files.root.is_dir() and not any(self.files.root.iterdir()):
             self.files.root.rmdir()
+
+    def _present(self) -> list[str]:
+        """Return what is in the place of the export's files, by name."""
+        listed = self.files.list_files("") + self.files.list_folders("")
+        if self._file is not None:
+            return [name for name in listed if name == self._file]
+        return [name for name in listed if name != self._work]
 
     def _write_left_out(self, parts: Sequence[Part], files: list[FileRecord]) -> int:
         rows = 0

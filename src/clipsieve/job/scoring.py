@@ -21,6 +21,7 @@ from clipsieve.scoring.learn import (
     LearnStage,
     ScorerSpec,
     describe_fit,
+    drop_passes,
     folder_logit_scale,
     is_learned,
     learn,
@@ -189,6 +190,8 @@ class Scoring:
         ]
         for spec in specs:
             self._describe_again(spec, entries[spec.name][1])
+            if is_learned(self._folder, spec):  # a kill may have come before they were removed
+                drop_passes(self._folder, spec)
         missing = tuple(spec for spec in specs if not is_learned(self._folder, spec))
         new = [scorer for scorer in self._scorers if entries[scorer.name][0]]
         self._report_classes(new)

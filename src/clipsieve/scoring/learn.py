@@ -378,7 +378,12 @@ def learn(
                 f"{', '.join(spec.name for spec in todo)} must learn of all; look at the system log"
             )
     for spec in stage.scorers:
-        assert spec.learned is not None
-        for done in range(1, passes_done(folder, spec) + 1):
-            folder.files.delete(names.fit(spec.name, spec.learned, done))
+        drop_passes(folder, spec)
     return True
+
+
+def drop_passes(folder: OutputFolder, spec: ScorerSpec) -> None:
+    """Remove the arrays of single passes of a scorer that has learnt."""
+    assert spec.learned is not None
+    for done in range(1, passes_done(folder, spec) + 1):
+        folder.files.delete(names.fit(spec.name, spec.learned, done))

@@ -18,7 +18,7 @@ from clipsieve.formats.arrow_types import decode_captions, decoded_bytes, shared
 from clipsieve.formats.base import MAX_CAPTION_BYTES, ReadOptions
 from clipsieve.formats.columns import MAX_COLUMNS, unique_labels
 from clipsieve.formats.parquet_bounds import MAX_ROWS, bound_group
-from clipsieve.formats.parquet_pages import measure_dictionary, read_pages
+from clipsieve.formats.parquet_pages import count_references, measure_dictionary, read_pages
 from clipsieve.formats.registry import count_rows, plan_input, read_rows
 from clipsieve.schemas.states import RowState
 from tests.formats.files import all_rows, batches, sample, tar_bytes, write_parquet, write_tar
@@ -303,6 +303,112 @@ def test_ordinary_row_groups_are_read_as_before(tmp_path):
         damaged = lambda offset, size: b"\xff" * size  # noqa: E731
         with pytest.raises(ValueError, match="page header"):
             bound_group(damaged, file.metadata, 0, 128)
+
+
+def list_table(rows, tags):
+    """A table of `rows` rows, each with the first of `tags` and so on, three a row."""
+    offsets = np.arange(rows + 1, dtype=np.int32) * 3
+    values = pa.array(tags).take(pa.array(np.arange(rows * 3) % len(tags)))
+    lists = pa.ListArray.from_arrays(offsets, values)
+    confidence = pa.array(np.zeros(rows * 3, np.float32))
+    records = pa.StructArray.from_arrays([values, confidence], ["label", "confidence"])
+    nested = pa.ListArray.from_arrays(np.arange(rows + 1, dtype=np.int32), lists)
+    return {
+        "tags": lists,
+        "nested": nested,
+        "records": pa.ListArray.from_arrays(offsets, records),
+    }
+
+
+@pytest.mark.parametrize("compression", ["snappy", "zstd", "lz4", "none"])
+@pytest.mark.parametrize("words", [50, 1_000, 5_000])
+def test_lists_of_words_are_read_whatever_the_size_of_their_dictionary(
+    tmp_path, words, compression
+):
+    rows = 40_000
+    lists = list_table(rows, [f"word{number:06}" for number in range(words)])
+    small = {"jpg": pa.array([b"jpg"] * rows), "caption": pa.array(["c"] * rows)}
+    path = write_parquet(
+        tmp_path / "a.parquet", pa.table(small | lists), rows, compression=compression
+    )
+    plan = plan_input(str(path))
+    read = pa.concat_tables(batch.carried for batch in batches(plan.items[0], plan))
+    for name, column in lists.items():
+        assert read[name].combine_chunks().to_pylist() == column.to_pylist()
+
+
+def test_a_list_column_of_a_million_values_is_read(tmp_path):
+    rows = 350_000
+    tags = list_table(rows, [f"word{number:06}" for number in range(1_000)])["tags"]
+    table = pa.table({"jpg": [b"jpg"] * rows, "caption": ["c"] * rows, "tags": tags})
+    plan = plan_input(str(write_parquet(tmp_path / "a.parquet", table, rows)))
+    assert sum(len(batch) for batch in batches(plan.items[0], plan)) == rows
+
+
+def test_one_long_value_among_short_ones_stays_in_the_dictionary_of_lists(tmp_path):
+    rows = 40_000
+    tags = list_table(rows, ["x" * 10_000, *(f"word{number}" for number in range(999))])["tags"]
+    table = pa.table({"jpg": [b"jpg"] * rows, "caption": ["c"] * rows, "tags": tags})
+    plan = plan_input(str(write_parquet(tmp_path / "a.parquet", table, rows)))
+    read = pa.concat_tables(batch.carried for batch in batches(plan.items[0], plan))
+    assert read["tags"].combine_chunks().equals(tags)
+
+
+def bounds_of(path, rows=128):
+    """The bounds of a file's first row group, and the bytes read for them."""
+    sizes = []
+    with pq.ParquetFile(path) as file, open(path, "rb") as handle:
+
+        def read_at(offset, size):
+            handle.seek(offset)
+            sizes.append(size)
+            return handle.read(size)
+
+        return bound_group(read_at, file.metadata, 0, rows), sum(sizes)
+
+
+@pytest.mark.parametrize("compression", ["snappy", "zstd", "lz4", "none"])
+@pytest.mark.parametrize("every", [0, 7])
+def test_pictures_in_a_dictionary_are_bounded_by_their_indices(tmp_path, compression, every):
+    rows = 500
+    images = [os.urandom(10_000) for _ in range(rows)]
+    images = [None if every and row % every == 1 else image for row, image in enumerate(images)]
+    table = pa.table({"jpg": images, "caption": [f"caption {row}" for row in range(rows)]})
+    path = write_parquet(tmp_path / "a.parquet", table, rows, compression=compression)
+    bounds, read = bounds_of(path)
+    assert (bounds.rows >= 128, bounds.dictionaries) == (True, frozenset())
+    assert read < 10_000, "the dictionary itself was read"
+    images = [images[0]] * 250 + images[250:]
+    table = table.set_column(0, "jpg", [images])
+    path = write_parquet(tmp_path / "b.parquet", table, rows, compression=compression)
+    bounds, read = bounds_of(path)
+    assert read > 1_000_000, "one picture is in many rows, and its size was not looked up"
+    assert bounds.rows * 10_000 <= 64 << 20
+
+
+def test_references_to_a_dictionary_are_counted(tmp_path):
+    for values, most in (
+        (["a", "b", "c"] * 5 + ["b"], 6),
+        ([None, "a", None, "b"] * 9, 9),
+        ([f"value {number}" for number in range(1_001)], 1),
+        (["same"] * 900, 900),
+        ([None] * 20, 0),
+    ):
+        table = pa.table({"text": pa.array(values, pa.string())})
+        path = write_parquet(tmp_path / "a.parquet", table, len(values))
+        with pq.ParquetFile(path) as file, open(path, "rb") as handle:
+
+            def read_at(offset, size, handle=handle):
+                handle.seek(offset)
+                return handle.read(size)
+
+            chunk = file.metadata.row_group(0).column(0)
+            pages = read_pages(read_at, chunk)
+            assert count_references(read_at, chunk, pages, levels=1) == most
+            if most == 900:
+                whole = read_pages(read_at, chunk, within=0)
+                assert whole.index_pages is None
+                assert count_references(read_at, chunk, whole, levels=1) is None
 
 
 def test_json_that_cannot_be_carried_is_one_rows_business(tmp_path):

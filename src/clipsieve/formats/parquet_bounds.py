@@ -13,6 +13,7 @@ from typing import Any
 from clipsieve.formats.parquet_pages import (
     ChunkPages,
     ReadAt,
+    count_references,
     measure_dictionary,
     read_pages,
 )
@@ -27,6 +28,9 @@ _COPIED_BYTES = 64 << 20
 _REPEATED_BYTES = 512 << 20
 # Values over this size are not copied to every row where that can be helped.
 _SMALL_VALUE = 64 << 10
+# A chunk of so few bytes in the file is not looked into where its codec cannot make more of them:
+# a copy in Snappy's format gives 64 bytes for 3.
+_MOST_UNFOLDED = {"UNCOMPRESSED": 1, "SNAPPY": 22}
 #: Rows of one work item: about 1 kB of memory each before they are written.
 MAX_ROWS = 1 << 20
 
@@ -55,13 +59,27 @@ class _Column:
     path: str
     repeated: bool
     width: int
+    levels: int
     chunk: Any
     pages: ChunkPages
+    is_estimate: bool = False
 
     @property
     def copied(self) -> int:
         """Return the most bytes a value takes in a row beside what it takes in its page."""
         return self.width or self.pages.largest_copy
+
+    def references(self, read_at: ReadAt) -> int | None:
+        """Return how often rows refer to one value of the dictionary at most; None: unknown."""
+        if self.width or self.repeated or not self.pages.dictionary:
+            return None
+        return count_references(read_at, self.chunk, self.pages, self.levels)
+
+    def looked_into(self, read_at: ReadAt, within: int | None) -> "_Column":
+        """Return the column with what its pages say in place of an estimate."""
+        if not self.is_estimate:
+            return self
+        return replace(self, pages=read_pages(read_at, self.chunk, within), is_estimate=False)
 
     def measured(self, read_at: ReadAt) -> "_Column":
         """Return the column with the size of its largest value, where its values differ in size."""
@@ -102,12 +120,17 @@ def bound_group(
             f"column {worst.path!r}"
         )
     dictionaries: dict[str, int] = {}
+    rows = min(rows, metadata.row_group(group).num_rows)
+    if _is_large(leaves, rows):
+        leaves = _without_single_copies(leaves, read_at)
+    if _is_large(leaves, rows):
+        leaves = [leaf.looked_into(read_at, within) for leaf in leaves]
     if _is_large(leaves, rows):
         leaves = [leaf.measured(read_at) for leaf in leaves]
         dictionaries = {
             leaf.path: leaf.pages.dictionary
             for leaf in leaves
-            if not leaf.width and leaf.pages.all_dictionary and leaf.copied > _SMALL_VALUE
+            if not leaf.width and leaf.pages.all_dictionary and _is_copied_much(leaf)
         }
     for leaf in leaves:
         size = 4 if leaf.path in dictionaries else leaf.copied
@@ -122,6 +145,32 @@ def bound_group(
     copied = sum(leaf.copied for leaf in leaves if leaf.path not in dictionaries)
     most = max(1, _COPIED_BYTES // max(1, copied))
     return GroupBounds(most, frozenset(dictionaries), sum(dictionaries.values()))
+
+
+def _without_single_copies(leaves: Sequence[_Column], read_at: ReadAt) -> list[_Column]:
+    """Return the columns; those whose values are in so few rows each that they count as no copies.
+
+    A dictionary of values that are in one row each takes there what a page of them would.
+    """
+    left, counted = _COPIED_BYTES, list(leaves)
+    for at in sorted(range(len(leaves)), key=lambda at: -leaves[at].copied):
+        leaf = leaves[at]
+        if leaf.pages.dictionary < _SMALL_VALUE:
+            break  # not worth a look
+        references = leaf.references(read_at)
+        if references is None:
+            continue
+        size = references * leaf.pages.dictionary if references > 1 else 0
+        if size <= left:
+            left -= size
+            counted[at] = replace(leaf, pages=replace(leaf.pages, largest_copy=0))
+    return counted
+
+
+def _is_copied_much(leaf: _Column) -> bool:
+    """Return whether the values of a column are better kept in their dictionary."""
+    in_lists = leaf.repeated and leaf.pages.values * (leaf.copied + 4) > _REPEATED_BYTES
+    return in_lists or leaf.copied > _SMALL_VALUE
 
 
 def _is_large(leaves: Sequence[_Column], rows: int) -> bool:
@@ -141,8 +190,19 @@ def _columns(
         if names is not None and not _is_under(path, names):
             continue
         width = column.length if kind == "FIXED_LEN_BYTE_ARRAY" else _WIDTHS.get(kind, 0)
-        pages = read_pages(read_at, chunk, within)
-        yield _Column(path, column.max_repetition_level > 0, width, chunk, pages)
+        repeated, levels = column.max_repetition_level > 0, column.max_definition_level
+        estimate = None if repeated else _estimate(chunk)
+        pages = estimate or read_pages(read_at, chunk, within)
+        yield _Column(path, repeated, width, levels, chunk, pages, estimate is not None)
+
+
+def _estimate(chunk: Any) -> ChunkPages | None:
+    """Return what the pages of a small chunk are at most, whatever they say; None for others."""
+    stored = chunk.total_compressed_size
+    most = stored * _MOST_UNFOLDED.get(chunk.compression, _SMALL_VALUE)
+    if not 0 < most <= _SMALL_VALUE:
+        return None
+    return ChunkPages(most, most, chunk.num_values, 0, False, most)
 
 
 def _is_under(path: str, names: frozenset[str]) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from clipsieve.clip.decode import ImageLimits, decode_image, decode_pool_initializer
 from clipsieve.clip.encode import Encoder
 from clipsieve.control import Control
-from clipsieve.cores import usable_cores
+from clipsieve.cores import cores
 from clipsieve.embed.commit import ShardWriter, states_from_footer
 from clipsieve.embed.prepare import Begin, Chunk, Preparer
 from clipsieve.embed.shard import EmbeddedShard, ShardBuilder
@@ -41,7 +41,7 @@ class Embedder:
     run_id: str
     control: Control
     reprocess: bool = False
-    threads: int = field(default_factory=usable_cores)
+    threads: int = field(default_factory=cores)
 
     def embed(self, items: Iterable[WorkItem]) -> Iterator[ShardRecord]:
         """Read, encode, score and write each item; yields how each ended, in order.

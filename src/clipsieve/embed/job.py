@@ -7,9 +7,9 @@ from typing import Any
 from clipsieve import versions
 from clipsieve.clip.identity import ModelIdentity
 from clipsieve.control import Control
-from clipsieve.cores import usable_cores
+from clipsieve.cores import cores
 from clipsieve.embed.commit import Revisions, ShardWriter
-from clipsieve.formats.base import MAX_CAPTION_BYTES, SourceConfig, WorkItem
+from clipsieve.formats.base import SourceConfig, WorkItem
 from clipsieve.schemas import footers
 from clipsieve.stage import Element, Report, Worker
 from clipsieve.statistics.counts import RowCounts
@@ -40,8 +40,9 @@ class EmbedStage:
       source: how to read.
       limits: on images.
       batch_size: images a forward pass; None is the device's default.
-      threads: decoding threads; None is one for each core.
+      threads: decoding threads; None is one for each core that this process may use.
       reprocess: write every item again, except what this run itself has written.
+      leave_out: columns of the source that are not carried.
     """
 
     out: str
@@ -54,6 +55,7 @@ class EmbedStage:
     batch_size: int | None = None
     threads: int | None = None
     reprocess: bool = False
+    leave_out: tuple[str, ...] = ()
     name: str = field(default="embed", init=False)
 
     def elements(self, items: Sequence[WorkItem]) -> list[Element]:
@@ -68,18 +70,16 @@ class EmbedStage:
         return Revisions.from_settings(self.model, self.reading())
 
     def reading(self) -> dict[str, Any]:
-        """Return what decides a ledger row, besides the source: roles of columns, and limits."""
-        reading: dict[str, Any] = {
+        """Return what decides a ledger row besides the source: roles of columns, and limits."""
+        return {
             "image": self.source.image,
             "caption": self.source.caption,
             "uid": self.source.uid,
             "references": self.source.references,
             "limits": [self.limits.bytes, self.limits.side, self.limits.pixels],
+            "max_caption_bytes": self.source.max_caption_bytes,
+            "leave_out": sorted(set(self.leave_out)),
         }
-        # Only if it is not the default: ledgers from before there was such a limit stay valid.
-        if self.source.max_caption_bytes != MAX_CAPTION_BYTES:
-            reading["max_caption_bytes"] = self.source.max_caption_bytes
-        return reading
 
     def writer(self, device: str = "", logit_scale: float = 1.0) -> ShardWriter:
         """Return the writer of this run's files; device and scale are recorded in them."""
@@ -126,7 +126,7 @@ class _EmbedWorker:
             run_id=stage.run_id,
             control=stage.control,
             reprocess=stage.reprocess,
-            threads=stage.threads or usable_cores(),
+            threads=stage.threads or cores(),
         )
 
     def work(self, elements: Sequence[str]) -> Iterator[Report]:

@@ -98,18 +98,31 @@ def score(beam_args: Sequence[str], /, **options: Any) -> int:
 @cli.command()
 @options_for(ScoreConfig, only=("out", "runner"))
 @click.option("--forget-missing", is_flag=True, help="remove shards whose source is gone")
+@click.option(
+    "--forget-input",
+    "forget_inputs",
+    multiple=True,
+    metavar="PATTERN",
+    help="likewise, even all shards of this input, as it was given to `run`; may be repeated",
+)
 @click.pass_obj
-def compact(beam_args: Sequence[str], /, forget_missing: bool, **options: Any) -> int:
+def compact(
+    beam_args: Sequence[str],
+    /,
+    forget_missing: bool,
+    forget_inputs: tuple[str, ...],
+    **options: Any,
+) -> int:
     """Rebuild the wide table behind the `scores` view."""
     from clipsieve.job.compact import compact as compact_job
-    from clipsieve.job.forget import forget_missing as forget_job
     from clipsieve.pipelines.engine import make_engine
 
     config = ScoreConfig(**settings_of(ScoreConfig, options, beam_args))
-    if forget_missing:
-        print_lines(forget_job(config.out, make_engine(config)))
-    else:
-        compact_job(config.out, make_engine(config))
+    engine = make_engine(config)
+    result = compact_job(
+        config.out, engine, forget_missing=forget_missing, forget_inputs=forget_inputs
+    )
+    print_lines(result.lines)
     return 0
 
 

@@ -1,5 +1,8 @@
+import errno
 import os
 import pickle
+import re
+import sys
 
 import fsspec
 import pyarrow as pa
@@ -14,7 +17,14 @@ from clipsieve.formats.base import (
     SourceFingerprint,
     WorkItem,
 )
-from clipsieve.formats.inputs import NotAFileError, expand_braces, find_inputs, open_binary
+from clipsieve.formats.inputs import (
+    NotAFileError,
+    expand_braces,
+    find_inputs,
+    is_present,
+    open_binary,
+    source_exists,
+)
 from clipsieve.formats.names import safe_name, shard_name
 from clipsieve.formats.registry import count_rows, fingerprint, plan_input, read_rows
 from tests.formats.files import (
@@ -287,3 +297,47 @@ def test_what_is_no_file_is_refused_and_not_read(tmp_path, tree):
         find_inputs("/dev/zero")
     with pytest.raises(NotAFileError, match="it is a named pipe, not a file"):
         open_binary(str(tmp_path / "pipe.parquet"))
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ESTALE, errno.EIO, errno.ENOTCONN])
+def test_a_source_that_cannot_be_reached_is_not_gone(tmp_path, monkeypatch, number):
+    path = str(tmp_path / "a.parquet")
+
+    def refuse(*_args, **_options):
+        raise OSError(number, os.strerror(number), path)
+
+    assert not source_exists(path)
+    assert not source_exists(f"{path}/below")
+    (tmp_path / "file").write_text("")
+    assert not source_exists(str(tmp_path / "file" / "below"))
+    monkeypatch.setattr(os, "stat", refuse)
+    assert source_exists(path)
+    with pytest.raises(OSError, match=re.escape(os.strerror(number))):
+        is_present(path)
+
+
+def test_only_a_store_that_says_so_has_no_such_source(memory, monkeypatch):
+    assert source_exists("memory://bucket/x/0.tar")
+    assert not source_exists("memory://bucket/x/9.tar")
+    assert source_exists("nope://bucket/x/0.tar")
+
+    def refuse(*_args, **_options):
+        raise PermissionError("403")
+
+    monkeypatch.setattr(type(memory), "info", refuse)
+    assert source_exists("memory://bucket/x/9.tar")
+
+
+@pytest.mark.parametrize(("status", "exists"), [(404, False), (410, False), (403, True), (0, True)])
+def test_a_web_server_that_does_not_answer_has_not_lost_its_files(monkeypatch, status, exists):
+    class Web(fsspec.AbstractFileSystem):
+        """Fails as fsspec's HTTP does, which needs aiohttp."""
+
+        def info(self, path, **_options):
+            cause = OSError("no answer")
+            if status:
+                cause.status = status  # type: ignore[attr-defined]
+            raise FileNotFoundError(path) from cause
+
+    monkeypatch.setitem(sys.modules["fsspec.registry"]._registry, "http", Web)
+    assert source_exists("http://host/a.tar") == exists

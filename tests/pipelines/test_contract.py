@@ -1,5 +1,6 @@
 """What a scheduler relies on: exit codes, the lock, signals, deadlines, dry runs, reconcile."""
 
+import errno
 import json
 import os
 import re
@@ -224,6 +225,81 @@ def test_a_removed_source_leaves_when_it_is_asked_for(done, capsys):
     assert exit_code(["compact", str(out), "--forget-missing"]) == 2
     assert "the sources of all 1 shards" in capsys.readouterr().err
     assert read(out, "samples").num_rows == 20
+
+
+def test_a_source_that_cannot_be_reached_is_kept(done, capsys, monkeypatch):
+    source, out = done
+    (source / "b.parquet").rename(source / "b.away")
+    real_stat = os.stat
+
+    def stat(path: Any, *args: Any, **options: Any) -> os.stat_result:
+        if os.fspath(path) == str(source / "b.parquet"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return real_stat(path, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", stat)
+        assert exit_code(["compact", str(out), "--forget-missing"]) == 0
+    said = capsys.readouterr().out
+    uri = source / "b.parquet"
+    assert said == f"kept shard b: its source exists or cannot be reached, {uri}\n"
+    assert read(out, "wide").num_rows == 40
+
+
+def test_all_shards_of_an_input_go_only_if_it_is_named(done, tmp_path, capsys):
+    _, out = done
+    mount = tmp_path / "mount"
+    write_one(mount, "c", 10, seed=3)
+    write_one(mount, "d", 10, seed=4)
+    run_job(mount, out)
+    mount.rename(tmp_path / "away")
+    mount.mkdir()
+    for made in (True, False):
+        if not made:
+            mount.rmdir()
+        assert exit_code(["compact", str(out), "--forget-missing"]) == 2
+        said = capsys.readouterr().err
+        assert f"the sources of all 2 shards of input {mount}/*.parquet are gone" in said
+        assert f"--forget-input '{mount}/*.parquet'" in said
+        assert read(out, "samples").num_rows == 60
+    assert exit_code(["compact", str(out), "--forget-input", f"{tmp_path}/other/*"]) == 2
+    assert "is no input of" in capsys.readouterr().err
+    assert exit_code(["compact", str(out), "--forget-input", f"{mount}/*.parquet"]) == 0
+    assert capsys.readouterr().out.count("removed shard") == 2
+    assert read(out, "wide").num_rows == read(out, "samples").num_rows == 40
+    assert exit_code(["reconcile", str(out)]) == 0
+
+
+def test_forgetting_handles_damage_and_what_was_interrupted_as_a_compaction_does(done, capsys):
+    source, out = done
+    ids = out.parent / "ids.txt"
+    ids.write_text("\n".join(map(str, read(out, "samples")["uid"].to_pylist()[-3:])) + "\n")
+    assert exit_code(["remove", str(out), str(ids), "--name", "few"]) == 0
+    assert len(list(out.glob("removals/rev=*/b.parquet"))) == 1
+    (source / "b.parquet").rename(source / "b.away")
+    truncate(out / "dataset.json")
+    truncate(one_file(out, "scores/clip/*/a.parquet"))
+    left = out / f"samples/x.parquet.tmp-{'0' * 32}"
+    left.write_bytes(b"")
+    capsys.readouterr()
+    exit_code(["compact", str(out), "--forget-missing"])
+    said = capsys.readouterr()
+    assert "damaged: dataset.json; restored from its copy" in said.err
+    assert "damaged: scores/clip/" in said.err
+    assert not left.exists()
+    assert not [*out.glob("removals/rev=*/b.parquet"), *out.glob("samples/b.parquet")]
+
+
+def test_what_a_damaged_ledger_says_of_its_source_removes_nothing(done, capsys):
+    source, out = done
+    (source / "b.parquet").rename(source / "b.away")
+    ledger = out / "samples/b.parquet"
+    table = pq.read_table(ledger)
+    rewritten(ledger, table.slice(1))
+    capsys.readouterr()
+    exit_code(["compact", str(out), "--forget-missing"])
+    assert "removed shard" not in capsys.readouterr().out
+    assert ledger.exists()
 
 
 def one_file(out: Path, pattern: str) -> Path:

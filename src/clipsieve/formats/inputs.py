@@ -9,7 +9,7 @@ import os
 import posixpath
 import re
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -164,13 +164,76 @@ def require_unchanged(item: WorkItem) -> None:
         )
 
 
-def source_exists(uri: str) -> bool:
-    """Return whether there is something at `uri`; a store that cannot be asked counts as yes."""
+def is_present(uri: str) -> bool:
+    """Return whether there is something at `uri`, past any cached listing.
+
+    Raises:
+      OSError: or whatever else the system or the store raises if it cannot tell.
+      UsageError: see `locate`.
+    """
+    local = local_path(uri)
     try:
+        if local is not None:  # `exists` of fsspec is False for every error
+            os.stat(local)
+            return True
         system, path = locate(uri)
-        return bool(system.exists(path))
+        system.invalidate_cache(system._parent(path))
+        system.info(path)
+    except FileNotFoundError as error:
+        # fsspec's HTTP says so for every error; only these two answers mean it.
+        if protocol_of(uri) in ("http", "https") and error.__cause__ is not None:
+            if getattr(error.__cause__, "status", None) not in (404, 410):
+                raise ConnectionError(f"cannot reach {uri}: {error.__cause__!r}") from error
+        return False
+    except NotADirectoryError:
+        return False
+    return True
+
+
+def source_exists(uri: str) -> bool:
+    """Return whether there is something at `uri`; what cannot be asked or reached counts as yes."""
+    try:
+        return is_present(uri)
     except Exception:  # stores raise what they like; not knowing is the careful answer
         return True
+
+
+def pattern_matcher(pattern: str) -> Callable[[str], bool]:
+    """Return the function that tells whether a pattern of `find_inputs` names a uri.
+
+    A pattern that names a folder names what is in it.
+
+    >>> is_named = pattern_matcher("/data/{a,b}-*.tar")
+    >>> is_named("/data/b-0.tar"), is_named("/data/c-0.tar")
+    (True, False)
+    >>> pattern_matcher("/data/a*")("/data/a1/x.jpg")
+    True
+    """
+    from fsspec.utils import glob_translate
+
+    protocol = protocol_of(pattern)
+    literal: set[str] = set()
+    wildcards: list[re.Pattern[str]] = []
+    for name in (pattern, *expand_braces(pattern)):
+        path = _rooted(name)
+        literal.add(path)
+        if _has_wildcard(name):
+            wildcards.append(re.compile(glob_translate(path)))
+
+    def is_named(uri: str) -> bool:
+        if protocol_of(uri) != protocol:
+            return False
+        path = _rooted(uri)
+        places = [path, *(path[: slash.start()] for slash in re.finditer("/", path))]
+        return not literal.isdisjoint(places) or any(
+            regex.match(place) for regex in wildcards for place in places
+        )
+
+    return is_named
+
+
+def _rooted(uri: str) -> str:
+    return "/" + locate(uri)[1].strip("/")
 
 
 def find_inputs(patterns: str | Sequence[str]) -> tuple[InputPath, ...]:

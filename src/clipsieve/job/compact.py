@@ -1,10 +1,13 @@
 """Compaction: ledger and score families glued into `wide/`, the table behind `scores`."""
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from clipsieve.control import Control
+from clipsieve.job.forget import find_missing, remove_shards
 from clipsieve.job.mend import close_folder, find_damage, restore_manifest, set_aside
 from clipsieve.job.reporter import Reporter
+from clipsieve.job.signals import stopping_on_signals
 from clipsieve.scorers.registry import EMBEDDED
 from clipsieve.sql.columns import published_name
 from clipsieve.sql.views import write_sql
@@ -50,26 +53,59 @@ def compact_folder(
     return manifest
 
 
-def compact(out: str, engine: Engine, reporter: Reporter | None = None) -> Manifest:
-    """Rebuild the wide table of an output folder.
+@dataclass(frozen=True, slots=True)
+class CompactResult:
+    """What a compaction did.
+
+    Attributes:
+      manifest: with the new build.
+      lines: a line for each shard that was removed because its source is gone, and for each that is
+        not among the inputs and was kept; empty if nobody asked.
+    """
+
+    manifest: Manifest
+    lines: tuple[str, ...] = ()
+
+
+def compact(
+    out: str,
+    engine: Engine,
+    reporter: Reporter | None = None,
+    forget_missing: bool = False,
+    forget_inputs: Sequence[str] = (),
+) -> CompactResult:
+    """Rebuild the wide table of an output folder; on request, without shards of missing sources.
+
+    Rows of subsets and what scorers have learnt stay as they are; a scorer of neighbours, which
+    keeps the shards that it compares with, learns anew at the next run.
 
     Args:
       out: the output folder.
       engine: runs the stage.
       reporter: told of damaged files; None is standard error.
+      forget_missing: remove the shards whose source does not exist any more.
+      forget_inputs: likewise, and also where they are all shards of one of these inputs.
 
     Raises:
-      UsageError: if it holds no dataset.
+      UsageError: if it holds no dataset, or the sources of all shards of an input are gone.
       Locked: if another run is writing to it.
     """
     folder = OutputFolder.open(out)
     folder.require_folder()  # before the lock, which would make it
     reporter = reporter or Reporter()
-    with folder.lock():
+    control = Control(new_run_id(), folder.root)
+    lines: Sequence[str] = ()
+    with stopping_on_signals(control), folder.lock():
         restore_manifest(folder, reporter)
         manifest = folder.require_manifest()
-        set_aside(folder, manifest, find_damage(folder), (), reporter)
-        control = Control(new_run_id(), folder.root)
+        folder.sweep()
+        damage = find_damage(folder)
+        if forget_missing or forget_inputs:
+            missing = find_missing(folder, manifest, damage, forget_inputs)
+            remove_shards(folder, missing.gone)
+            damage = {name: why for name, why in damage.items() if folder.files.exists(name)}
+            lines = missing.lines()
+        set_aside(folder, manifest, damage, (), reporter)
         manifest = compact_folder(folder, manifest, engine, control)
         close_folder(folder, {})
-        return manifest
+    return CompactResult(manifest, tuple(lines))

@@ -1,9 +1,11 @@
 """The inputs of a run and of a folder, without anything that loads a model."""
 
+import os
 from collections.abc import Sequence
 
 from clipsieve.errors import UsageError
 from clipsieve.formats.base import InputPlan, ReadOptions, WorkItem
+from clipsieve.formats.names import ESCAPED, path_uri, uri_path
 from clipsieve.formats.registry import plan_input
 from clipsieve.settings import RunConfig
 from clipsieve.store.manifest import InputEntry, Manifest
@@ -25,6 +27,13 @@ def read_options(config: RunConfig) -> ReadOptions:
         rows_per_item=config.rows_per_item,
         shard_prefix=config.shard_prefix,
     )
+
+
+def absolute_pattern(pattern: str) -> str:
+    """Return a pattern that means the same from any directory, as the manifest has it."""
+    if "://" in pattern and not pattern.startswith(ESCAPED):
+        return pattern
+    return path_uri(os.path.abspath(os.path.expanduser(uri_path(pattern))))
 
 
 def recorded_items(manifest: Manifest) -> Sequence[WorkItem]:

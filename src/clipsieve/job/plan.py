@@ -1,7 +1,6 @@
 """What a run would do, decided before anything is written; and what it refuses to do."""
 
 import dataclasses
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,9 @@ from clipsieve.control import Control
 from clipsieve.embed.commit import ShardWriter, embeddings_entry, states_from_footer
 from clipsieve.embed.job import EmbedStage, Limits
 from clipsieve.errors import UsageError
-from clipsieve.formats.base import MAX_CAPTION_BYTES, MAX_IMAGE_BYTES, InputPlan, WorkItem
+from clipsieve.formats.base import InputPlan, WorkItem
 from clipsieve.formats.inputs import source_exists
-from clipsieve.formats.names import ESCAPED, path_uri, uri_path
+from clipsieve.formats.names import uri_path
 from clipsieve.formats.registry import plan_input
 from clipsieve.job.asked import (
     asked_scorers,
@@ -22,7 +21,7 @@ from clipsieve.job.asked import (
     declared_geometry,
     with_enough_classes,
 )
-from clipsieve.job.inputs import read_options
+from clipsieve.job.inputs import absolute_pattern, read_options
 from clipsieve.job.option_files import (
     OOD,
     default_classes,
@@ -154,6 +153,7 @@ def embed_stage(
         batch_size=config.batch_size,
         threads=config.threads,
         reprocess=config.reprocess,
+        leave_out=config.leave_out,
     )
 
 
@@ -369,15 +369,7 @@ def input_entry(config: RunConfig) -> InputEntry:
     options = dataclasses.asdict(read_options(config))
     del options["byte_budget"]
     options["leave_out"] = list(options["leave_out"])
-    defaults = {
-        "leave_out": [],
-        "max_caption_bytes": MAX_CAPTION_BYTES,
-        "max_image_bytes": MAX_IMAGE_BYTES,
-    }
-    for name, default in defaults.items():  # entries without these options stay equal to new ones
-        if options[name] == default:
-            del options[name]
-    return InputEntry(tuple(_absolute(pattern) for pattern in config.inputs), options)
+    return InputEntry(tuple(absolute_pattern(pattern) for pattern in config.inputs), options)
 
 
 def _check_naming(config: RunConfig, manifest: Manifest | None) -> None:
@@ -416,10 +408,3 @@ def _check_names_are_free(
             f"{item.uri} would be written as shard {item.shard!r}, which is the output of {uri}; "
             "say --shard-prefix to name it apart, or --reprocess if the source has moved"
         )
-
-
-def _absolute(pattern: str) -> str:
-    """Return a pattern that means the same from any directory."""
-    if "://" in pattern and not pattern.startswith(ESCAPED):
-        return pattern
-    return path_uri(os.path.abspath(os.path.expanduser(uri_path(pattern))))

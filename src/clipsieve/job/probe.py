@@ -12,8 +12,8 @@ from uuid import uuid4
 
 from clipsieve.clip.identity import ModelIdentity
 from clipsieve.control import Control
-from clipsieve.errors import ClipsieveError, LedgerError, StorageError, UsageError
-from clipsieve.formats.inputs import source_exists
+from clipsieve.errors import LedgerError, StorageError, UsageError
+from clipsieve.formats.inputs import is_present
 from clipsieve.stage import Element, Engine, Report, Worker
 from clipsieve.store import names
 from clipsieve.store.folder import OutputFolder
@@ -108,8 +108,8 @@ class _ProbeWorker:
     def _problems(self) -> Iterator[str]:
         for uri in self._stage.inputs:
             try:
-                exists = source_exists(uri)
-            except (OSError, ClipsieveError) as error:
+                exists = is_present(uri)
+            except Exception as error:  # stores raise what they like
                 yield f"input {uri} cannot be read: {error}"
                 continue
             if not exists:

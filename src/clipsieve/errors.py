@@ -7,6 +7,7 @@
     ├── DeviceError           2   a device that was asked for, or is present, but cannot be used
     ├── ShardError            3   one input shard could not be read; other shards go on
     ├── LedgerError           1   rows are missing, doubled or out of line in an output folder
+    ├── StorageError          1   the system refuses to read or write a file
     └── Locked               75   another run holds the output folder
 
 Each message gives the value, the place and the cure, in that order.  Rows never raise: a bad

@@ -92,3 +92,16 @@ def test_a_folder_below_a_file_is_refused(tmp_path):
     with pytest.raises(UsageError, match=message), OutputFolder.open(tmp_path / "file/out").lock():
         pass
     assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_refused_first_run_leaves_no_lock_beside_a_users_file(tmp_path, begun):
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "mine").mkdir()
+    folder = OutputFolder.open(tmp_path)
+    with pytest.raises(UsageError), folder.lock():
+        if begun:
+            folder.write_text("dataset.json", "{}")
+        raise UsageError("refused")
+    left = {"notes.txt", "mine"} | ({"dataset.json", ".lock"} if begun else set())
+    assert {path.name for path in tmp_path.iterdir()} == left

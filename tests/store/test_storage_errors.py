@@ -17,7 +17,7 @@ from clipsieve.cli import main
 from clipsieve.errors import StorageError, UsageError
 from clipsieve.store.files import LocalFiles
 from clipsieve.store.folder import OutputFolder
-from clipsieve.store.storage_errors import storage_error
+from clipsieve.store.storage_errors import storage_error, write_error
 
 
 @contextmanager
@@ -172,3 +172,8 @@ def test_a_run_without_inputs_makes_no_output_folder(tmp_path, capsys):
         main(["run", f"{tmp_path}/none/*.parquet", str(tmp_path / "mistyped"), "--model", "tiny"])
     assert ended.value.code == 2 and "no input matches" in capsys.readouterr().err
     assert not (tmp_path / "mistyped").exists()
+
+
+def test_every_cure_is_something_to_do():
+    error = write_error(OSError(errno.ENOENT, "x"), "/out/samples/a.parquet")
+    assert "; put its folder back, which was removed meanwhile, then run" in str(error)

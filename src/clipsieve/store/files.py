@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from clipsieve.errors import Locked, UsageError
+from clipsieve.store import names
 from clipsieve.store.in_place import require_in_place, staying_in_place
 from clipsieve.store.name_limits import check_folder_name
 from clipsieve.store.storage_errors import free_bytes, read_errors, write_error, write_errors
@@ -291,13 +292,17 @@ class LocalFiles:
             lock.release()
 
     def _withdraw(self, made: list[Path]) -> None:
-        """Remove a folder's lock and those of its folders that were `made` if no file is in it."""
+        """Remove a folder's new lock and the folders that were `made`, if nothing was written.
+
+        In a folder that was there before, a user's own files stay, and so do empty folders.
+        """
         inside = list(self.root.rglob("*"))
-        own = (".lock", ".lock-holder")
-        if all(path.is_dir() or path.name in own for path in inside):
-            _remove(self.root / ".lock-holder")
-            _remove(self.root / ".lock")
-            if made:  # empty folders in one that was there before are not ours
+        own = {self.root / ".lock", self.root / ".lock-holder"}
+        is_empty = all(path.is_dir() or path in own for path in inside)
+        if is_empty or not (made or (self.root / names.MANIFEST).exists()):
+            for path in own:
+                _remove(path)
+            if is_empty and made:
                 for path in sorted(inside, reverse=True):
                     _remove_empty([path])
                 _remove_empty(made)

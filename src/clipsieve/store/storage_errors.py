@@ -24,7 +24,7 @@ _CURES = {
     errno.ESTALE: "mount it again",
     errno.ENOTCONN: "mount it again",
     errno.ENAMETOOLONG: "use a shorter name or path",
-    errno.ENOENT: "its folder was removed meanwhile",
+    errno.ENOENT: "put its folder back, which was removed meanwhile",
     errno.ENOTDIR: "remove the file in the place of that folder",
     errno.ELOOP: "remove the links that lead to each other",
     errno.EISDIR: "remove the folder in the place of that file",

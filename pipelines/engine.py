@@ -28,8 +28,8 @@ class BeamEngine:
       runner: a Beam runner's name, or its full path.
       beam_args: options of that runner, as on a command line.
       workers: processes on this machine.
-      stall: seconds after which a process that does not get on is killed; None is the default, and
-        none is watched where one is enough.
+      stall: seconds after which a process that makes no progress is killed; None is the default,
+        and none is watched where one is enough.
     """
 
     runner: str = LOCAL

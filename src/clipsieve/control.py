@@ -151,7 +151,7 @@ class Control:
         self._add(Snapshot(rows, failed_rows, shards, failed_shards))
 
     def step(self) -> None:
-        """Note that a part of a long piece of work is done, for whoever watches this process."""
+        """Note that a part of a long piece of work is done, so that the watchdog sees progress."""
         self._add(Snapshot())
 
     def replace_progress(self, snapshot: Snapshot) -> None:

@@ -142,8 +142,8 @@ class ExecutionSettings:
         "begin no shard after this long: seconds, or 90s, 30m, 5h", None, minimum=0, parse=seconds
     )
     stall: float | None = setting(
-        "a worker that neither gets on nor computes for this long is killed, and its shard tried "
-        "once more: seconds, or 90s, 30m, 5h; given, it also watches the one of workers=1",
+        "a worker that neither makes progress nor computes for this long is killed, and its shard "
+        "tried once more: seconds, or 90s, 30m, 5h; given, it also watches the one of workers=1",
         None,
         unset="10m with several workers",
         minimum=1,

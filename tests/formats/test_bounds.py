@@ -371,8 +371,7 @@ def bounds_of(path, rows=128):
 @pytest.mark.parametrize("every", [0, 7])
 def test_pictures_in_a_dictionary_are_bounded_by_their_indices(tmp_path, compression, every):
     rows = 500
-    images = [os.urandom(10_000) for _ in range(rows)]
-    images = [None if every and row % every == 1 else image for row, image in enumerate(images)]
+    images = [None if every and row % every == 1 else os.urandom(10_000) for row in range(rows)]
     table = pa.table({"jpg": images, "caption": [f"caption {row}" for row in range(rows)]})
     path = write_parquet(tmp_path / "a.parquet", table, rows, compression=compression)
     bounds, read = bounds_of(path)

@@ -1,14 +1,11 @@
 """Shards as one dataset: their rows numbered through, and what identifies them."""
 
-import dataclasses
-import json
-
 import pyarrow as pa
 import pytest
 
 from clipsieve.errors import LedgerError
 from clipsieve.store import names
-from clipsieve.store.members import ShardRange, members_key, ok_rows, read_members
+from clipsieve.store.members import members_key, ok_rows, read_members
 from tests.store.folders import path_of, shard_of, shard_writer
 
 
@@ -47,12 +44,6 @@ def test_a_row_that_gains_its_embedding_changes_the_key(writer):
     before = read_members(writer.folder)
     writer.commit(shard_of("c", 3, seed=3))
     assert read_members(writer.folder)[2].key != before[2].key
-
-
-def test_members_are_read_back_from_json(writer):
-    members = read_members(writer.folder)
-    text = json.dumps([dataclasses.asdict(member) for member in members])
-    assert tuple(map(ShardRange.from_json, json.loads(text))) == members
 
 
 def test_a_damaged_ledger_is_told_with_the_reason(writer):

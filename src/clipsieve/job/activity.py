@@ -1,4 +1,4 @@
-"""Whether a worker process gets on: what it reports, and whether it computes, reads or writes.
+"""Whether a worker makes progress: what it reports, and whether it computes, reads or writes.
 
 A report is progress: a shard begun or ended, rows, or a step of a stage finished.  Between two
 reports a process that computes or moves bytes is slow, and one that does neither is stuck: stopped,
@@ -15,7 +15,7 @@ LOOKS = 5
 #: A process that used this share of one core between two looks computes.  Threads that poll queues
 #: ten times a second use a twentieth of it.
 COMPUTING_SHARE = 0.01
-#: One that read or wrote this many bytes between two looks gets on.
+#: One that read or wrote this many bytes between two looks makes progress.
 MOVED_BYTES = 4096
 #: Without a report, computing counts for this many times as long as doing nothing.
 PATIENCE = 6
@@ -46,7 +46,7 @@ class Activity:
         self._since_report = self._since_activity = 0.0
 
     def check(self) -> str | None:
-        """Return what is wrong, as the end of a sentence; None while the process gets on."""
+        """Return what is wrong, as the end of a sentence; None while the process makes progress."""
         now = time.monotonic()
         step = min(now - self._checked, STEP_SECONDS)
         self._checked = now

@@ -1,4 +1,4 @@
-"""Standard error, whose reader may go away before the work ends: the work goes on unheard."""
+"""Standard error, whose reader may go away before the job ends: it continues without output."""
 
 import os
 import sys
@@ -10,7 +10,7 @@ from clipsieve.terminal import escaped
 
 
 class ErrorConsole(SafeConsole):
-    """A console on standard error that falls silent when nobody reads it any more."""
+    """A console on standard error that writes nothing more once its reader has gone."""
 
     def __init__(self) -> None:
         """Write to standard error."""
@@ -22,7 +22,7 @@ class ErrorConsole(SafeConsole):
 
 
 @contextmanager
-def unheard() -> Iterator[None]:
+def ignoring_broken_pipe() -> Iterator[None]:
     """Within the block what is written to standard error may have no reader any more."""
     try:
         yield
@@ -39,6 +39,6 @@ def silence() -> None:
 
 def forward(line: bytes) -> None:
     """Write a line of another process to standard error."""
-    with unheard():
+    with ignoring_broken_pipe():
         sys.stderr.write(escaped(line.decode("utf-8", "backslashreplace")))
         sys.stderr.flush()

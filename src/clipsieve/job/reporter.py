@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.text import Text
 
 from clipsieve.control import STAGES, Snapshot
-from clipsieve.job.error_stream import ErrorConsole, unheard
+from clipsieve.job.error_stream import ErrorConsole, ignoring_broken_pipe
 from clipsieve.terminal import escaped_line, json_text
 
 LIVE_SECONDS = 0.5
@@ -40,7 +40,7 @@ class Reporter:
         """Write lines, or as one line of JSON with `fields`."""
         if self.json:
             line = {"time": round(time.time(), 3), "event": event, "run_id": self.run_id}
-            with unheard():
+            with ignoring_broken_pipe():
                 sys.stderr.write(json_text({**line, "text": "\n".join(lines), **fields}) + "\n")
                 sys.stderr.flush()
         else:

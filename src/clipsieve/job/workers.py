@@ -1,9 +1,9 @@
 """Several processes on one machine, each with its own pipeline, under a watchdog.
 
 Beam's own multi-process mode waits for ever when a worker dies.  Here a dead worker is started
-again with what it had left.  A worker that no longer gets on is killed, see `activity`.  A shard
-that was in hand when a worker died is tried again alone; if the worker dies on it alone, the shard
-fails with that reason and the rest goes on.
+again with what it had left.  A worker that makes no more progress is killed, see `activity`.  A
+shard that was in hand when a worker died is tried again alone; if the worker dies on it alone, the
+shard fails with that reason and the rest goes on.
 """
 
 import json
@@ -113,7 +113,7 @@ def run_in_workers(
       stage: what to do.
       elements: with different names.
       workers: processes, at most.
-      stall: seconds after which a worker that does not get on is killed.
+      stall: seconds after which a worker that makes no progress is killed.
 
     Returns:
       The sum of all reports.  Shards that killed their worker are `failed` and have a record.
@@ -234,7 +234,7 @@ class _Watch:
             worker.error, worker.exit_code = message["error"], message["exit_code"]
 
     def _look_after(self, worker: _Worker) -> None:
-        """Kill a worker that does not get on, and deal with one that has ended."""
+        """Kill a worker that makes no progress, and deal with one that has ended."""
         if worker.process is None or (worker.process.poll() is None and not self._kill(worker)):
             return
         code = self._end(worker)
@@ -250,7 +250,7 @@ class _Watch:
             self._start(worker)
 
     def _kill(self, worker: _Worker) -> bool:
-        """Kill a living worker that does not get on; whether that was so."""
+        """Kill a living worker that makes no progress; whether that was so."""
         assert worker.process is not None and worker.activity is not None
         with self._lock:
             worker.stalled = worker.activity.check()

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from clipsieve.schemas import footers
 from clipsieve.schemas.states import RowState
@@ -11,7 +10,7 @@ from clipsieve.store.canonical import short_hash
 from clipsieve.store.documents import footer_rows, footer_states
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.parquet import Footer
-from clipsieve.store.validation import Count, ShardName, decode
+from clipsieve.store.validation import Count, ShardName
 
 #: Footer values of a ledger that change when a shard's rows or their embeddings do.
 LEDGER_KEYS = (
@@ -39,16 +38,6 @@ class ShardRange:
     rows: Count
     ok: Count
     key: str
-
-    @classmethod
-    def from_json(cls, value: Any) -> "ShardRange":
-        """Return the member that `asdict` gave.
-
-        Raises:
-          ValueError: if it is none; names the field.
-        """
-        member: ShardRange = decode(cls, value)
-        return member
 
 
 def read_members(folder: OutputFolder) -> tuple[ShardRange, ...]:

@@ -17,7 +17,7 @@ from clipsieve.errors import ShardError, UsageError
 from clipsieve.formats.arrow_types import decode_captions, decoded_bytes, shared_values
 from clipsieve.formats.base import MAX_CAPTION_BYTES, ReadOptions
 from clipsieve.formats.columns import MAX_COLUMNS, unique_labels
-from clipsieve.formats.parquet_bounds import MAX_ROWS, bound_group
+from clipsieve.formats.parquet_bounds import MAX_ROWS, FileBounds
 from clipsieve.formats.parquet_pages import count_references, measure_dictionary, read_pages
 from clipsieve.formats.registry import count_rows, plan_input, read_rows
 from clipsieve.schemas.states import RowState
@@ -297,12 +297,12 @@ def test_ordinary_row_groups_are_read_as_before(tmp_path):
             handle.seek(offset)
             return handle.read(size)
 
-        bounds = bound_group(read_at, file.metadata, 0, 128)
+        bounds = FileBounds(read_at, file.metadata).bound(0, 128)
         assert bounds.rows >= 128
         assert bounds.dictionaries == frozenset()
         damaged = lambda offset, size: b"\xff" * size  # noqa: E731
         with pytest.raises(ValueError, match="page header"):
-            bound_group(damaged, file.metadata, 0, 128)
+            FileBounds(damaged, file.metadata).bound(0, 128)
 
 
 def list_table(rows, tags):
@@ -364,7 +364,7 @@ def bounds_of(path, rows=128):
             sizes.append(size)
             return handle.read(size)
 
-        return bound_group(read_at, file.metadata, 0, rows), sum(sizes)
+        return FileBounds(read_at, file.metadata).bound(0, rows), sum(sizes)
 
 
 @pytest.mark.parametrize("compression", ["snappy", "zstd", "lz4", "none"])

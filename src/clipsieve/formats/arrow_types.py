@@ -161,6 +161,8 @@ def decoded_bytes(column: pa.Array) -> int:
     """Return the bytes of a column without dictionaries; large values are counted, not copied."""
     if isinstance(column, pa.ExtensionArray):
         column = column.storage
+    if not column.type.num_fields and not types.is_dictionary(column.type):
+        return int(column.nbytes)
     if types.is_dictionary(column.type):
         if not _is_variable(column.dictionary.type):
             return len(column) * 16
@@ -220,8 +222,10 @@ def decode_captions(
     if not types.is_dictionary(column.type):
         column = to_plain(column)
         if types.is_string(column.type) and is_valid_utf8(column):
-            longest = pc.max(pc.binary_length(column)).as_py() or 0
-            if longest <= max_bytes:
+            if (
+                column.nbytes <= max_bytes
+                or (pc.max(pc.binary_length(column)).as_py() or 0) <= max_bytes
+            ):
                 return column.to_pylist(), {}
         raws = column.cast(pa.binary()).to_pylist()
     else:

@@ -31,6 +31,8 @@ _SMALL_VALUE = 64 << 10
 # A chunk of so few bytes in the file is not looked into where its codec cannot make more of them:
 # a copy in Snappy's format gives 64 bytes for 3.
 _MOST_UNFOLDED = {"UNCOMPRESSED": 1, "SNAPPY": 22}
+# So many bytes of such chunks in a row group are not looked into.
+_SMALL_CHUNKS = 16 << 20
 #: Rows of one work item: about 1 kB of memory each before they are written.
 MAX_ROWS = 1 << 20
 
@@ -53,16 +55,46 @@ class GroupBounds:
 
 
 @dataclass(frozen=True, slots=True)
-class _Column:
-    """A leaf column: its path, whether it is under a list, bytes of a value (0: they differ)."""
+class _Leaf:
+    """A leaf column of a schema.
 
+    Attributes:
+      index: its position.
+      path: its name, below those of what it is in.
+      repeated: whether it is under a list.
+      width: bytes of a value; 0 if they differ.
+      levels: largest definition level.
+    """
+
+    index: int
     path: str
     repeated: bool
     width: int
     levels: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """A leaf column of a row group, and what its pages say."""
+
+    leaf: _Leaf
     chunk: Any
     pages: ChunkPages
-    is_estimate: bool = False
+
+    @property
+    def path(self) -> str:
+        """Return the path of the leaf."""
+        return self.leaf.path
+
+    @property
+    def repeated(self) -> bool:
+        """Return whether the leaf is under a list."""
+        return self.leaf.repeated
+
+    @property
+    def width(self) -> int:
+        """Return the bytes of a value; 0 if they differ."""
+        return self.leaf.width
 
     @property
     def copied(self) -> int:
@@ -73,13 +105,7 @@ class _Column:
         """Return how often rows refer to one value of the dictionary at most; None: unknown."""
         if self.width or self.repeated or not self.pages.dictionary:
             return None
-        return count_references(read_at, self.chunk, self.pages, self.levels)
-
-    def looked_into(self, read_at: ReadAt, within: int | None) -> "_Column":
-        """Return the column with what its pages say in place of an estimate."""
-        if not self.is_estimate:
-            return self
-        return replace(self, pages=read_pages(read_at, self.chunk, within), is_estimate=False)
+        return count_references(read_at, self.chunk, self.pages, self.leaf.levels)
 
     def measured(self, read_at: ReadAt) -> "_Column":
         """Return the column with the size of its largest value, where its values differ in size."""
@@ -88,29 +114,67 @@ class _Column:
         return replace(self, pages=measure_dictionary(read_at, self.chunk, self.pages))
 
 
-def bound_group(
-    read_at: ReadAt,
-    metadata: Any,
-    group: int,
-    rows: int,
-    columns: Iterable[str] | None = None,
-    within: int | None = None,
+class FileBounds:
+    """Tells of each row group of a file how it is read in bounded memory."""
+
+    def __init__(
+        self,
+        read_at: ReadAt,
+        metadata: Any,
+        columns: Iterable[str] | None = None,
+        within: int | None = None,
+    ) -> None:
+        """Look at a file.
+
+        Args:
+          read_at: reads the file.
+          metadata: `pq.FileMetaData`.
+          columns: names of the columns that will be read; None is all.
+          within: look at the first so many bytes of each column chunk only.
+        """
+        self._read_at, self._metadata, self._within = read_at, metadata, within
+        names = None if columns is None else frozenset(columns)
+        self._leaves = list(_leaves(metadata.schema, names))
+
+    def bound(self, group: int, rows: int) -> GroupBounds:
+        """Return how to read a row group.
+
+        Args:
+          group: its index.
+          rows: how many to decode at once, if memory allows it.
+
+        Raises:
+          ValueError: it takes too much memory however it is read, or a page header is damaged.
+        """
+        row_group = self._metadata.row_group(group)
+        rows = min(rows, row_group.num_rows)
+        columns: list[_Column] = []
+        small: list[tuple[_Leaf, Any]] = []
+        held = copied = 0
+        for leaf in self._leaves:
+            chunk = row_group.column(leaf.index)
+            most = 0 if leaf.repeated else _most_unfolded(chunk)
+            if most:
+                small.append((leaf, chunk))
+                held += most
+                copied += leaf.width or most
+            else:
+                columns.append(self._read(leaf, chunk))
+        if _is_large(columns, rows, copied):
+            columns = _without_single_copies(columns, self._read_at)
+        if small and (held > _SMALL_CHUNKS or _is_large(columns, rows, copied)):
+            columns += [self._read(leaf, chunk) for leaf, chunk in small]
+            copied = 0
+        return _bound(columns, self._read_at, group, rows, copied)
+
+    def _read(self, leaf: _Leaf, chunk: Any) -> _Column:
+        return _Column(leaf, chunk, read_pages(self._read_at, chunk, self._within))
+
+
+def _bound(
+    leaves: list[_Column], read_at: ReadAt, group: int, rows: int, copied_by_others: int
 ) -> GroupBounds:
-    """Return how to read a row group in bounded memory.
-
-    Args:
-      read_at: reads the file.
-      metadata: `pq.FileMetaData`.
-      group: index of the row group.
-      rows: how many to decode at once, if memory allows it.
-      columns: names of the columns that will be read; None is all.
-      within: look at the first so many bytes of each column chunk only.
-
-    Raises:
-      ValueError: it takes too much memory however it is read, or a page header is damaged.
-    """
-    names = None if columns is None else frozenset(columns)
-    leaves = list(_columns(read_at, metadata, group, names, within))
+    """Return how to read a row group of these columns, and others with small values."""
     held = sum(leaf.pages.held for leaf in leaves)
     stored = sum(leaf.pages.stored for leaf in leaves)
     if held > max(_HELD_BYTES, _HELD_RATIO * stored):
@@ -120,12 +184,7 @@ def bound_group(
             f"column {worst.path!r}"
         )
     dictionaries: dict[str, int] = {}
-    rows = min(rows, metadata.row_group(group).num_rows)
-    if _is_large(leaves, rows):
-        leaves = _without_single_copies(leaves, read_at)
-    if _is_large(leaves, rows):
-        leaves = [leaf.looked_into(read_at, within) for leaf in leaves]
-    if _is_large(leaves, rows):
+    if _is_large(leaves, rows, copied_by_others):
         leaves = [leaf.measured(read_at) for leaf in leaves]
         dictionaries = {
             leaf.path: leaf.pages.dictionary
@@ -143,6 +202,7 @@ def bound_group(
         if leaf.width > _COPIED_BYTES:
             raise ValueError(f"column {leaf.path!r} has values of {leaf.width:,} bytes each")
     copied = sum(leaf.copied for leaf in leaves if leaf.path not in dictionaries)
+    copied += copied_by_others
     most = max(1, _COPIED_BYTES // max(1, copied))
     return GroupBounds(most, frozenset(dictionaries), sum(dictionaries.values()))
 
@@ -173,36 +233,33 @@ def _is_copied_much(leaf: _Column) -> bool:
     return in_lists or leaf.copied > _SMALL_VALUE
 
 
-def _is_large(leaves: Sequence[_Column], rows: int) -> bool:
+def _is_large(leaves: Sequence[_Column], rows: int, copied_by_others: int) -> bool:
     """Return whether rows or lists copy too much if a value is as large as its dictionary."""
-    return sum(leaf.copied for leaf in leaves) * rows > _COPIED_BYTES or any(
+    copied = sum(leaf.copied for leaf in leaves) + copied_by_others
+    return copied * rows > _COPIED_BYTES or any(
         leaf.repeated and leaf.pages.values * (leaf.copied + 4) > _REPEATED_BYTES for leaf in leaves
     )
 
 
-def _columns(
-    read_at: ReadAt, metadata: Any, group: int, names: frozenset[str] | None, within: int | None
-) -> Iterable[_Column]:
-    row_group, schema = metadata.row_group(group), metadata.schema
-    for index in range(metadata.num_columns):
-        chunk, column = row_group.column(index), schema.column(index)
-        path, kind = chunk.path_in_schema, chunk.physical_type
+def _leaves(schema: Any, names: frozenset[str] | None) -> Iterable[_Leaf]:
+    """Yield the leaf columns of a schema that are below `names`."""
+    for index in range(len(schema)):
+        column = schema.column(index)
+        path, kind = column.path, column.physical_type
         if names is not None and not _is_under(path, names):
             continue
         width = column.length if kind == "FIXED_LEN_BYTE_ARRAY" else _WIDTHS.get(kind, 0)
         repeated, levels = column.max_repetition_level > 0, column.max_definition_level
-        estimate = None if repeated else _estimate(chunk)
-        pages = estimate or read_pages(read_at, chunk, within)
-        yield _Column(path, repeated, width, levels, chunk, pages, estimate is not None)
+        yield _Leaf(index, path, repeated, width, levels)
 
 
-def _estimate(chunk: Any) -> ChunkPages | None:
-    """Return what the pages of a small chunk are at most, whatever they say; None for others."""
-    stored = chunk.total_compressed_size
-    most = stored * _MOST_UNFOLDED.get(chunk.compression, _SMALL_VALUE)
-    if not 0 < most <= _SMALL_VALUE:
-        return None
-    return ChunkPages(most, most, chunk.num_values, 0, False, most)
+def _most_unfolded(chunk: Any) -> int:
+    """Return what the pages of a small chunk take at most, whatever they say; 0 for others."""
+    stored: int = chunk.total_compressed_size
+    if not 0 < stored <= _SMALL_VALUE:
+        return 0
+    most = stored * _MOST_UNFOLDED.get(chunk.compression, _SMALL_VALUE + 1)
+    return most if most <= _SMALL_VALUE else 0
 
 
 def _is_under(path: str, names: frozenset[str]) -> bool:

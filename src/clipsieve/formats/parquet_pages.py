@@ -165,8 +165,12 @@ def count_references(read_at: ReadAt, chunk: Any, pages: ChunkPages, levels: int
             parts.append(_indices(_plain_bytes(read_at, page, chunk.compression), page, levels))
     except (pa.ArrowException, OSError, ValueError, IndexError, struct.error):
         return None  # a codec that only Arrow's reader knows, or damage it will name
-    counts = np.unique(np.concatenate(parts), return_counts=True)[1]
-    return int(counts.max(initial=0))
+    indices = np.sort(np.concatenate(parts))
+    is_repeated = indices[1:] == indices[:-1]
+    if not is_repeated.any():
+        return min(len(indices), 1)
+    ends = np.flatnonzero(~is_repeated) + 1
+    return int(np.diff(ends, prepend=0, append=len(indices)).max())
 
 
 def _indices(data: bytes, page: PageHeader, levels: int) -> np.ndarray:
@@ -176,7 +180,7 @@ def _indices(data: bytes, page: PageHeader, levels: int) -> np.ndarray:
         (length,) = struct.unpack_from("<I", data)
         position = 4 + length
         defined = decode_hybrid(data[4:position], levels.bit_length(), count)
-        count = int((defined == levels).sum())
+        count = int(np.count_nonzero(defined == levels))
     return decode_hybrid(data[position + 1 :], data[position], count)
 
 
@@ -213,6 +217,8 @@ def decode_hybrid(data: bytes, width: int, count: int) -> np.ndarray:
         position = end
         runs.append(run)
         decoded += len(run)
+    if len(runs) == 1:
+        return runs[0][:count]
     return np.concatenate([np.empty(0, np.int64), *runs])[:count]
 
 

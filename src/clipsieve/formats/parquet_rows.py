@@ -31,7 +31,7 @@ from clipsieve.formats.arrow_types import (
 from clipsieve.formats.base import RowBatch, SourceConfig, WorkItem, missing_image
 from clipsieve.formats.columns import unique_labels
 from clipsieve.formats.inputs import local_path, open_binary
-from clipsieve.formats.parquet_bounds import MAX_ROWS, GroupBounds, bound_group
+from clipsieve.formats.parquet_bounds import MAX_ROWS, FileBounds
 from clipsieve.schemas.states import RowFailure
 
 # A step is what Arrow decodes at once; on top of it come the finished rows of the batch.
@@ -151,6 +151,7 @@ def _read_steps(
     if source.left_out and len(set(names)) == len(names):
         columns = [name for name in names if name not in source.left_out]
     groups = list(_row_groups(file, item))
+    file_bounds = _file_bounds(file, handle, item, columns)
     total = sum(metadata.num_rows for _, metadata in groups)
     if total > MAX_ROWS:
         raise ValueError(
@@ -162,7 +163,7 @@ def _read_steps(
             if metadata.num_rows == 0:
                 continue
             rows = _rows_per_step(source, metadata, 0)
-            bounds = _bound_group(file, handle, item, group, rows, columns)
+            bounds = file_bounds.bound(group, rows)
             if bounds.dictionaries not in readers:
                 paths = sorted(bounds.dictionaries)
                 reader = _open_file(handle, metadata=file.metadata, read_dictionary=paths)
@@ -183,9 +184,9 @@ def _rows_per_step(source: SourceConfig, group: Any, dictionary_bytes: int) -> i
     return int(min(max(1, rows), _MAX_ROWS_PER_STEP))
 
 
-def _bound_group(
-    file: Any, handle: Any, item: WorkItem, group: int, rows: int, columns: Sequence[str] | None
-) -> GroupBounds:
+def _file_bounds(
+    file: Any, handle: Any, item: WorkItem, columns: Sequence[str] | None
+) -> FileBounds:
     is_local = local_path(item.uri) is not None
 
     def read_at(offset: int, size: int) -> bytes:
@@ -195,7 +196,7 @@ def _bound_group(
         return bytes(handle.read(size))
 
     within = None if is_local else _LOOK_AHEAD_IN_STORES
-    return bound_group(read_at, file.metadata, group, rows, columns, within)
+    return FileBounds(read_at, file.metadata, columns, within)
 
 
 def _without_arrow_schema(metadata: Any) -> Any:

@@ -68,6 +68,7 @@ def compact(out: str, engine: Engine, reporter: Reporter | None = None) -> Manif
     with folder.lock():
         restore_manifest(folder, reporter)
         manifest = folder.require_manifest()
+        folder.sweep()
         set_aside(folder, manifest, find_damage(folder), (), reporter)
         control = Control(new_run_id(), folder.root)
         manifest = compact_folder(folder, manifest, engine, control)

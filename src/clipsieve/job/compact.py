@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from clipsieve.control import Control
-from clipsieve.job.mend import close_folder, find_damage, restore_manifest, set_aside
+from clipsieve.errors import LedgerError
+from clipsieve.job.mend import Mending, find_damage, restore_manifest, save_verification
 from clipsieve.job.reporter import Reporter
 from clipsieve.scorers.registry import EMBEDDED
 from clipsieve.sql.columns import published_name
@@ -61,6 +62,7 @@ def compact(out: str, engine: Engine, reporter: Reporter | None = None) -> Manif
     Raises:
       UsageError: if it holds no dataset.
       Locked: if another run is writing to it.
+      LedgerError: at the end, if files are damaged that only another command makes again.
     """
     folder = OutputFolder.open(out)
     folder.require_folder()  # before the lock, which would make it
@@ -69,8 +71,12 @@ def compact(out: str, engine: Engine, reporter: Reporter | None = None) -> Manif
         restore_manifest(folder, reporter)
         manifest = folder.require_manifest()
         folder.sweep()
-        set_aside(folder, manifest, find_damage(folder), (), reporter)
+        mending = Mending(folder, manifest, find_damage(folder), reporter)
+        mending.begin_wide(audits=False)
         control = Control(new_run_id(), folder.root)
         manifest = compact_folder(folder, manifest, engine, control)
-        close_folder(folder, {})
+        mending.report_left()
+        save_verification(folder, {})
+        if mending.left:
+            raise LedgerError(f"{len(mending.left)} files of {folder.root} are still damaged")
         return manifest

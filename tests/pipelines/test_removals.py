@@ -190,7 +190,8 @@ def test_a_list_stays_until_it_is_undone(out, tmp_path, capsys):
         assert exit_code([*command, *dry]) == 0
         assert changes.format(verb) in capsys.readouterr().out.splitlines()
         now = json.loads((out / "removals/first/list.json").read_text())
-        assert now == {**json.loads(listed[0]), "reason": reason}
+        own = {"reason": reason, SEAL: now[SEAL]}
+        assert now == {**json.loads(listed[0]), **own}
     assert exit_code(["reconcile", str(out)]) == 0
     assert exit_code(["status", str(out)]) == 0
     printed = capsys.readouterr().out

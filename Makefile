@@ -17,7 +17,7 @@ demo: $(VENV)/.installed  ## Set up, make sample shards, score them with the bun
 	$(BIN)/clipsieve sql demo-out "SELECT status, count(*), avg(clip_score) FROM scores GROUP BY status ORDER BY 2 DESC"
 
 test: check  ## Set up and run lint, types and the whole test suite
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -52,6 +52,7 @@ setup(
             "datasets>=3",
             "mypy>=1.15",
             "pytest>=8.3",
+            "pytest-xdist>=3.6",
             "ruff>=0.11",
             "scikit-image>=0.25",
             "scikit-learn>=1.6",

@@ -317,6 +317,17 @@ def test_marks_without_a_part_are_no_foreign_files(tmp_path):
     assert tmp_path.is_dir() and not list(tmp_path.iterdir())
 
 
+def test_marks_stay_while_a_file_of_the_export_is_there(tmp_path):
+    folder = ExportFolder(tmp_path)
+    folder.begin({"key": "0a"}, ["a.tar"])
+    with folder.writing("a.tar", []) as file:
+        file.path.write_bytes(b"tar")
+    folder.discard()  # its record could not be written
+    folder.check("0a")
+    with pytest.raises(clipsieve.UsageError, match="other settings"):
+        folder.check("0b")
+
+
 def test_the_lock_of_the_output_folder_is_taken(job, tmp_path):
     from clipsieve.errors import Locked
     from clipsieve.exports.formats import ExportSettings

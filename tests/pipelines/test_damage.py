@@ -116,8 +116,7 @@ def test_what_only_a_lost_source_could_make_again_stays_and_is_told(made, out, c
     words[1] = f"{made}/source/0000[01].parquet"
     assert exit_code(words) == 1
     told = capfd.readouterr().err
-    assert "samples/00002.parquet: its bytes do not match the sha256 in it; its source is" in told
-    assert "still damaged: samples/00002.parquet" in told
+    assert "still damaged: samples/00002.parquet: its bytes do not match the sha256 in it" in told
     assert (out / "samples" / "00002.parquet").read_bytes() == damaged
 
 
@@ -147,11 +146,78 @@ def test_a_run_leaves_a_subset_to_its_filter_and_says_so(made, out, capfd):
     path = min(out.glob("subsets/keep/*/kept/*.parquet"))
     flip(path)
     os.utime(path)
-    assert exit_code(command(made, out)) == 0
-    assert f"`clipsieve filter {out} --name keep ...` makes it again" in capfd.readouterr().err
+    damaged = path.read_bytes()
+    assert exit_code(command(made, out)) == 1
+    told = capfd.readouterr().err
+    assert f"still damaged: {path.relative_to(out)}: " in told
+    assert f"make the subset again: clipsieve filter {out} ... --name keep" in told
+    assert path.read_bytes() == damaged
     words = ["filter", str(out), "--where", "clip_score > 0.2", "--name", "keep"]
     assert exit_code(words) == 0
+    assert exit_code(command(made, out)) == 0
     assert contents(out) == contents(made / "out")
+
+
+def test_compact_and_embed_leave_scores_to_run_and_say_so(made, out, capfd):
+    path = min(out.glob("scores/density/*/*.parquet"))
+    flip(path)
+    os.utime(path)
+    damaged = path.read_bytes()
+    name, *words = command(made, out)
+    at = words.index("--scorers")
+    for commands in (["compact", str(out)], ["embed", *words[:at], *words[at + 2 :]]):
+        assert exit_code(commands) == 1, commands
+        assert f"still damaged: {path.relative_to(out)}: " in capfd.readouterr().err
+        assert path.read_bytes() == damaged
+    assert exit_code([name, *words]) == 0
+    assert contents(out) == contents(made / "out")
+
+
+def test_a_damaged_file_of_an_earlier_revision_is_removed(made, out, capfd):
+    (revision,) = out.glob("scores/density/rev=*")
+    old = revision.with_name("rev=0123456789ab")
+    shutil.copytree(revision, old)
+    path = min(old.glob("*.parquet"))
+    flip(path)
+    assert exit_code(["reconcile", str(out)]) == 1
+    assert exit_code(command(made, out)) == 0
+    assert "of a revision that is not in use; removed" in capfd.readouterr().err
+    assert not path.exists() and exit_code(["reconcile", str(out)]) == 0
+
+
+def test_a_damaged_ledger_does_not_give_its_shard_to_another_source(made, out, tmp_path, capfd):
+    write_shards(tmp_path / "other", 20, 1, seed=9)
+    flip(out / "samples" / "00000.parquet")
+    os.utime(out / "samples" / "00000.parquet")
+    before = tables(out)
+    words = command(made, out)
+    words[1] = f"{tmp_path}/other/00000.parquet"
+    assert exit_code(words) == 2
+    assert f"which is the output of {made}/source/00000.parquet" in capfd.readouterr().err
+    assert tables(out) == before
+
+
+def test_a_run_id_that_is_used_again_does_not_hide_damage(made, out, capfd):
+    flip(out / "samples" / "00000.parquet")
+    assert exit_code(["reconcile", str(out)]) == 1
+    words = command(made, out)
+    words[1] = f"{made}/source/0000[12].parquet"
+    assert exit_code(words) == 1
+    assert exit_code(["reconcile", str(out)]) == 1
+    assert exit_code(command(made, out)) == 0
+    assert exit_code(["reconcile", str(out)]) == 0
+    assert contents(out) == contents(made / "out")
+
+
+def test_a_lost_manifest_is_restored_from_its_copy(made, out, capfd):
+    before = (out / "dataset.json").read_bytes()
+    (out / "dataset.json").unlink()
+    assert exit_code(["status", str(out)]) == 2
+    assert "has lost its dataset.json; repeat the `clipsieve run`" in capfd.readouterr().err
+    words = command(made, out)
+    at = words.index("--scorers")
+    assert exit_code([*words[:at], *words[at + 2 :], "--scorers", "clip"]) == 0
+    assert (out / "dataset.json").read_bytes() == before
 
 
 def test_a_damaged_removal_list_stops_the_run_before_anything_is_moved(made, out, tmp_path, capfd):

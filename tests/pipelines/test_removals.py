@@ -15,6 +15,7 @@ from clipsieve.control import Control
 from clipsieve.demo.shards import write_shards
 from clipsieve.errors import UsageError
 from clipsieve.pipelines.engine import BeamEngine
+from clipsieve.schemas.footers import SEAL
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.names import removals_folder, samples
 from clipsieve.store.removals import match_removals, removals_id
@@ -189,7 +190,8 @@ def test_a_list_stays_until_it_is_undone(out, tmp_path, capsys):
         assert exit_code([*command, *dry]) == 0
         assert changes.format(verb) in capsys.readouterr().out.splitlines()
         now = json.loads((out / "removals/first/list.json").read_text())
-        assert now == {**json.loads(listed[0]), "reason": reason}
+        own = {"reason": reason, SEAL: now[SEAL]}
+        assert now == {**json.loads(listed[0]), **own}
     assert exit_code(["reconcile", str(out)]) == 0
     assert exit_code(["status", str(out)]) == 0
     printed = capsys.readouterr().out
@@ -309,7 +311,7 @@ def test_a_command_killed_anywhere_and_given_again_ends_with_the_same_bytes(made
     assert active(out) == active(calm)
     assert leftovers(out) == []
     entries = [json.loads((o / "removals/gone/list.json").read_text()) for o in (calm, out)]
-    own = ("run_id", "created_at")
+    own = ("run_id", "created_at", SEAL)
     first, second = ({k: v for k, v in each.items() if k not in own} for each in entries)
     assert first == second
 

@@ -50,11 +50,11 @@ DAMAGED = {
     "mark": (lambda out: flip(first(out, "wide/*/*.parquet"), -1), "scores", "clipsieve compact"),
     "empty": (lambda out: first(out, "samples/a.parquet").write_bytes(b""), "samples", "a.parquet"),
     "second": (lambda out: flip(out / "samples" / "b.parquet", -20), "samples", "b.parquet"),
-    "run": (lambda out: first(out, "_runs/*.json").write_text("{"), "runs", "delete the file"),
+    "run": (lambda out: first(out, "_runs/*.json").write_text("{"), "runs", "moves it aside"),
     "not UTF-8": (
         lambda out: first(out, "_runs/*.json").write_bytes(b'{"a": "\xff"}'),
         "runs",
-        "delete the file",
+        "moves it aside",
     ),
     "other columns": (
         lambda out: pq.write_table(pa.table({"x": [1]}), first(out, "embeddings/*/*/a.parquet")),

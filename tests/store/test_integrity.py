@@ -2,20 +2,21 @@
 
 import os
 
-import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from clipsieve.store import names
 from clipsieve.store.integrity import (
+    add_checks,
     check_files,
     damaged,
     drop_replaced,
     move_aside,
     read_checks,
-    replaced_files,
     save_checks,
     sealed_files,
+    with_replaced,
 )
 from clipsieve.store.records import DONE, ShardRecord, add_record
 from tests.store.folders import make_folder, path_of, shard_of
@@ -50,13 +51,31 @@ def test_every_file_that_a_job_writes_is_sealed_and_sound(folder):
     assert on_disk - set(sealed_files(folder)) <= {".lock", ".lock-holder"}
 
 
-def test_hidden_temporary_and_foreign_files_are_not_looked_at(folder):
+OTHERS = (
+    "samples/._a.parquet",
+    "samples/notes.txt",
+    "samples/a.parquet.tmp-" + "0" * 32,
+    "samples/a.parquet.damaged",
+    "samples/deeper/a.parquet",
+    "sql/mine.sql",
+    "sql/.views.sql",
+    "metrics/notes.json",
+    "fits/.x/y.npz",
+    "removals/list/notes.json",
+    "wide/mine.parquet",
+    "_runs/r.stop",
+)
+
+
+def test_files_that_clipsieve_does_not_write_are_not_looked_at(folder):
     before = sealed_files(folder)
-    for name in ("samples/._a.parquet", "samples/notes.txt", "sql/.x.sql", "fits/.x/y.npz"):
+    for name in OTHERS:
         folder.write_text(name, "mine")
-    folder.write_text("samples/a.parquet.tmp-" + "0" * 32, "half")
-    folder.write_text("samples/a.parquet.damaged", "old")
+    path_of(folder, "metrics/caf\udce9.json").write_text("mine")
+    os.symlink("loop", path_of(folder, "samples/loop"))
     assert sealed_files(folder) == before
+    drop_replaced(folder)
+    assert all(path_of(folder, name).exists() for name in OTHERS[:3] + OTHERS[4:])
 
 
 def test_only_files_that_changed_are_read_again(folder):
@@ -111,10 +130,10 @@ def test_a_file_written_just_now_is_not_read(folder):
 
 def test_an_emptied_and_an_unsealed_file_are_damaged(folder):
     path_of(folder, names.samples("a")).write_bytes(b"")
-    np.savez(path_of(folder, "samples/x.npz"), x=np.arange(3))
+    path_of(folder, names.samples("x")).write_text("no Parquet")
     assert damaged(check_files(folder)) == {
         "samples/a.parquet": "it is empty",
-        "samples/x.npz": "it has no clipsieve.sha256, so it is cut or overwritten",
+        "samples/x.parquet": "it has no clipsieve.sha256, so it is cut or overwritten",
     }
 
 
@@ -124,26 +143,52 @@ def test_a_file_moved_aside_is_dropped_once_it_is_made_again(folder):
     assert folder.shards() == ["b"]
     drop_replaced(folder)
     assert path_of(folder, "samples/a.parquet.damaged").read_bytes() == content
+    path_of(folder, names.samples("a")).write_bytes(b"damaged again")
+    assert move_aside(folder, names.samples("a")) == "samples/a.parquet.damaged2"
+    assert path_of(folder, "samples/a.parquet.damaged").read_bytes() == content
     path_of(folder, names.samples("a")).write_bytes(content)
     drop_replaced(folder)
     assert folder.files.list_files("samples") == ["a.parquet", "b.parquet"]
 
 
-def test_a_sound_file_in_the_place_of_another_is_told(folder):
+def test_a_sound_file_in_the_place_of_another_is_told_until_it_changes(folder):
     own, other = (folder.verify(names.samples(shard)) for shard in "ab")
     record = ShardRecord(RUN_ID, "a", "/in/a", DONE, files={names.samples("a"): own})
     add_record(folder, record)
-    assert replaced_files(folder, check_files(folder)) == {}
+    assert damaged(with_replaced(folder, check_files(folder))) == {}
     content = path_of(folder, names.samples("b")).read_bytes()
     path_of(folder, names.samples("a")).write_bytes(content)
-    checks = check_files(folder)
-    assert damaged(checks) == {} and own != other
-    assert replaced_files(folder, checks) == {
-        "samples/a.parquet": f"it is not the file that run {RUN_ID} wrote"
-    }
+    assert damaged(check_files(folder)) == {} and own != other
+    told = {"samples/a.parquet": f"it is not the file that run {RUN_ID} wrote"}
+    checks = with_replaced(folder, check_files(folder))
+    assert damaged(checks) == told
+    save_checks(folder, checks)
+    assert damaged(check_files(folder)) == told
+    os.utime(path_of(folder, names.samples("a")))
+    assert damaged(check_files(folder)) == {}
 
 
 def test_a_file_of_a_run_whose_record_was_lost_is_not_told(folder):
     other = folder.verify(names.samples("b"))
     add_record(folder, ShardRecord("r9", "a", "", DONE, files={names.samples("a"): other}))
-    assert replaced_files(folder, check_files(folder)) == {}
+    assert damaged(with_replaced(folder, check_files(folder))) == {}
+
+
+def test_a_file_that_may_not_be_read_does_not_end_the_check(folder):
+    path = path_of(folder, names.samples("a"))
+    path.unlink()
+    path.symlink_to("/proc/self/mem")  # a file that is there, and that cannot be read
+    flip(path_of(folder, names.samples("b")))
+    assert list(damaged(check_files(folder))) == ["samples/a.parquet", "samples/b.parquet"]
+
+
+def test_checks_of_another_form_are_as_none(folder):
+    folder.write_table(names.FILES, pa.table({"name": [None], "bytes": ["x"]}), {})
+    assert read_checks(folder) == {}
+
+
+def test_seals_are_kept_without_reading(folder):
+    save_checks(folder, check_files(folder, below="samples"))
+    seal = folder.verify(names.MANIFEST)
+    add_checks(folder, {names.MANIFEST: seal, "samples/gone.parquet": seal})
+    assert set(read_checks(folder)) == {"samples/a.parquet", "samples/b.parquet", "dataset.json"}

@@ -192,7 +192,7 @@ def test_a_torn_line_before_another_is_left_out(tmp_path, folder):
     add_record(folder, RECORD)
     gather_records(folder, "r1")
     path = tmp_path / "_runs" / "r1.shards.jsonl"
-    for torn in (b'{"run_id": "r1", "sha\n', b"[1]\n", b'{"run_id": "r1"}\n', b"\xff\n"):
+    for torn in (b'{"run_id": "r1", "sha\n', b"\xff\n"):
         path.write_bytes(torn + RECORD.to_json().encode() + b"\n")
         assert read_records(folder) == [RECORD]
 

@@ -78,6 +78,7 @@ def audit(
     folder = OutputFolder.open(out)
     folder.require_manifest()  # before the lock, which would make the folder
     with folder.lock():
+        folder.sweep()
         return audit_folder(folder, folder.require_manifest(), column, fraction, near_cosine)
 
 

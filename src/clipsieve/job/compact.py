@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from clipsieve.control import Control
+from clipsieve.errors import ClipsieveError, LedgerError
 from clipsieve.job.forget import find_missing, remove_shards
-from clipsieve.job.mend import close_folder, find_damage, restore_manifest, set_aside
+from clipsieve.job.mend import Mending, find_damage, restore_manifest, save_verification
 from clipsieve.job.reporter import Reporter
 from clipsieve.job.signals import stopping_on_signals
 from clipsieve.scorers.registry import EMBEDDED
@@ -89,6 +90,7 @@ def compact(
     Raises:
       UsageError: if it holds no dataset, or the sources of all shards of an input are gone.
       Locked: if another run is writing to it.
+      LedgerError: at the end, if files are damaged that only another command makes again.
     """
     folder = OutputFolder.open(out)
     folder.require_folder()  # before the lock, which would make it
@@ -105,7 +107,16 @@ def compact(
             remove_shards(folder, missing.gone)
             damage = {name: why for name, why in damage.items() if folder.files.exists(name)}
             lines = missing.lines()
-        set_aside(folder, manifest, damage, (), reporter)
-        manifest = compact_folder(folder, manifest, engine, control)
-        close_folder(folder, {})
+        try:
+            mending = Mending(folder, manifest, damage, reporter)
+            mending.begin_wide(audits=False)
+            manifest = compact_folder(folder, manifest, engine, control)
+            mending.report_left()
+            save_verification(folder, {})
+            if mending.left:
+                raise LedgerError(f"{len(mending.left)} files of {folder.root} are still damaged")
+        except ClipsieveError:
+            for line in lines:  # they are removed all the same
+                reporter.report("forget", line)
+            raise
     return CompactResult(manifest, tuple(lines))

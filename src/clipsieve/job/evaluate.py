@@ -129,6 +129,7 @@ def evaluate(
     control = start_control(config, folder, started)
     with stopping_on_signals(control), folder.lock():
         manifest = folder.require_manifest()
+        folder.sweep()
         measures: Sequence[Mapping[str, Any]] = ()
         detectors: Sequence[Mapping[str, Any]] = ()
         notes: Sequence[str] = ()

@@ -18,7 +18,7 @@ from clipsieve.job.filter_result import (
     standalone_clauses,
 )
 from clipsieve.job.filter_settings import FilterSettings
-from clipsieve.job.mend import set_aside_subset
+from clipsieve.job.mend import mend_subset
 from clipsieve.job.reporter import Reporter
 from clipsieve.job.signals import exit_code_of, start_control, stopping_on_signals
 from clipsieve.schemas import footers
@@ -77,7 +77,7 @@ def filter_rows(
     with stopping_on_signals(control), folder.lock():
         folder.sweep()
         if settings.name is not None and not settings.dry_run:
-            set_aside_subset(folder, settings.name, reporter)
+            mend_subset(folder, settings.name, reporter)
         # Refuses what it can before Beam starts.
         inputs = FilterInputs(folder, settings, removals_id(folder))
         engine = open_engine()

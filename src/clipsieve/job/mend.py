@@ -1,18 +1,22 @@
-"""What a job does about damaged files of its output folder: moves aside what can be made again.
+"""What a job does about damaged files of its output folder: moves aside what it makes again.
 
 Scores are made again from embeddings, embeddings from the source, the wide table from scores, what
-was learnt from the shards that it was learnt of.  A damaged file that this job cannot make again is
-left where it is, and the user is told.
+was learnt from the shards that it was learnt of.  Each is moved aside just before the stage that
+makes it again, so that a stopped job leaves no holes.  What a job does not make again stays where
+it is, and the user is told of the command that does.
 """
 
 from collections.abc import Collection, Mapping
 
+from clipsieve.control import Control
 from clipsieve.errors import LedgerError
 from clipsieve.job.reporter import Reporter
 from clipsieve.scorers.registry import EMBEDDED
 from clipsieve.store import names
+from clipsieve.store.cures import cure
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.integrity import (
+    add_checks,
     check_files,
     damaged,
     drop_replaced,
@@ -22,9 +26,12 @@ from clipsieve.store.integrity import (
 from clipsieve.store.manifest import Manifest
 from clipsieve.store.seal import Seal
 
+#: Folders of what is computed before family files are written, and of those.
+_OF_SCORES = ("prompts", "neighbours", "fits", "scores")
+
 
 def restore_manifest(folder: OutputFolder, reporter: Reporter) -> None:
-    """Replace a damaged `dataset.json` by its copy, and say so; the caller holds the lock.
+    """Replace a damaged or missing `dataset.json` by its copy, and say so; the lock is held.
 
     Raises:
       UsageError: if the copy is damaged too.
@@ -34,61 +41,117 @@ def restore_manifest(folder: OutputFolder, reporter: Reporter) -> None:
         reporter.report("damaged", text, file=names.MANIFEST)
 
 
-def find_damage(folder: OutputFolder) -> dict[str, str]:
-    """Return what is wrong with each damaged file, by name; reads what changed since last time."""
-    return damaged(check_files(folder))
-
-
-def set_aside_subset(folder: OutputFolder, subset: str, reporter: Reporter) -> None:
-    """Move aside the damaged files of a subset that is about to be made; the lock is held."""
-    damage = find_damage(folder)
-    below = f"{names.SUBSETS}/{subset}/"
-    own = {name: problem for name, problem in damage.items() if name.startswith(below)}
-    for name, problem in own.items():
-        move_aside(folder, name)
-        reporter.report("damaged", f"damaged: {name}: {problem}; made again", file=name)
-
-
-def set_aside(
-    folder: OutputFolder,
-    manifest: Manifest | None,
-    damage: Mapping[str, str],
-    shards: Collection[str],
-    reporter: Reporter,
-) -> tuple[str, ...]:
-    """Move damaged files aside, so that they count as missing, and say what makes them again.
+def find_damage(
+    folder: OutputFolder, control: Control | None = None, keep: bool = True
+) -> dict[str, str]:
+    """Return what is wrong with each damaged file, by name; reads what changed since last time.
 
     Args:
-      folder: the output folder; the caller holds its lock.
-      manifest: what it holds.
-      damage: what is wrong, by name.
-      shards: those that this job embeds.
-      reporter: told of every file.
-
-    Returns:
-      The names of the files that stay, because nothing here can make them again.
-
-    Raises:
-      LedgerError: if a removal list is damaged: without it, rows that it names would come back.
+      folder: the output folder.
+      control: ends the reading when the job is stopped.
+      keep: whether to keep what was found for the next time; the lock is held then.
     """
-    for name in damage:
-        if _is_removal_list(name):
-            listed = name.split("/")[1]
-            raise LedgerError(
-                f"{folder.files.url(name)} is damaged: {damage[name]}; restore the file from a "
-                f"backup, or `clipsieve remove {folder.root} --undo {listed}`, and add it again"
+
+    def is_stopped() -> bool:
+        return control is not None and control.stopped
+
+    checks = check_files(folder, is_stopped=is_stopped)
+    if keep and checks and not is_stopped():
+        save_checks(folder, checks)
+    return damaged(checks)
+
+
+class Mending:
+    """The damaged files of one folder during one job, which holds the folder's lock.
+
+    Attributes:
+      left: names of the files that are still in their places.
+    """
+
+    def __init__(
+        self,
+        folder: OutputFolder,
+        manifest: Manifest | None,
+        damage: Mapping[str, str],
+        reporter: Reporter,
+    ) -> None:
+        """Look at the damage.
+
+        Args:
+          folder: the output folder.
+          manifest: what it holds.
+          damage: what is wrong with each damaged file, by name.
+          reporter: told of every file.
+
+        Raises:
+          LedgerError: if a removal list is damaged: without it, rows that it names would come back.
+        """
+        self._folder, self._reporter = folder, reporter
+        self._damage = dict(damage)
+        for name, problem in damage.items():
+            if name.startswith(f"{names.REMOVALS}/") and "/rev=" not in name:
+                raise LedgerError(
+                    f"{folder.files.url(name)} is damaged: {problem}; {cure(folder.root, name)}"
+                )
+        for name in damage:
+            if manifest is not None and not _is_active(manifest, name):
+                folder.files.delete(name)
+                self._report(name, "of a revision that is not in use; removed")
+            elif name.startswith(f"{names.RUNS}/") or name.startswith(f"{names.SQL}/"):
+                self._move(name)
+
+    @property
+    def left(self) -> tuple[str, ...]:
+        """Names of the files that are still in their places."""
+        return tuple(self._damage)
+
+    def begin_shards(self, manifest: Manifest | None, shards: Collection[str]) -> None:
+        """Move aside the files of shards that are embedded again."""
+        for name in self.left:
+            if shard_of(manifest, name) in shards:
+                self._move(name)
+
+    def begin_scores(self, manifest: Manifest) -> None:
+        """Move aside scores from storage, and what they are computed with."""
+        for name in self.left:
+            if name.startswith(_OF_SCORES) and shard_of(manifest, name) is None:
+                self._move(name)
+
+    def begin_wide(self, audits: bool = True) -> None:
+        """Move aside what is glued of scores, and with `audits` what is found in them."""
+        tops = (names.WIDE, f"{names.REMOVALS}/rev=", *([names.AUDITS] if audits else []))
+        for name in self.left:
+            if name.startswith(tops):
+                self._move(name)
+
+    def report_left(self) -> None:
+        """Report each file that is left, and what makes it again."""
+        for name in self.left:
+            self._reporter.report(
+                "damaged",
+                f"still damaged: {name}: {self._damage[name]}; {cure(self._folder.root, name)}",
+                file=name,
             )
-    left = []
+
+    def _move(self, name: str) -> None:
+        move_aside(self._folder, name)
+        is_history = name.startswith(f"{names.RUNS}/") and name not in (
+            names.MANIFEST_COPY,
+            names.FILES,
+        )
+        self._report(name, "moved aside; nothing depends on it" if is_history else "made again")
+
+    def _report(self, name: str, outcome: str) -> None:
+        problem = self._damage.pop(name)
+        self._reporter.report("damaged", f"damaged: {name}: {problem}; {outcome}", file=name)
+
+
+def mend_subset(folder: OutputFolder, subset: str, reporter: Reporter) -> None:
+    """Move aside the damaged files of a subset that is about to be made; the lock is held."""
+    damage = damaged(check_files(folder, below=f"{names.SUBSETS}/{subset}"))
     for name, problem in damage.items():
-        shard = shard_of(manifest, name)
-        if shard is not None and shard not in shards:
-            left.append(name)
-            cure = "its source is not among the inputs of this job: `clipsieve run` with it"
-        else:
-            move_aside(folder, name)
-            cure = _cure(folder, name)
-        reporter.report("damaged", f"damaged: {name}: {problem}; {cure}", file=name)
-    return tuple(left)
+        move_aside(folder, name)
+        reporter.report("damaged", f"damaged: {name}: {problem}; made again", file=name)
 
 
 def shard_of(manifest: Manifest | None, name: str) -> str | None:
@@ -104,32 +167,39 @@ def shard_of(manifest: Manifest | None, name: str) -> str | None:
     return file.removesuffix(".parquet") if folder in folders else None
 
 
-def close_folder(folder: OutputFolder, written: Mapping[str, Seal]) -> None:
+def save_verification(
+    folder: OutputFolder, written: Mapping[str, Seal], is_stopped: bool = False
+) -> None:
     """Remove damaged files that were made again, and keep what is known of all files.
 
     Args:
       folder: the output folder; the caller holds its lock.
       written: seals of files that this job wrote: those are not read again.
+      is_stopped: whether to read no other files either.
     """
     drop_replaced(folder)
-    save_checks(folder, check_files(folder, written=written))
+    if is_stopped:
+        add_checks(folder, written)
+    else:
+        save_checks(folder, check_files(folder, written=written))
 
 
-def _is_removal_list(name: str) -> bool:
+def _is_active(manifest: Manifest, name: str) -> bool:
+    """Whether something reads a file: it is not of a revision that another one has replaced."""
     parts = name.split("/")
-    return parts[0] == names.REMOVALS and len(parts) == 3 and not parts[1].startswith("rev=")
-
-
-def _cure(folder: OutputFolder, name: str) -> str:
-    """Return what makes a file again that was moved aside."""
-    top, _, rest = name.partition("/")
-    if top == names.SUBSETS:
-        subset = rest.partition("/")[0]
-        return f"`clipsieve filter {folder.root} --name {subset} ...` makes it again"
-    if top == "metrics":
-        return f"`clipsieve evaluate {folder.root} ...` makes it again"
-    if top == names.RUNS and name not in (names.MANIFEST_COPY, names.FILES):
-        return "moved aside; it is history, and nothing else depends on it"
-    if top == "fits" and name.endswith(".json"):
-        return "made again, unless shards have come or gone since"
-    return "made again"
+    top = parts[0]
+    entry = manifest.embeddings
+    if top == "embeddings" and entry is not None:
+        return name.startswith(names.embeddings_folder(entry.model, entry.revision) + "/")
+    if top in ("scores", names.AUDITS):
+        family = manifest.families.get(parts[1])
+        return family is not None and parts[2] == f"rev={family.revision}"
+    if top == names.WIDE:
+        return manifest.wide is not None and parts[1] == f"build={manifest.wide.build}"
+    if top == "fits":
+        recorded = manifest.scorers().get(parts[1])
+        return recorded is not None and parts[2].partition(".")[0] == recorded.learned
+    if top == "neighbours":
+        ids = (i for each in manifest.scorers().values() for i in each.neighbours.values())
+        return parts[1] in set(ids)
+    return True

@@ -1,7 +1,7 @@
 """What a run would do, decided before anything is written; and what it refuses to do."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ from clipsieve.store.folder import OutputFolder
 from clipsieve.store.manifest import InputEntry, Manifest
 from clipsieve.store.name_limits import check_shard_names
 from clipsieve.store.parquet import Footer
-from clipsieve.store.records import new_run_id, read_records
+from clipsieve.store.records import DONE, new_run_id, read_records
 
 #: Sources that a probe looks at.
 PROBED_INPUTS = 4
@@ -394,17 +394,32 @@ def _check_names_are_free(
 ) -> None:
     """Refuse to take another source of the same name for one, or to overwrite its ledger.
 
-    A source that has moved, and is otherwise as it was, may keep its output.  What a damaged
-    ledger says of its source is not read.
+    A source that has moved, and is otherwise as it was, may keep its output.  In the place of a
+    damaged ledger the last record of the shard is asked.
     """
     written = folder.read_footers(names.samples(item.shard) for item in items)
+    lost = {item.shard for item in items if names.samples(item.shard) in damaged}
+    recorded = _recorded_sources(folder, lost)
     for item, footer, ledger in zip(items, written, ledgers, strict=True):
         uri = footer.get(footers.SOURCE_URI)
-        if names.samples(item.shard) in damaged:
-            continue
+        if item.shard in lost:
+            uri = recorded.get(item.shard)
+            if uri is None:
+                raise UsageError(
+                    f"{folder.files.url(names.samples(item.shard))} is damaged, and no record "
+                    f"says which source it is of; say --reprocess if it is {item.uri}"
+                )
         if uri is None or uri == item.uri or (ledger is not None and not source_exists(uri)):
             continue
         raise UsageError(
             f"{item.uri} would be written as shard {item.shard!r}, which is the output of {uri}; "
             "say --shard-prefix to name it apart, or --reprocess if the source has moved"
         )
+
+
+def _recorded_sources(folder: OutputFolder, shards: Collection[str]) -> dict[str, str]:
+    """Return the source of each shard as its last record says."""
+    if not shards:
+        return {}
+    records = (record for record in read_records(folder) if record.shard in shards)
+    return {record.shard: record.uri for record in records if record.state == DONE}

@@ -6,7 +6,7 @@ from clipsieve.errors import ClipsieveError
 from clipsieve.formats.registry import count_rows
 from clipsieve.job.inputs import recorded_items
 from clipsieve.store.folder import OutputFolder
-from clipsieve.store.integrity import check_files, damaged, replaced_files, save_checks
+from clipsieve.store.integrity import check_files, damaged, save_checks, with_replaced
 from clipsieve.store.manifest import Manifest
 from clipsieve.store.reconcile import ShardAccount, reconcile
 
@@ -19,14 +19,12 @@ class Reconciled:
       manifest: what it says of itself.
       accounts: of shards, subsets and damaged files; those with problems say which.
       files: how many files were verified.
-      bytes: in all.
       note: why the next run cannot be told of damage; "" if it can.
     """
 
     manifest: Manifest
     accounts: tuple[ShardAccount, ...]
     files: int
-    bytes: int
     note: str = ""
 
 
@@ -44,12 +42,12 @@ def reconcile_folder(out: str, quick: bool = False) -> Reconciled:
     """
     folder = OutputFolder.open(out)
     manifest = folder.require_manifest()
-    checks = check_files(folder, is_full=not quick)
-    damage = damaged(checks) | replaced_files(folder, checks)
+    checks = with_replaced(folder, check_files(folder, is_full=not quick))
+    damage = damaged(checks)
     accounts = tuple(reconcile(folder, manifest, recorded_items(manifest), count_rows, damage))
     note = ""
     try:
         save_checks(folder, checks)
     except (OSError, ClipsieveError) as error:
         note = f"the next `clipsieve run` is not told of damage: {error}"
-    return Reconciled(manifest, accounts, len(checks), sum(check.bytes for check in checks), note)
+    return Reconciled(manifest, accounts, len(checks), note)

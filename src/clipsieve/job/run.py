@@ -15,7 +15,7 @@ from clipsieve.errors import LedgerError, UsageError
 from clipsieve.job.asked import asked_scorers
 from clipsieve.job.audit import unseen_findings
 from clipsieve.job.compact import compact_folder
-from clipsieve.job.mend import close_folder, find_damage, restore_manifest, set_aside
+from clipsieve.job.mend import Mending, find_damage, restore_manifest, save_verification
 from clipsieve.job.ood_summary import ood_line
 from clipsieve.job.plan import (
     Plan,
@@ -127,15 +127,14 @@ def run(
     with stopping_on_signals(control), folder.lock():
         restore_manifest(folder, reporter)
         manifest = folder.load_manifest()
-        damage = find_damage(folder)
+        damage = find_damage(folder, control)
         plan = make_plan(
             config, folder, manifest, engine, reporter, control, damaged=frozenset(damage)
         )
         reporter.run_id = control.run_id
         room = check_room(folder, plan)
         folder.sweep()
-        shards = {item.shard for item in plan.todo}
-        unmended = set_aside(folder, manifest, damage, shards, reporter)
+        mending = Mending(folder, manifest, damage, reporter)
         manifest = _begin(folder, manifest, plan)
         reporter.report(
             "plan", plan_line(plan), planned=len(plan.inputs.items), todo=len(plan.todo)
@@ -144,6 +143,7 @@ def run(
             reporter.report("room", room)
         encode_started = time.time()
         if plan.todo:
+            mending.begin_shards(manifest, {item.shard for item in plan.todo})
             with reporter.watching(control.snapshot, plan.total_rows):
                 _embed(folder, plan, engine)
         encode_seconds = time.time() - encode_started
@@ -152,9 +152,11 @@ def run(
         findings, ood, left = "", "", 0
         is_finished = not wide or (not control.stopped and not folder.shards())
         if not is_finished and not control.stopped:
+            mending.begin_scores(manifest)
             scored = _score(folder, manifest, plan, engine, reporter, control)
             previous, manifest, left = manifest, scored.manifest, scored.left
             if not left and not control.stopped:
+                mending.begin_wide()
                 manifest = compact_folder(folder, manifest, engine, control)
                 drop_revisions(folder, manifest, previous)
                 is_finished = True
@@ -164,14 +166,13 @@ def run(
         times = (started, encode_seconds)
         result = _result(plan, records, times, is_finished, control)
         result = dataclasses.replace(result, unscored=left, findings=findings, ood=ood)
-        if unmended:
-            result = dataclasses.replace(
-                result, damaged=unmended, exit_code=result.exit_code or LedgerError.exit_code
-            )
+        if mending.left and not control.stopped:
+            mending.report_left()
+            exit_code = result.exit_code or LedgerError.exit_code
+            result = dataclasses.replace(result, damaged=mending.left, exit_code=exit_code)
         _write_run(folder, plan, result, started, control)
         write_sql(folder, folder.require_manifest())
-        if not control.stopped:
-            close_folder(folder, _seals(folder, plan))
+        save_verification(folder, _seals(folder, plan), control.stopped)
     _report_result(reporter, result, config.out)
     _refuse_empty(result)
     return result
@@ -183,7 +184,7 @@ def dry_run(config: RunConfig, engine: Engine) -> dict[str, Any]:
     control = start_control(config, folder, time.time())
     reporter = Reporter(config.log_format)
     manifest = folder.load_manifest()
-    damage = frozenset(find_damage(folder))
+    damage = frozenset(find_damage(folder, keep=False))
     plan = make_plan(config, folder, manifest, engine, reporter, control, True, damage)
     return dry_run_report(plan)
 
@@ -273,9 +274,10 @@ def _records(folder: OutputFolder, plan: Plan) -> dict[str, ShardRecord]:
 
 
 def _seals(folder: OutputFolder, plan: Plan) -> dict[str, Seal]:
-    """Return the seals of all files that this run's shard records name."""
+    """Return the seals of all files that this run wrote, by its shard records."""
     records = read_records(folder, plan.config.run_id)
-    return {name: seal for record in records for name, seal in record.files.items()}
+    new = (record for record in records if record.to_json() not in plan.earlier)
+    return {name: seal for record in new for name, seal in record.files.items()}
 
 
 def _result(
@@ -355,7 +357,6 @@ def _report_result(reporter: Reporter, result: RunResult, out: str) -> None:
     for state, rows in sorted(result.counts.states.items(), key=lambda pair: -pair[1]):
         lines.append(f"  {state:<{width}}  {rows:>10,}  {rows / result.counts.rows:6.1%}")
     lines += [f"failed: {record.error}" for record in result.failed]
-    lines += [f"still damaged: {name}" for name in result.damaged]
     if result.findings:
         lines += [result.findings, f"groups: clipsieve audit {out}"]
     if result.ood:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from clipsieve.errors import LedgerError
 from clipsieve.job.asked import asked_scorers, with_enough_classes
 from clipsieve.job.compact import compact_folder
-from clipsieve.job.mend import close_folder, find_damage, restore_manifest, set_aside
+from clipsieve.job.mend import Mending, find_damage, restore_manifest, save_verification
 from clipsieve.job.plan import absolute_folder, scorer_options
 from clipsieve.job.reporter import Reporter
 from clipsieve.job.scoring import Scored, Scoring, ScoringSettings, drop_revisions, folder_scorers
@@ -78,12 +78,15 @@ def score(config: ScoreConfig, engine: Engine, reporter: Reporter | None = None)
             asked=asked,
         )
         scored = Scored(previous, 0, 0)
-        unmended = set_aside(folder, previous, find_damage(folder), (), reporter)
+        damage = find_damage(folder, control)
+        mending = Mending(folder, previous, damage, reporter)
         if scorers:
             scoring = Scoring(folder, previous, settings, engine, reporter, control)
             folder.sweep()
+            mending.begin_scores(previous)
             scored = scoring.run()
         if not scored.left:
+            mending.begin_wide(audits=False)
             manifest = compact_folder(folder, scored.manifest, engine, control)
             drop_revisions(folder, manifest, previous)
         status = "ok" if not scored.left else "stopped" if control.stopped else "failed"
@@ -92,8 +95,9 @@ def score(config: ScoreConfig, engine: Engine, reporter: Reporter | None = None)
         # Again: the view of records names files that are gathered now.
         write_sql(folder, folder.require_manifest())
         if not control.stopped:
-            close_folder(folder, {})
+            mending.report_left()
+            save_verification(folder, {})
         text = f"{scored.done} shards scored, {scored.left} left"
         reporter.report("result", text, done=scored.done, left=scored.left)
-    exit_code = exit_code_of(scored.left, control) or (LedgerError.exit_code if unmended else 0)
+    exit_code = exit_code_of(scored.left, control) or (LedgerError.exit_code if mending.left else 0)
     return ScoreResult(scored.done, scored.left, exit_code)

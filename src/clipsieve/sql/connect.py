@@ -73,8 +73,8 @@ def open_views(
         connection.execute(f"SET file_search_path = {literal(folder.root)}")
     left_out = create_views(connection, folder, views_sql(folder, manifest, root), root)
     if left_out:  # a run may have ended since, and have put its records together
-        text = views_sql(folder, folder.require_manifest(), root)
-        left_out = create_views(connection, folder, text, root)
+        manifest = folder.require_manifest()
+        left_out = create_views(connection, folder, views_sql(folder, manifest, root), root)
     left_out |= drop_damaged_scores(connection, folder, manifest)
     connection.execute(macros_sql())
     if locked:

@@ -7,24 +7,18 @@ from collections.abc import Iterator, Mapping
 import duckdb
 
 from clipsieve.errors import LedgerError
-from clipsieve.printing import escaped
 from clipsieve.store import names
+from clipsieve.store.cures import cure
 from clipsieve.store.folder import OutputFolder
-from clipsieve.store.integrity import check_files, damaged
+from clipsieve.store.integrity import check_files, damaged, unverified_bytes
 from clipsieve.store.manifest import Manifest
+from clipsieve.terminal import escaped
 
 #: The view that a statement of `views_sql` makes or comments on; comments may stand before it.
 _VIEW = re.compile(r'^(?:CREATE OR REPLACE VIEW|COMMENT ON COLUMN) "?(\w+)', re.MULTILINE)
 _PATH = re.compile(r"""[(\[ ]'((?:[^']|'')*)[/]([^'/]*)'""")
-#: What mends the files of a view, by the folder that they are in.
-_CURES = {
-    names.RUNS: "delete the file: what is done is decided by the shards' own files",
-    "wide": "write the view again: clipsieve compact {root}",
-    "audits": "write it again: clipsieve audit {root}",
-    "metrics": "write it again: clipsieve evaluate {root}",
-    names.SUBSETS: "make the subset again: clipsieve filter {root} ... --replace",
-    names.REMOVALS: "find the rows again: clipsieve remove {root} --refresh",
-}
+#: Bytes of changed files that are verified before a query; more take seconds.
+_MOST_VERIFIED = 1 << 30
 
 
 def create_views(
@@ -61,11 +55,17 @@ def drop_damaged_scores(
     """
     if manifest.wide is None:
         return {}
-    damage = damaged(check_files(folder, below=names.wide_folder(manifest.wide.build)))
+    below = names.wide_folder(manifest.wide.build)
+    changed = unverified_bytes(folder, below)
+    if changed > _MOST_VERIFIED:
+        text = f"{changed:,} bytes of scores have changed since they were verified"
+        print(f"clipsieve: {text}; verify them: clipsieve reconcile", file=sys.stderr)
+        return {}
+    damage = damaged(check_files(folder, below=below))
     for name, problem in damage.items():
         connection.execute("DROP VIEW IF EXISTS scores")
-        cure = _CURES["wide"].format(root=folder.root)
-        return {"scores": f"{folder.files.url(name)} is damaged ({problem}); {cure}"}
+        mended = cure(folder.root, name)
+        return {"scores": f"{folder.files.url(name)} is damaged ({problem}); {mended}"}
     return {}
 
 
@@ -91,27 +91,25 @@ def _reason(folder: OutputFolder, statement: str, root: str, error: Exception) -
     for path in paths:
         for problem in _problems(folder, path):
             return problem
-    place = paths[0].partition("/")[0] if paths else ""
-    cure = _CURES.get(place, "run `clipsieve run` again").format(root=folder.root)
-    return f"{str(error).splitlines()[0].strip()}; {cure}"
+    mended = cure(folder.root, paths[0] if paths else "")
+    return f"{str(error).splitlines()[0].strip()}; {mended}"
 
 
 def _problems(folder: OutputFolder, path: str) -> Iterator[str]:
     """Yield what is wrong with the files in a folder, first those that cannot be read at all."""
-    place = path.partition("/")[0]
-    cure = _CURES.get(place, "run `clipsieve run` again").format(root=folder.root)
+    mended = cure(folder.root, f"{path}/")
     for table in folder.tables(path):
         name = f"{path}/{table}.parquet"
         try:
             folder.read_schema(name)
         except LedgerError as error:
-            yield f"{folder.files.url(name)} is damaged ({_first_line(error)}); {cure}"
-    for name in folder.files.list_files(path) if place == names.RUNS else ():
+            yield f"{folder.files.url(name)} is damaged ({_first_line(error)}); {mended}"
+    for name in folder.files.list_files(path) if path.partition("/")[0] == names.RUNS else ():
         if names.is_own(name, ".json"):
             try:
                 folder.read_json(f"{path}/{name}")
             except ValueError as error:
-                yield f"{folder.files.url(f'{path}/{name}')} is damaged ({error}); {cure}"
+                yield f"{folder.files.url(f'{path}/{name}')} is damaged ({error}); {mended}"
 
 
 def _first_line(error: LedgerError) -> str:

@@ -8,7 +8,7 @@ but another implementation.
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
@@ -164,11 +164,11 @@ class LocalFiles:
 
     def list_files(self, folder: str) -> list[str]:
         """Names of the files directly in `folder`, sorted; [] if it is missing."""
-        return sorted(entry.name for entry in self._entries(folder) if entry.is_file())
+        return sorted(entry.name for entry in self._entries(folder) if _is(entry.is_file))
 
     def list_folders(self, folder: str) -> list[str]:
         """Names of the folders directly in `folder`, sorted; [] if it is missing."""
-        return sorted(entry.name for entry in self._entries(folder) if entry.is_dir())
+        return sorted(entry.name for entry in self._entries(folder) if _is(entry.is_dir))
 
     def exists(self, name: str) -> bool:
         """Whether there is a file of this name."""
@@ -189,7 +189,7 @@ class LocalFiles:
     def open(self, name: str) -> pa.NativeFile:
         """Open a file for random access."""
         with self._reading(name):
-            return pa.OSFile(str(self.path(name)), "rb")
+            return pa.OSFile(os.fsencode(self.path(name)), "rb")
 
     def read_footer(self, name: str) -> pq.FileMetaData:
         """Return the Parquet metadata of a file."""
@@ -348,6 +348,14 @@ class LocalFiles:
             except FileNotFoundError:
                 require_in_place(self.root)
                 raise
+
+
+def _is(kind: Callable[[], bool]) -> bool:
+    """Whether an entry is of a kind; a link that leads nowhere or to itself is of none."""
+    try:
+        return kind()
+    except OSError:
+        return False
 
 
 def _process(holder: Path) -> str:

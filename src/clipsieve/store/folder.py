@@ -6,7 +6,7 @@ Every file that is written here is sealed; see `clipsieve.store.seal`.
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +92,11 @@ class OutputFolder:
           UsageError: if the folder has none.
         """
         manifest = self.load_manifest()
+        if manifest is None and self.files.exists(names.MANIFEST_COPY):
+            raise UsageError(
+                f"{self.root} has lost its {names.MANIFEST}; repeat the `clipsieve run` that made "
+                f"the folder, or `clipsieve compact {self.root}`, which restore it from its copy"
+            )
         if manifest is None:
             raise UsageError(
                 f"{self.root} holds no clipsieve dataset (no {names.MANIFEST}); "
@@ -100,12 +105,12 @@ class OutputFolder:
         return manifest
 
     def require_folder(self) -> None:
-        """Refuse a folder that holds no manifest, damaged or not.
+        """Refuse a folder that holds neither a manifest, damaged or not, nor a copy of one.
 
         Raises:
           UsageError: as `require_manifest`.
         """
-        if not self.files.exists(names.MANIFEST):
+        if not any(map(self.files.exists, (names.MANIFEST, names.MANIFEST_COPY))):
             self.require_manifest()
 
     def save_manifest(self, manifest: Manifest) -> None:
@@ -115,7 +120,7 @@ class OutputFolder:
             self.write_json(name, manifest.to_json(), sort_keys=False)
 
     def restore_manifest(self) -> bool:
-        """Replace a damaged manifest by its copy; whether it was damaged.
+        """Replace a damaged or missing manifest by its copy; whether that was needed.
 
         Only for the holder of the lock.
 
@@ -125,7 +130,11 @@ class OutputFolder:
         try:
             self.read_json(names.MANIFEST)
         except (FileNotFoundError, NotADirectoryError):
-            return False
+            if not self.files.exists(names.MANIFEST_COPY):
+                return False
+            with suppress(ValueError):
+                self.write_json(names.MANIFEST, self.read_json(names.MANIFEST_COPY), False)
+                return True
         except ValueError as error:
             place = self.files.url(names.MANIFEST)
             check_layout(self.files.read(names.MANIFEST), place)

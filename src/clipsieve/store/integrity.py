@@ -5,13 +5,14 @@ be.  Damage that changes neither, such as a disk's, is found by a full check, as
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from clipsieve.errors import LedgerError
+from clipsieve.errors import ClipsieveError, LedgerError
 from clipsieve.schemas import footers
 from clipsieve.schemas.files import FILES_SCHEMA
 from clipsieve.store import names
@@ -19,10 +20,10 @@ from clipsieve.store.folder import READERS, OutputFolder
 from clipsieve.store.records import read_records
 from clipsieve.store.seal import Damaged, Seal
 
-#: Ends the name of a damaged file that was moved aside.
-ASIDE = ".damaged"
-#: Files that are sealed, by the end of their names.
-_SEALED = re.compile(r".+\.(parquet|npz|json|jsonl|sql|copy)")
+#: Ends the name of a damaged file that was moved aside; a number follows if there is one already.
+_ASIDE = re.compile(r"(.+)\.damaged[0-9]*")
+#: Begins what is wrong with a sound file in the place of another, which its seal cannot tell.
+_REPLACED = "it is not the file that run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +46,14 @@ class FileCheck:
 
 
 def sealed_files(folder: OutputFolder, below: str | None = None) -> list[str]:
-    """Return the names of all files that are sealed, sorted; hidden and temporary ones are not.
+    """Return the names of all files that clipsieve writes with a seal, sorted.
 
     Args:
       folder: the output folder.
       below: a folder in it to which they are limited.
     """
     tops = names.FOLDERS if below is None else (below,)
-    found = [name for top in tops for name in _below(folder, top)]
+    found = [name for top in tops for name in _walk(folder, top) if names.is_sealed(name)]
     if below is None and folder.files.exists(names.MANIFEST):
         found.append(names.MANIFEST)
     return sorted(name for name in found if name != names.FILES)
@@ -63,6 +64,7 @@ def check_files(
     is_full: bool = False,
     written: Mapping[str, Seal] | None = None,
     below: str | None = None,
+    is_stopped: Callable[[], bool] = lambda: False,
 ) -> list[FileCheck]:
     """Verify the files of a folder, several at a time.
 
@@ -72,14 +74,17 @@ def check_files(
         or were damaged then.
       written: seals of files that were written just now, which are not read.
       below: a folder in it to which the check is limited.
+      is_stopped: whether to read no other file; those that are left have no check.
 
     Returns:
       One check for each sealed file, sorted by name.  A file that is removed meanwhile is left out,
       and so is the table of checks itself while it is sound.
     """
-    known = {} if is_full else read_checks(folder)
+    known = {} if is_full else read_checks(folder, below)
 
     def check(name: str) -> FileCheck | None:
+        if is_stopped():
+            return None
         return _check(folder, name, known.get(name), (written or {}).get(name))
 
     with ThreadPoolExecutor(READERS, "clipsieve-verify") as pool:
@@ -90,41 +95,63 @@ def check_files(
     return [*checks, own] if own is not None and own.problem is not None else checks
 
 
+def unverified_bytes(folder: OutputFolder, below: str) -> int:
+    """Return the bytes below a folder that `check_files` would read: those of changed files."""
+    known = read_checks(folder, below)
+    total = 0
+    for name in sealed_files(folder, below):
+        size, mtime_ns = folder.files.status(name)
+        check = known.get(name)
+        if check is None or (check.bytes, check.mtime_ns) != (size, mtime_ns):
+            total += size
+    return total
+
+
 def damaged(checks: Iterable[FileCheck]) -> dict[str, str]:
     """Return what is wrong with each damaged file, by its name."""
     return {check.name: check.problem for check in checks if check.problem is not None}
 
 
-def replaced_files(folder: OutputFolder, checks: Iterable[FileCheck]) -> dict[str, str]:
-    """Return what is wrong with sound files that are not those that their run recorded, by name.
+def with_replaced(folder: OutputFolder, checks: Iterable[FileCheck]) -> list[FileCheck]:
+    """Return checks in which sound files that are not those that their run recorded are damaged.
 
     A file of another run than the last record of it, as a kill leaves, is not compared; none is
     if records are damaged, which are among the damaged files then.
     """
     try:
         records = read_records(folder)
-    except (LedgerError, ValueError, TypeError):
-        return {}
+    except (LedgerError, ValueError):
+        return list(checks)
     recorded = {
         name: (record.run_id, seal) for record in records for name, seal in record.files.items()
     }
-    wrong = {}
-    for check in checks:
+
+    def compared(check: FileCheck) -> FileCheck:
         run_id, seal = recorded.get(check.name, ("", None))
         if check.sha256 is None or seal is None or check.sha256 == seal.sha256:
-            continue
-        if folder.read_footer(check.name).get(footers.RUN_ID) == run_id:
-            wrong[check.name] = f"it is not the file that run {run_id} wrote"
-    return wrong
+            return check
+        if folder.read_footer(check.name).get(footers.RUN_ID) != run_id:
+            return check
+        problem = f"{_REPLACED} {run_id} wrote"
+        return FileCheck(check.name, check.bytes, check.mtime_ns, None, problem)
+
+    return [compared(check) for check in checks]
 
 
-def read_checks(folder: OutputFolder) -> Mapping[str, FileCheck]:
-    """Return the last checks by name; none if they were never saved, or are damaged themselves."""
+def read_checks(folder: OutputFolder, below: str | None = None) -> Mapping[str, FileCheck]:
+    """Return the last checks by name; none if they were never saved, or are damaged themselves.
+
+    Args:
+      folder: the output folder.
+      below: a folder in it to which they are limited.
+    """
     try:
         folder.verify(names.FILES)
-        table = folder.read_table(names.FILES).cast(FILES_SCHEMA)
-    except (FileNotFoundError, Damaged, LedgerError, pa.ArrowInvalid):
+        table = folder.read_table(names.FILES).select(FILES_SCHEMA.names).cast(FILES_SCHEMA)
+    except (FileNotFoundError, ClipsieveError, ValueError, KeyError):
         return {}  # all files are read, then
+    if below is not None:
+        table = table.filter(pc.starts_with(table["name"], f"{below}/"))
     return {row["name"]: FileCheck(**row) for row in table.to_pylist()}
 
 
@@ -136,16 +163,32 @@ def save_checks(folder: OutputFolder, checks: Iterable[FileCheck]) -> None:
     folder.write_table(names.FILES, table, footer)
 
 
-def move_aside(folder: OutputFolder, name: str) -> None:
-    """Give a damaged file a name under which nothing reads it."""
-    folder.files.rename(name, name + ASIDE)
+def add_checks(folder: OutputFolder, written: Mapping[str, Seal]) -> None:
+    """Keep the seals of files that were written just now beside what is known; reads no file."""
+    known = dict(read_checks(folder))
+    for name, seal in written.items():
+        check = _check(folder, name, None, seal)
+        if check is not None:
+            known[name] = check
+    save_checks(folder, known.values())
+
+
+def move_aside(folder: OutputFolder, name: str) -> str:
+    """Give a damaged file a name under which nothing reads it, and return that."""
+    aside, number = f"{name}.damaged", 1
+    while folder.files.exists(aside):
+        number += 1
+        aside = f"{name}.damaged{number}"
+    folder.files.rename(name, aside)
+    return aside
 
 
 def drop_replaced(folder: OutputFolder) -> None:
     """Remove the files moved aside that have been made again."""
     for top in names.FOLDERS:
         for name in _walk(folder, top):
-            if name.endswith(ASIDE) and folder.files.exists(name.removesuffix(ASIDE)):
+            match = _ASIDE.fullmatch(name)
+            if match and names.is_sealed(match[1]) and folder.files.exists(match[1]):
                 folder.files.delete(name)
 
 
@@ -156,8 +199,8 @@ def _check(
         size, mtime_ns = folder.files.status(name)
         if written is not None and written.bytes == size:
             return FileCheck(name, size, mtime_ns, written.sha256)
-        if known is not None and known.problem is None:
-            if (known.bytes, known.mtime_ns) == (size, mtime_ns):
+        if known is not None and (known.bytes, known.mtime_ns) == (size, mtime_ns):
+            if known.problem is None or known.problem.startswith(_REPLACED):
                 return known
         try:
             return FileCheck(name, size, mtime_ns, folder.verify(name).sha256)
@@ -165,16 +208,10 @@ def _check(
             return FileCheck(name, size, mtime_ns, None, str(error))
     except FileNotFoundError:
         return None
-    except OSError as error:  # unreadable sectors, permissions
+    except OSError as error:  # unreadable sectors
         return FileCheck(name, 0, 0, None, f"it cannot be read ({error.strerror or error})")
-
-
-def _below(folder: OutputFolder, top: str) -> Iterator[str]:
-    """Yield the sealed files below a folder."""
-    for name in _walk(folder, top):
-        base = name.rpartition("/")[2]
-        if _SEALED.fullmatch(base) and not base.startswith("."):
-            yield name
+    except ClipsieveError as error:  # permissions
+        return FileCheck(name, 0, 0, None, f"it cannot be read ({error.__cause__ or error})")
 
 
 def _walk(folder: OutputFolder, top: str) -> Iterator[str]:

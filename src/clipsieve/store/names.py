@@ -1,6 +1,10 @@
 """Where everything lies in an output folder: names relative to its root."""
 
 import re
+from functools import cache
+from importlib.resources import files
+
+from clipsieve.schemas import __name__ as SCHEMAS
 
 MANIFEST = "dataset.json"
 #: Not `*.json`, which the view of runs reads.
@@ -31,6 +35,57 @@ CATALOG = "catalog.duckdb"
 REMOVALS = "removals"
 DATASET_METRICS = "metrics/dataset.parquet"
 DETECTORS = "metrics/detectors.parquet"
+METRICS = "metrics"
+AUDITS = "audits"
+WIDE = "wide"
+
+_HASH = "[0-9a-f]{8,64}"
+#: Names of all sealed files that clipsieve writes, in regular expressions; other files below its
+#: folders are their owner's.
+_SEALED = tuple(
+    re.compile(form)
+    for form in (
+        r"dataset\.json",
+        r"samples/[^/]+\.parquet",
+        rf"embeddings/[^/]+/rev={_HASH}/[^/]+\.parquet",
+        rf"scores/[a-z0-9_]+/rev={_HASH}/[^/]+\.parquet",
+        rf"wide/build={_HASH}/part-[^/]+\.parquet",
+        rf"fits/[a-z0-9_.]+/{_HASH}(\.pass[0-9]+)?\.(npz|json)",
+        rf"prompts/[^/]+/rev={_HASH}/{_HASH}\.npz",
+        rf"neighbours/{_HASH}/((image|text)/[^/]+\.parquet|set\.json)",
+        rf"audits/[a-z0-9_]+/rev={_HASH}/groups\.parquet",
+        r"metrics/(dataset|detectors)\.parquet",
+        r"subsets/[^/]+/subset\.json",
+        rf"subsets/[^/]+/rev={_HASH}/((kept|dropped)/[^/]+|funnel|overlaps|thresholds)\.parquet",
+        r"removals/[^/]+/(list\.json|ids\.parquet)",
+        rf"removals/rev={_HASH}/[^/]+\.parquet",
+        r"_runs/([^/]+\.json|[^/]+\.shards\.jsonl|dataset\.copy|files\.parquet)",
+        r"_runs/[^/]+\.shards/[0-9a-f]{32}\.json",
+    )
+)
+
+
+def is_sealed(name: str) -> bool:
+    """Whether a file of this name is one that clipsieve writes with a seal.
+
+    >>> is_sealed("samples/00000.parquet"), is_sealed("samples/._0.parquet"), is_sealed("sql/a.sql")
+    (True, False, False)
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    if name.startswith(f"{SQL}/"):
+        return name in _sql_names()
+    return "/." not in name and any(form.fullmatch(name) for form in _SEALED)
+
+
+@cache
+def _sql_names() -> frozenset[str]:
+    """Return the names of the statements that clipsieve writes into a folder."""
+    recipes = (files(SCHEMAS) / "sql" / "recipes").iterdir()
+    stems = [recipe.name for recipe in recipes if recipe.name.endswith(".sql")]
+    return frozenset(f"{SQL}/{name}" for name in ("views.sql", "macros.sql", *stems))
 
 
 def is_own(name: str, ending: str) -> bool:

@@ -12,6 +12,7 @@ from clipsieve.formats.base import WorkItem
 from clipsieve.schemas import footers
 from clipsieve.schemas.states import RowState
 from clipsieve.store import names
+from clipsieve.store.cures import cure
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.manifest import Manifest
 from clipsieve.store.parquet import Footer
@@ -61,9 +62,9 @@ def reconcile(
     seen: dict[str, str] = {}
     left = dict(damage or {})
     for item in items:
-        account = _account(folder, manifest, item, count_rows)
+        account = _account(folder, manifest, item, count_rows, left)
         own = _tables(manifest, item.shard).values()
-        damaged = [_damage(name, left.pop(name)) for name in own if name in left]
+        damaged = [_damage(folder, name, left.pop(name)) for name in own if name in left]
         account = replace(account, problems=(*account.problems, *damaged))
         if item.shard in seen:
             doubt = f"its output has the name of another source's, {seen[item.shard]}"
@@ -83,11 +84,11 @@ def reconcile(
             )
     for name, problem in left.items():
         place = folder.files.url(name)
-        yield ShardAccount(name, place, None, None, problems=(_damage(name, problem),))
+        yield ShardAccount(name, place, None, None, problems=(_damage(folder, name, problem),))
 
 
-def _damage(name: str, problem: str) -> str:
-    return f"{name} is damaged: {problem}; run `clipsieve run` again"
+def _damage(folder: OutputFolder, name: str, problem: str) -> str:
+    return f"{name} is damaged: {problem}; {cure(folder.root, name)}"
 
 
 def _tables(manifest: Manifest, shard: str) -> dict[str, str]:
@@ -110,6 +111,7 @@ def _account(
     manifest: Manifest,
     item: WorkItem,
     count_rows: Callable[[WorkItem], int],
+    damage: Mapping[str, str],
 ) -> ShardAccount:
     problems: list[str] = []
     source_rows = None
@@ -124,7 +126,8 @@ def _account(
     try:
         ledger = folder.read_table(name, ["uid", "shard", "row", "status", "error"])
     except LedgerError as error:
-        problems.append(f"ledger file is damaged: {error}")
+        if name not in damage:
+            problems.append(f"ledger file is damaged: {error}")
         return ShardAccount(item.shard, item.uri, source_rows, None, {}, tuple(problems))
     if source_rows is not None and ledger.num_rows != source_rows:
         problems.append(f"source has {source_rows} rows, ledger has {ledger.num_rows}")
@@ -132,7 +135,7 @@ def _account(
     if recorded != fingerprint_text(item):
         problems.append("source has changed since it was read: run `clipsieve run` again")
     problems += _ledger_problems(item, ledger)
-    problems += _family_problems(folder, manifest, item.shard, ledger["uid"])
+    problems += _family_problems(folder, manifest, item.shard, ledger["uid"], damage)
     problems += _subset_problems(folder, item.shard, ledger)
     states = dict(sorted(Counter(ledger["status"].to_pylist()).items(), key=str))
     return ShardAccount(item.shard, item.uri, source_rows, ledger.num_rows, states, tuple(problems))
@@ -170,11 +173,15 @@ def _ledger_problems(item: WorkItem, ledger: pa.Table) -> Iterator[str]:
 
 
 def _family_problems(
-    folder: OutputFolder, manifest: Manifest, shard: str, uids: pa.ChunkedArray
+    folder: OutputFolder,
+    manifest: Manifest,
+    shard: str,
+    uids: pa.ChunkedArray,
+    damage: Mapping[str, str],
 ) -> Iterator[str]:
-    """What does not line up with the ledger."""
+    """What does not line up with the ledger, in files that are not damaged."""
     for family, name in _tables(manifest, shard).items():
-        if family == "samples":
+        if family == "samples" or name in damage:
             continue
         try:
             other = folder.read_table(name, ["uid"])["uid"]

@@ -320,7 +320,14 @@ class LocalFiles:
 
         Only the holder of the lock may call this: it would remove a live writer's file too.
         """
-        candidates = [path for name in folders for path in self.path(name).rglob(f"*{MARK}*")]
+        # A folder that vanishes meanwhile is passed over, where rglob raises.
+        candidates = [
+            Path(place, file)
+            for name in folders
+            for place, _, files in os.walk(self.path(name))
+            for file in files
+            if MARK in file
+        ]
         candidates += [path for name in names for path in self.root.glob(f"{name}{MARK}*")]
         left = sorted(
             path

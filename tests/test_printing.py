@@ -16,6 +16,7 @@ def group(**values):
 
 def account(**values):
     usual = {"shard": "a", "uri": "a.tar", "source_rows": 3, "ledger_rows": 3, "problems": ()}
+    usual["is_shard"] = True
     return SimpleNamespace(**{**usual, "states": {"ok": 2, "decode_error": 1}, **values})
 
 
@@ -39,6 +40,12 @@ def test_problems_of_accounts_are_named_and_escaped(capsys):
     err = capsys.readouterr().err
     assert err.startswith("a (\\x1b]0;title\\x07 \\x9b2J \\u202egnp): source has 4 rows\n")
     assert err.endswith("1 of 2 shards do not add up\n")
+
+
+def test_damaged_files_are_not_counted_as_shards(capsys):
+    damaged = account(shard="fits/a.npz", states={}, problems=("is damaged",), is_shard=False)
+    print_accounts([account(), damaged])
+    assert capsys.readouterr().err.endswith("1 files or subsets beside shards are damaged\n")
 
 
 @pytest.mark.parametrize("text", ["two\nlines\tand a tab", "é → 猫", "[red]"])

@@ -324,7 +324,12 @@ def print_accounts(accounts: Sequence[Any]) -> None:
         place = f"{account.shard} ({account.uri})"
         print_lines([f"{place}: {problem}" for problem in account.problems], err=True)
     if wrong:
-        print_lines([f"{len(wrong)} of {len(accounts)} shards do not add up"], err=True)
+        shards = [account for account in accounts if account.is_shard]
+        bad = [account for account in shards if account.problems]
+        lines = [f"{len(bad)} of {len(shards)} shards do not add up"] if bad else []
+        if len(wrong) > len(bad):
+            lines.append(f"{len(wrong) - len(bad)} files or subsets beside shards are damaged")
+        print_lines(lines, err=True)
     else:
         rows = sum(account.ledger_rows or 0 for account in accounts)
         print_lines(

@@ -33,6 +33,7 @@ class ShardAccount:
       ledger_rows: rows in `samples/`; None if there is no file.
       states: ledger rows by state.
       problems: everything that does not add up, one line each; empty if all is well.
+      is_shard: false for a subset or a file.
     """
 
     shard: str
@@ -41,6 +42,7 @@ class ShardAccount:
     ledger_rows: int | None
     states: Mapping[str, int] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+    is_shard: bool = True
 
 
 def reconcile(
@@ -84,7 +86,8 @@ def reconcile(
             )
     for name, problem in left.items():
         place = folder.files.url(name)
-        yield ShardAccount(name, place, None, None, problems=(_damage(folder, name, problem),))
+        problems = (_damage(folder, name, problem),)
+        yield ShardAccount(name, place, None, None, problems=problems, is_shard=False)
 
 
 def _damage(folder: OutputFolder, name: str, problem: str) -> str:
@@ -154,7 +157,9 @@ def _subset_accounts(folder: OutputFolder) -> Iterator[ShardAccount]:
             problem = str(error)
         if problem:
             place = folder.files.url(names.subset_manifest(name))
-            yield ShardAccount(f"subset {name}", place, None, None, problems=(problem,))
+            yield ShardAccount(
+                f"subset {name}", place, None, None, problems=(problem,), is_shard=False
+            )
 
 
 def _ledger_problems(item: WorkItem, ledger: pa.Table) -> Iterator[str]:
@@ -209,7 +214,12 @@ def _subset_problems(folder: OutputFolder, shard: str, ledger: pa.Table) -> Iter
         except LedgerError as error:
             yield f"subset {name}: {error}"
             continue
-        if kept.num_rows + dropped.num_rows != rows.num_rows:
+        if kept.schema.names != rows.schema.names or dropped.schema.names != rows.schema.names:
+            yield (
+                f"subset {name}: its files lack uid or row; make it again with "
+                f"`clipsieve filter ... --name {name}`"
+            )
+        elif kept.num_rows + dropped.num_rows != rows.num_rows:
             yield (
                 f"subset {name}: {kept.num_rows} kept and {dropped.num_rows} dropped are not the "
                 f"{rows.num_rows} rows of the ledger"

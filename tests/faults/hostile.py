@@ -74,6 +74,8 @@ def run(lab: Lab, number: int) -> Outcome:
         printed.append(f"$ clipsieve {' '.join(words)}\n{ended.text}")
     after = outside(case)
     touched = sorted(name for name in before.keys() | after if before.get(name) != after.get(name))
+    if " is a link to " in what:  # links are followed: new files may lie behind them
+        touched = [name for name in touched if name in before]
     problems += [f"outside of the folder: {name}" for name in touched]
     seconds = time.perf_counter() - started
     marks = (LOST,) if touched else (SURVIVED, *([DETECTED] if refused else []))

@@ -111,6 +111,7 @@ def export(
     control = start_control(config, folder, started)
     with stopping_on_signals(control), folder.lock():
         manifest = folder.require_manifest()
+        folder.sweep()
         subset = require_subset(folder, settings.subset)
         _check_removals(folder, subset)
         stale = stale_notes(folder, manifest, subset)

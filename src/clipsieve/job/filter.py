@@ -314,7 +314,7 @@ class _Filter:
             folder.write_json(names.subset_manifest(name), subset.to_json())
             write_sql(folder, folder.require_manifest())  # before the revision it named is gone
         for other in folder.files.list_folders(f"{names.SUBSETS}/{name}"):
-            if other != f"rev={revision}":
+            if names.marked_hash(other, "rev=") not in {None, revision}:
                 folder.files.delete_folder(f"{names.SUBSETS}/{name}/{other}")
 
     def _before(self, name: str) -> Subset | None:

@@ -413,5 +413,5 @@ def drop_revisions(folder: OutputFolder, manifest: Manifest, previous: Manifest)
     for family in manifest.families:
         keep = {m.revisions().get(family) for m in (manifest, previous)}
         for name in folder.files.list_folders(f"scores/{family}"):
-            if name.removeprefix("rev=") not in keep:
+            if names.marked_hash(name, "rev=") not in {None, *keep}:
                 folder.files.delete_folder(f"scores/{family}/{name}")

@@ -203,7 +203,7 @@ def write_part(folder: OutputFolder, build: Build, part: Part) -> None:
 def drop_builds(folder: OutputFolder, keep: Collection[str]) -> None:
     """Remove all builds but those named; readers of the build before may still be at work."""
     for name in folder.files.list_folders("wide"):
-        if name.removeprefix("build=") not in keep:
+        if names.marked_hash(name, "build=") not in {None, *keep}:
             folder.files.delete_folder(f"wide/{name}")
 
 

@@ -320,10 +320,11 @@ class LocalFiles:
 
         Only the holder of the lock may call this: it would remove a live writer's file too.
         """
-        # A folder that vanishes meanwhile is passed over, where rglob raises.
+        # A folder that vanishes meanwhile is passed over, where rglob raises; so are links.
         candidates = [
             Path(place, file)
             for name in folders
+            if not self.path(name).is_symlink()
             for place, _, files in os.walk(self.path(name))
             for file in files
             if MARK in file

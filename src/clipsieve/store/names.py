@@ -97,6 +97,16 @@ def is_own(name: str, ending: str) -> bool:
     return name.endswith(ending) and not name.startswith(".")
 
 
+def marked_hash(folder: str, mark: str) -> str | None:
+    """Return the hash in a folder's name behind a mark; None for a folder of another name.
+
+    >>> marked_hash("rev=0a1b2c3d", "rev="), marked_hash("mine", "rev=")
+    ('0a1b2c3d', None)
+    """
+    match = re.fullmatch(f"{mark}({_HASH})", folder)
+    return match[1] if match else None
+
+
 def slug(name: str) -> str:
     """Make `name` a safe file name: runs of other characters than `A-Za-z0-9.-` become `_`.
 

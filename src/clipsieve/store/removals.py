@@ -186,7 +186,7 @@ def removed_column(folder: OutputFolder, shard: str, identifier: str) -> pa.Arra
 def drop_removed(folder: OutputFolder, keep: str) -> None:
     """Remove what was found for all sets of lists but one."""
     for name in folder.files.list_folders(names.REMOVALS):
-        if name.startswith("rev=") and name != f"rev={keep}":
+        if names.marked_hash(name, "rev=") not in {None, keep}:
             folder.files.delete_folder(f"{names.REMOVALS}/{name}")
 
 

@@ -56,9 +56,11 @@ def test_a_family_that_is_new_has_no_previous_revision(folder):
 
 def test_files_beside_the_revisions_stay(folder):
     folder.write_text("scores/clip/notes.txt", "mine")
+    folder.write_text("scores/clip/mine/notes.txt", "mine")
     active = manifest_with(clip=revision(1))
     drop_revisions(folder, active, active)
     assert folder.files.list_files("scores/clip") == ["notes.txt"]
+    assert folder.files.list_files("scores/clip/mine") == ["notes.txt"]
 
 
 def test_scorers_of_a_family_go_with_the_one_that_is_named():

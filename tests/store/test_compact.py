@@ -232,12 +232,13 @@ def test_two_families_with_one_column_are_refused(files):
         write_part(folder, build, build.parts[0])
 
 
-def test_old_builds_are_dropped(files):
+def test_old_builds_are_dropped_and_folders_of_other_names_are_not(files):
     _, folder, manifest = files
     build, _ = compacted(folder, manifest)
-    path_of(folder, "wide/build=old").mkdir()
+    for name in ("build=0a1b2c3d", "build=mine", "0a1b2c3d"):
+        path_of(folder, f"wide/{name}").mkdir()
     drop_builds(folder, [build.id])
-    assert [path.name for path in path_of(folder, "wide").iterdir()] == [f"build={build.id}"]
+    assert set(folder.files.list_folders("wide")) == {f"build={build.id}", "build=mine", "0a1b2c3d"}
 
 
 def test_scores_in_wide_keep_their_encoding(files):

@@ -117,6 +117,18 @@ def test_sweep_removes_only_what_interrupted_writes_left(tmp_path):
     assert {p for p in tmp_path.rglob("*") if p.is_file()} == {kept, *mine}
 
 
+def test_sweep_does_not_follow_links(tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    left = elsewhere / f"thesis.tmp-{'0' * 32}"
+    left.write_text("mine")
+    folder = OutputFolder.open(tmp_path / "out")
+    folder.write_text("scores/clip/a.txt", "")
+    (tmp_path / "out" / "samples").symlink_to(elsewhere)
+    (tmp_path / "out" / "scores" / "clip" / "rev=0").symlink_to(elsewhere)
+    assert folder.sweep() == [] and left.exists()
+
+
 def test_sweep_looks_in_every_folder_that_is_written_to(tmp_path):
     folder = OutputFolder.open(tmp_path)
     written = [

@@ -62,7 +62,7 @@ def run(lab: Lab, number: int) -> Outcome:
         counted = lab.run(("sql", target, query, "--format", "csv"))
         problems += [f"sql: {line}" for line in counted.problems((0,))]
         texts.append(counted.text)
-        read = [path for path in paths if inputs != ("src",) or _is_direct(source, path)]
+        read = [path for path in paths if inputs != ("src",) or _is_listed(source, path)]
         expected = f"{8 * len(read)},{len(read)}".encode()
         if first.code == 0 and counted.code == 0 and expected not in counted.out:
             lost.append(f"{counted.out.decode(errors='replace').split()} for {expected.decode()}")
@@ -75,7 +75,7 @@ def run(lab: Lab, number: int) -> Outcome:
     return Outcome(KIND, number, what, len(paths), marks, (*problems, *lost), seconds, tuple(texts))
 
 
-def _is_direct(source: Path, path: bytes) -> bool:
-    """Whether a folder that is given as input holds a file: not below it, and not hidden."""
-    folder, name = os.path.split(path)
-    return folder == os.fsencode(source) and not name.startswith(b".")
+def _is_listed(source: Path, path: bytes) -> bool:
+    """Whether a folder that is given as input holds a file: hidden ones are left out."""
+    parts = os.path.relpath(path, os.fsencode(source)).split(b"/")
+    return not any(part.startswith(b".") for part in parts)

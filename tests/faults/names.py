@@ -76,6 +76,6 @@ def run(lab: Lab, number: int) -> Outcome:
 
 
 def _is_listed(source: Path, path: bytes) -> bool:
-    """Whether a folder that is given as input holds a file: hidden ones are left out, as `_x` is."""
+    """Whether a folder that is given as input holds a file: hidden ones and `_x` are left out."""
     parts = os.path.relpath(path, os.fsencode(source)).split(b"/")
     return not any(part.startswith((b".", b"_")) for part in parts)

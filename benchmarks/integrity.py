@@ -32,7 +32,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from throughput import random_model
 
 from clipsieve.demo.shards import write_benchmark_shards, write_shards
-from clipsieve.schemas.tables import DICTIONARY_COLUMNS
 from clipsieve.store import parquet
 from clipsieve.store.folder import OutputFolder
 
@@ -113,23 +112,10 @@ def without(path: Path) -> None:
     """Write with the same encodings, as durably, without checksums."""
     folder = OutputFolder.open(str(path.parent))
     table = WRITTEN[path.stem]
-    schema = table.schema
-    encodings = {f.name: "BYTE_STREAM_SPLIT" for f in schema if f.type == pa.float32()}
-    encodings |= {"row": "DELTA_BINARY_PACKED", "uid": "DELTA_LENGTH_BYTE_ARRAY"}
-    has_vectors = any(map(parquet.is_vector, schema))
-    size = parquet.VECTOR_ROW_GROUP_ROWS if has_vectors else parquet.ROW_GROUP_ROWS
+    size = parquet.row_group_rows(table.schema)
     with folder.files.writing(path.name) as temporary:
-        pq.write_table(
-            table,
-            temporary,
-            compression="zstd",
-            use_dictionary=[name for name in schema.names if name in DICTIONARY_COLUMNS],
-            column_encoding=encodings,
-            write_statistics=[
-                f.name for f in schema if f.type != pa.string() or f.name in DICTIONARY_COLUMNS
-            ],
-            row_group_size=size,
-        )
+        options = parquet.writer_options(table.schema)
+        pq.write_table(table, temporary, row_group_size=size, **options)
 
 
 def embed_seconds(folder: Path, rows: int) -> float:

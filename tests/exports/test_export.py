@@ -2,11 +2,8 @@
 
 import json
 import os
-import resource
 import shutil
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,7 @@ from clipsieve.store import names
 from clipsieve.store.files import MARK
 from tests.exports.rows import contents
 from tests.exports.subsets import make_subset, write_subset
+from tests.limits import file_sizes_at_most
 from tests.pipelines.jobs import exit_code, run_job, start, wait_for, write_one
 
 FORMATS = ("npy", "parquet", "tars", "clip-retrieval", "uids")
@@ -251,16 +249,6 @@ def test_sources_that_moved_or_changed_are_refused_before_anything_is_written(tm
     second.write_bytes(b"PAR1 and no more")
     with pytest.raises(clipsieve.UsageError, match=r"shard 00001 .* cannot be read"):
         clipsieve.export(out, "all", "tars", tmp_path / "again")
-
-
-@contextmanager
-def file_sizes_at_most(size: int) -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("format", ["tars", "parquet", "npy"])

@@ -1,6 +1,6 @@
 import hashlib
 
-from clipsieve.formats.uid import digest_and_uid, image_digest, row_uid
+from clipsieve.formats.uid import RowHasher, image_digest, row_uid
 
 
 def sha(data):
@@ -18,6 +18,7 @@ def test_uid_without_image_is_the_hash_of_url_and_caption():
 
 
 def test_digest_and_uid_agree_with_the_single_functions():
+    digest_and_uid = RowHasher().digest_and_uid
     assert digest_and_uid(b"img", "c", None) == (image_digest(b"img"), row_uid(b"img", "c", None))
     assert digest_and_uid(None, "c", None) == (None, sha(b"c"))
     assert digest_and_uid(b"", "c", None) == (hashlib.sha256(b"").digest(), sha(b"c"))

@@ -90,7 +90,7 @@ def test_only_files_that_changed_are_read_again(folder):
 def test_a_full_check_reads_all_and_what_it_finds_is_not_forgotten(folder):
     save_checks(folder, check_files(folder))
     flip(path_of(folder, names.samples("a")), keep_time=True)
-    checks = check_files(folder, is_full=True)
+    checks = check_files(folder, known={})
     assert damaged(checks) == {"samples/a.parquet": "its bytes do not match the sha256 in it"}
     save_checks(folder, checks)
     assert damaged(check_files(folder)) == damaged(checks)

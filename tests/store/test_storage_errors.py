@@ -2,10 +2,8 @@
 
 import errno
 import os
-import resource
 import subprocess
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,16 +16,7 @@ from clipsieve.errors import StorageError, UsageError
 from clipsieve.store.files import LocalFiles
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.storage_errors import storage_error, write_error
-
-
-@contextmanager
-def file_sizes_at_most(size):
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+from tests.limits import file_sizes_at_most
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from clipsieve.formats.columns import (
     find_column,
     require_column,
 )
+from clipsieve.nesting import is_deeper_than
 from clipsieve.schemas.states import RowFailure, RowState
 
 #: Extensions that are taken for pictures; the decoder has the last word.
@@ -114,7 +115,7 @@ class Sample:
             fields = json.loads(self.json)
         except (ValueError, RecursionError):
             fields = None
-        if not isinstance(fields, dict) or _is_deep(fields):
+        if not isinstance(fields, dict) or is_deeper_than(fields, _MAX_JSON_DEPTH):
             fields = {"invalid_json": self.json.decode("utf-8", "replace")}
         if not all(name.isascii() for name in fields):
             fields = {str(_as_text(name)): value for name, value in fields.items()}
@@ -424,21 +425,6 @@ def _split_misfits(
         except (pa.ArrowException, OverflowError):
             misfits[name] = value
     return fits, misfits
-
-
-def _is_deep(value: Any) -> bool:
-    """Return whether lists and objects are nested too deeply to be written again."""
-    level = [value]
-    for _ in range(_MAX_JSON_DEPTH):
-        level = [
-            child
-            for parent in level
-            for child in (parent.values() if isinstance(parent, dict) else parent)
-            if isinstance(child, dict | list)
-        ]
-        if not level:
-            return False
-    return True
 
 
 def _type_of(value: Any) -> pa.DataType:

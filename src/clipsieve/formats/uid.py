@@ -30,13 +30,6 @@ def row_uid(image: bytes | None, caption: str | None, url: str | None) -> str:
     return RowHasher().digest_and_uid(image, caption, url)[1]
 
 
-def digest_and_uid(
-    image: bytes | None, caption: str | None, url: str | None
-) -> tuple[bytes | None, str]:
-    """Return `image_digest` (None without image bytes) and `row_uid`; reads the image once."""
-    return RowHasher().digest_and_uid(image, caption, url)
-
-
 class RowHasher:
     """Hashes rows that are in memory together; an image that many rows share is read once."""
 

@@ -135,15 +135,11 @@ class Mending:
 
     def _move(self, name: str) -> None:
         move_aside(self._folder, name)
-        is_history = name.startswith(f"{names.RUNS}/") and name not in (
-            names.MANIFEST_COPY,
-            names.FILES,
-        )
+        is_history = names.is_history(name)
         self._report(name, "moved aside; nothing depends on it" if is_history else "made again")
 
     def _report(self, name: str, outcome: str) -> None:
-        problem = self._damage.pop(name)
-        self._reporter.report("damaged", f"damaged: {name}: {problem}; {outcome}", file=name)
+        _report(self._reporter, name, self._damage.pop(name), outcome)
 
 
 def mend_subset(folder: OutputFolder, subset: str, reporter: Reporter) -> None:
@@ -151,7 +147,7 @@ def mend_subset(folder: OutputFolder, subset: str, reporter: Reporter) -> None:
     damage = damaged(check_files(folder, below=f"{names.SUBSETS}/{subset}"))
     for name, problem in damage.items():
         move_aside(folder, name)
-        reporter.report("damaged", f"damaged: {name}: {problem}; made again", file=name)
+        _report(reporter, name, problem, "made again")
 
 
 def shard_of(manifest: Manifest | None, name: str) -> str | None:
@@ -182,6 +178,11 @@ def save_verification(
         add_checks(folder, written)
     else:
         save_checks(folder, check_files(folder, written=written))
+
+
+def _report(reporter: Reporter, name: str, problem: str, outcome: str) -> None:
+    """Report a damaged file and what became of it."""
+    reporter.report("damaged", f"damaged: {name}: {problem}; {outcome}", file=name)
 
 
 def _is_active(manifest: Manifest, name: str) -> bool:

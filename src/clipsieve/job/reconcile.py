@@ -42,7 +42,7 @@ def reconcile_folder(out: str, quick: bool = False) -> Reconciled:
     """
     folder = OutputFolder.open(out)
     manifest = folder.require_manifest()
-    checks = with_replaced(folder, check_files(folder, is_full=not quick))
+    checks = with_replaced(folder, check_files(folder, known=None if quick else {}))
     damage = damaged(checks)
     accounts = tuple(reconcile(folder, manifest, recorded_items(manifest), count_rows, damage))
     note = ""

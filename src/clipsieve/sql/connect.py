@@ -16,22 +16,12 @@ from clipsieve.sql.create_views import (
 )
 from clipsieve.sql.interrupt import interruptible
 from clipsieve.sql.literals import literal, without_wildcards
+from clipsieve.sql.locked import CLOSED, LOCKED
 from clipsieve.sql.views import macros_sql, views_sql
 from clipsieve.store.folder import OutputFolder
 
 #: How DuckDB says that the view `scores` is missing.
 _NO_SCORES = re.compile(r"Table with name scores does not exist")
-#: What a locked connection may not do.
-_LOCKED = """
-SET autoinstall_known_extensions = false;
-SET autoload_known_extensions = false;
-SET allow_community_extensions = false;
-SET python_enable_replacements = false;
-SET temp_directory = '';
-SET allowed_directories = [{folder}];
-SET enable_external_access = false;
-SET lock_configuration = true;
-"""
 
 
 def connect(out: str | Path, locked: bool = False) -> duckdb.DuckDBPyConnection:
@@ -78,7 +68,8 @@ def open_views(
     left_out |= drop_damaged_scores(connection, folder, manifest)
     connection.execute(macros_sql())
     if locked:
-        connection.execute(_LOCKED.format(folder=literal(folder.root + "/")))
+        allowed = f"SET allowed_directories = [{literal(folder.root + '/')}];"
+        connection.execute(CLOSED + allowed + LOCKED)
     return connection, left_out
 
 

@@ -10,7 +10,7 @@ from clipsieve.errors import LedgerError
 from clipsieve.store import names
 from clipsieve.store.cures import cure
 from clipsieve.store.folder import OutputFolder
-from clipsieve.store.integrity import check_files, damaged, unverified_bytes
+from clipsieve.store.integrity import check_files, damaged, read_checks, unverified_bytes
 from clipsieve.store.manifest import Manifest
 from clipsieve.terminal import escaped
 
@@ -56,12 +56,13 @@ def drop_damaged_scores(
     if manifest.wide is None:
         return {}
     below = names.wide_folder(manifest.wide.build)
-    changed = unverified_bytes(folder, below)
+    known = read_checks(folder, below)
+    changed = unverified_bytes(folder, below, known)
     if changed > _MOST_VERIFIED:
         text = f"{changed:,} bytes of scores have changed since they were verified"
         print(f"clipsieve: {text}; verify them: clipsieve reconcile", file=sys.stderr)
         return {}
-    damage = damaged(check_files(folder, below=below))
+    damage = damaged(check_files(folder, known=known, below=below))
     for name, problem in damage.items():
         connection.execute("DROP VIEW IF EXISTS scores")
         mended = cure(folder.root, name)

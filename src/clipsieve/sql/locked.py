@@ -18,18 +18,24 @@ from clipsieve.schemas import __name__ as SCHEMAS
 
 #: Name under which expressions see the table.
 TABLE = "shard"
-_SETTINGS = """
+#: No extensions, no Python variables, no files of its own.
+CLOSED = """
 SET autoinstall_known_extensions = false;
 SET autoload_known_extensions = false;
 SET allow_community_extensions = false;
 SET python_enable_replacements = false;
 SET temp_directory = '';
+"""
+#: After everything else: no files that are not allowed by then, and no other settings.
+LOCKED = """
+SET enable_external_access = false;
+SET lock_configuration = true;
+"""
+_LIMITS = """
 SET memory_limit = '4GB';
 SET threads = 1;
 SET TimeZone = 'UTC';
-SET enable_external_access = false;
 SET max_execution_time = 600000;
-SET lock_configuration = true;
 """
 
 
@@ -40,7 +46,7 @@ class LockedDuckDB:
         """Open and lock the connection; takes about 20 ms."""
         self._connection = duckdb.connect()
         self._connection.execute(predicate_macros_sql())
-        self._connection.execute(_SETTINGS)
+        self._connection.execute(CLOSED + _LIMITS + LOCKED)
 
     def types(self, schema: pa.Schema, expressions: Sequence[str]) -> list[str]:
         """Return DuckDB's type of each expression over a table of `schema`.

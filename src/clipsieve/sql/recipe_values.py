@@ -1,6 +1,5 @@
 """Values for the parameters of a recipe, checked against the columns and files of a folder."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,7 +17,6 @@ from clipsieve.store.manifest import Manifest
 
 #: Words for a revision.
 ACTIVE, PREVIOUS = "active", "previous"
-_REVISION = re.compile("rev=[0-9a-f]{8,64}")
 
 
 def recipe_text(
@@ -147,7 +145,7 @@ def _with_two(folder: OutputFolder, manifest: Manifest) -> str:
 def _on_disk(folder: OutputFolder, family: str) -> list[str]:
     """Return the revisions of a family that have files."""
     folders = folder.files.list_folders(f"scores/{family}")
-    revisions = [name.removeprefix("rev=") for name in folders if _REVISION.fullmatch(name)]
+    revisions = filter(None, (names.marked_hash(name, "rev=") for name in folders))
     return [each for each in revisions if folder.tables(names.family_folder(family, each))]
 
 

@@ -27,6 +27,6 @@ def cure(root: str, name: str) -> str:
             f"restore it from a backup, or `clipsieve remove {root} --undo {part}` and add the "
             "list again"
         )
-    if top == names.RUNS and name not in (names.MANIFEST_COPY, names.FILES):
+    if names.is_history(name):
         return "run the same `clipsieve run` again, which moves it aside: it is history"
     return "run the same `clipsieve run` again"

@@ -61,7 +61,7 @@ def sealed_files(folder: OutputFolder, below: str | None = None) -> list[str]:
 
 def check_files(
     folder: OutputFolder,
-    is_full: bool = False,
+    known: Mapping[str, FileCheck] | None = None,
     written: Mapping[str, Seal] | None = None,
     below: str | None = None,
     is_stopped: Callable[[], bool] = lambda: False,
@@ -70,8 +70,8 @@ def check_files(
 
     Args:
       folder: the output folder.
-      is_full: read every file; otherwise those that have changed since they were last verified,
-        or were damaged then.
+      known: the last checks by name; None reads those that were saved.  Files are read that have
+        changed since, or were damaged: with no last checks, all.
       written: seals of files that were written just now, which are not read.
       below: a folder in it to which the check is limited.
       is_stopped: whether to read no other file; those that are left have no check.
@@ -80,12 +80,12 @@ def check_files(
       One check for each sealed file, sorted by name.  A file that is removed meanwhile is left out,
       and so is the table of checks itself while it is sound.
     """
-    known = {} if is_full else read_checks(folder, below)
+    last = read_checks(folder, below) if known is None else known
 
     def check(name: str) -> FileCheck | None:
         if is_stopped():
             return None
-        return _check(folder, name, known.get(name), (written or {}).get(name))
+        return _check(folder, name, last.get(name), (written or {}).get(name))
 
     with ThreadPoolExecutor(READERS, "clipsieve-verify") as pool:
         checks = [each for each in pool.map(check, sealed_files(folder, below)) if each is not None]
@@ -95,12 +95,14 @@ def check_files(
     return [*checks, own] if own is not None and own.problem is not None else checks
 
 
-def unverified_bytes(folder: OutputFolder, below: str) -> int:
-    """Return the bytes below a folder that `check_files` would read: those of changed files."""
-    known = read_checks(folder, below)
+def unverified_bytes(folder: OutputFolder, below: str, known: Mapping[str, FileCheck]) -> int:
+    """Return the bytes of the files below a folder that have changed since the last checks."""
     total = 0
     for name in sealed_files(folder, below):
-        size, mtime_ns = folder.files.status(name)
+        try:
+            size, mtime_ns = folder.files.status(name)
+        except FileNotFoundError:  # a run has just removed it
+            continue
         check = known.get(name)
         if check is None or (check.bytes, check.mtime_ns) != (size, mtime_ns):
             total += size

@@ -4,6 +4,8 @@ import json
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from clipsieve.nesting import is_deeper_than
+
 #: Bytes of a file; the largest that clipsieve writes have some 200 a shard.
 MOST_BYTES = 256 << 20
 #: Lists and objects inside each other; clipsieve's own have ten at most, options of scorers too.
@@ -24,24 +26,9 @@ def parse_json(content: bytes | str) -> Any:
         value = json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
     except RecursionError:
         raise ValueError(f"nested more than {DEEPEST} deep") from None
-    _check_depth(value)
+    if is_deeper_than(value, DEEPEST):
+        raise ValueError(f"nested more than {DEEPEST} deep")
     return value
-
-
-def _check_depth(value: Any) -> None:
-    """Raise ValueError if lists and objects are nested too deep."""
-    level = [value]
-    for _ in range(DEEPEST):
-        level = [
-            child
-            for each in level
-            if isinstance(each, list | dict)
-            for child in (each.values() if isinstance(each, dict) else each)
-            if isinstance(child, list | dict)
-        ]
-        if not level:
-            return
-    raise ValueError(f"nested more than {DEEPEST} deep")
 
 
 def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

@@ -39,7 +39,8 @@ METRICS = "metrics"
 AUDITS = "audits"
 WIDE = "wide"
 
-_HASH = "[0-9a-f]{8,64}"
+#: A short hash in hexadecimal digits, as a regular expression.
+HASH = "[0-9a-f]{8,64}"
 #: Names of all sealed files that clipsieve writes, in regular expressions; other files below its
 #: folders are their owner's.
 _SEALED = tuple(
@@ -47,18 +48,18 @@ _SEALED = tuple(
     for form in (
         r"dataset\.json",
         r"samples/[^/]+\.parquet",
-        rf"embeddings/[^/]+/rev={_HASH}/[^/]+\.parquet",
-        rf"scores/[a-z0-9_]+/rev={_HASH}/[^/]+\.parquet",
-        rf"wide/build={_HASH}/part-[^/]+\.parquet",
-        rf"fits/[a-z0-9_.]+/{_HASH}(\.pass[0-9]+)?\.(npz|json)",
-        rf"prompts/[^/]+/rev={_HASH}/{_HASH}\.npz",
-        rf"neighbours/{_HASH}/((image|text)/[^/]+\.parquet|set\.json)",
-        rf"audits/[a-z0-9_]+/rev={_HASH}/groups\.parquet",
+        rf"embeddings/[^/]+/rev={HASH}/[^/]+\.parquet",
+        rf"scores/[a-z0-9_]+/rev={HASH}/[^/]+\.parquet",
+        rf"wide/build={HASH}/part-[^/]+\.parquet",
+        rf"fits/[a-z0-9_.]+/{HASH}(\.pass[0-9]+)?\.(npz|json)",
+        rf"prompts/[^/]+/rev={HASH}/{HASH}\.npz",
+        rf"neighbours/{HASH}/((image|text)/[^/]+\.parquet|set\.json)",
+        rf"audits/[a-z0-9_]+/rev={HASH}/groups\.parquet",
         r"metrics/(dataset|detectors)\.parquet",
         r"subsets/[^/]+/subset\.json",
-        rf"subsets/[^/]+/rev={_HASH}/((kept|dropped)/[^/]+|funnel|overlaps|thresholds)\.parquet",
+        rf"subsets/[^/]+/rev={HASH}/((kept|dropped)/[^/]+|funnel|overlaps|thresholds)\.parquet",
         r"removals/[^/]+/(list\.json|ids\.parquet)",
-        rf"removals/rev={_HASH}/[^/]+\.parquet",
+        rf"removals/rev={HASH}/[^/]+\.parquet",
         r"_runs/([^/]+\.json|[^/]+\.shards\.jsonl|dataset\.copy|files\.parquet)",
         r"_runs/[^/]+\.shards/[0-9a-f]{32}\.json",
     )
@@ -103,8 +104,13 @@ def marked_hash(folder: str, mark: str) -> str | None:
     >>> marked_hash("rev=0a1b2c3d", "rev="), marked_hash("mine", "rev=")
     ('0a1b2c3d', None)
     """
-    match = re.fullmatch(f"{mark}({_HASH})", folder)
+    match = re.fullmatch(f"{mark}({HASH})", folder)
     return match[1] if match else None
+
+
+def is_history(name: str) -> bool:
+    """Whether a file under `_runs/` only tells of runs and shards: nothing depends on it."""
+    return name.startswith(f"{RUNS}/") and name not in (MANIFEST_COPY, FILES)
 
 
 def slug(name: str) -> str:

@@ -8,6 +8,7 @@ carry checksums, and the footer a blank seal (`clipsieve.store.seal`).
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -51,25 +52,27 @@ def is_vector(field: pa.Field) -> bool:
 
 def open_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     """Open a writer to `path` with the encodings above; the caller closes it."""
+    return pq.ParquetWriter(path, schema, **writer_options(schema), write_page_checksum=True)
+
+
+def writer_options(schema: pa.Schema) -> dict[str, Any]:
+    """Return compression, encodings and statistics of a table, as pyarrow's writers take them."""
     encodings = {f.name: "BYTE_STREAM_SPLIT" for f in schema if f.type == pa.float32()}
     encodings |= {f.name: "DELTA_BINARY_PACKED" for f in schema if f.name == "row"}
     # zstd takes two thirds of the time for random digits whose lengths stand apart.
     encodings |= {
         f.name: "DELTA_LENGTH_BYTE_ARRAY" for f in schema if f.name == "uid" and _is_text(f.type)
     }
-    return pq.ParquetWriter(
-        path,
-        schema,
-        compression="zstd",
-        use_dictionary=[name for name in schema.names if name in DICTIONARY_COLUMNS],
-        column_encoding=encodings,
+    return {
+        "compression": "zstd",
+        "use_dictionary": [name for name in schema.names if name in DICTIONARY_COLUMNS],
+        "column_encoding": encodings,
         # DuckDB 2.0.0 takes every row for `IS NULL` where all values of a text column are one or
         # NULL, and it has statistics and no dictionary.  Those of uids and captions help no query.
-        write_statistics=[
+        "write_statistics": [
             f.name for f in schema if not _is_text(f.type) or f.name in DICTIONARY_COLUMNS
         ],
-        write_page_checksum=True,
-    )
+    }
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -78,10 +81,14 @@ def _is_text(kind: pa.DataType) -> bool:
 
 def write_parquet(path: Path, table: pa.Table, footer: Mapping[str, str]) -> None:
     """Write `table` to `path` with `footer` and a blank seal as key-value metadata."""
-    rows = VECTOR_ROW_GROUP_ROWS if any(map(is_vector, table.schema)) else ROW_GROUP_ROWS
     with open_writer(path, table.schema) as writer:
-        writer.write_table(table, row_group_size=rows)
+        writer.write_table(table, row_group_size=row_group_rows(table.schema))
         add_footer(writer, footer)
+
+
+def row_group_rows(schema: pa.Schema) -> int:
+    """Return how many rows a row group of a table holds."""
+    return VECTOR_ROW_GROUP_ROWS if any(map(is_vector, schema)) else ROW_GROUP_ROWS
 
 
 def add_footer(writer: pq.ParquetWriter, footer: Mapping[str, str]) -> None:

@@ -13,6 +13,7 @@ from clipsieve.schemas import footers
 from clipsieve.schemas.states import RowState
 from clipsieve.store import names
 from clipsieve.store.cures import cure
+from clipsieve.store.documents import footer_rows
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.manifest import Manifest
 from clipsieve.store.parquet import Footer
@@ -105,8 +106,10 @@ def _tables(manifest: Manifest, shard: str) -> dict[str, str]:
 
 def _rows(footer: Footer) -> int | None:
     """Return the rows of a ledger as its footer counts them; None if it does not."""
-    text = footer.get(footers.ROWS, "")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
+    try:
+        return footer_rows(footer, footers.ROWS, "")
+    except LedgerError:
+        return None
 
 
 def _account(

@@ -13,6 +13,8 @@ from reprlib import Repr
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from clipsieve.store import names
+
 #: Characters of any text.
 _LONGEST = 1 << 16
 _repr = Repr()
@@ -46,9 +48,9 @@ class Range:
 
 
 #: A short hash in hexadecimal digits: revisions, ids of fits, builds, lists.
-Hash = Annotated[str, Pattern("[0-9a-f]{8,64}")]
+Hash = Annotated[str, Pattern(names.HASH)]
 #: Likewise, or nothing.
-HashOrEmpty = Annotated[str, Pattern("([0-9a-f]{8,64})?")]
+HashOrEmpty = Annotated[str, Pattern(f"({names.HASH})?")]
 #: A scorer or family; families become folders and views.
 FamilyName = Annotated[str, Pattern("[a-z][a-z0-9_]{0,99}")]
 ScorerName = Annotated[str, Pattern(r"[a-z][a-z0-9_]{0,99}(\.[a-z][a-z0-9_]{0,99})?")]

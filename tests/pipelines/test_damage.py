@@ -83,6 +83,19 @@ def test_a_flipped_bit_is_found_and_the_file_made_again(made, out, capfd, kind):
     assert not list(out.rglob("*.damaged"))
 
 
+def test_damaged_records_of_the_run_that_is_repeated_are_moved_aside(made, out, capfd):
+    path = out / "_runs" / "fixed.shards.jsonl"
+    content = path.read_bytes().replace(b'"uri"', b'"wri"', 1)
+    assert content != path.read_bytes()
+    path.write_bytes(content)
+    assert exit_code(["reconcile", str(out)]) == 1
+    assert exit_code(command(made, out)) == 0
+    assert "damaged: _runs/fixed.shards.jsonl: " in capfd.readouterr().err
+    assert (out / "_runs" / "fixed.shards.jsonl.damaged").read_bytes() == content
+    assert exit_code(["reconcile", str(out)]) == 0
+    assert contents(out) == contents(made / "out")
+
+
 def test_a_damaged_manifest_is_restored_from_its_copy(made, out, capfd):
     before = (out / "dataset.json").read_bytes()
     flip(out / "dataset.json")

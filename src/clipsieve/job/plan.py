@@ -115,7 +115,7 @@ def make_plan(
     _check_naming(config, manifest)
     scorers, options = _scorers(config, manifest, reporter)
     identity, device = _identity(config, manifest, inputs, engine, reporter, control, is_dry)
-    earlier = frozenset(record.to_json() for record in read_records(folder, run_id))
+    earlier = frozenset(record.to_json() for record in read_records(folder, run_id, damaged))
     if identity is None:
         items = tuple(inputs.items)
         if not config.reprocess:
@@ -399,7 +399,7 @@ def _check_names_are_free(
     """
     written = folder.read_footers(names.samples(item.shard) for item in items)
     lost = {item.shard for item in items if names.samples(item.shard) in damaged}
-    recorded = _recorded_sources(folder, lost)
+    recorded = _recorded_sources(folder, lost, damaged)
     for item, footer, ledger in zip(items, written, ledgers, strict=True):
         uri = footer.get(footers.SOURCE_URI)
         if item.shard in lost:
@@ -417,9 +417,11 @@ def _check_names_are_free(
         )
 
 
-def _recorded_sources(folder: OutputFolder, shards: Collection[str]) -> dict[str, str]:
-    """Return the source of each shard as its last record says."""
+def _recorded_sources(
+    folder: OutputFolder, shards: Collection[str], damaged: Collection[str]
+) -> dict[str, str]:
+    """Return the source of each shard as its last record in a sound file says."""
     if not shards:
         return {}
-    records = (record for record in read_records(folder) if record.shard in shards)
+    records = (each for each in read_records(folder, damaged=damaged) if each.shard in shards)
     return {record.shard: record.uri for record in records if record.state == DONE}

@@ -118,12 +118,13 @@ def with_replaced(folder: OutputFolder, checks: Iterable[FileCheck]) -> list[Fil
     """Return checks in which sound files that are not those that their run recorded are damaged.
 
     A file of another run than the last record of it, as a kill leaves, is not compared; none is
-    if records are damaged, which are among the damaged files then.
+    if a record is none that clipsieve writes.
     """
+    checks = list(checks)
     try:
-        records = read_records(folder)
+        records = read_records(folder, damaged=damaged(checks))
     except (LedgerError, ValueError):
-        return list(checks)
+        return checks
     recorded = {
         name: (record.run_id, seal) for record in records for name, seal in record.files.items()
     }

@@ -7,7 +7,7 @@ files do.
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -85,16 +85,24 @@ def add_record(folder: OutputFolder, record: ShardRecord) -> None:
     folder.write_json(name, asdict(record), indent=None, durable=False)
 
 
-def read_records(folder: OutputFolder, run_id: str | None = None) -> list[ShardRecord]:
+def read_records(
+    folder: OutputFolder, run_id: str | None = None, damaged: Collection[str] = ()
+) -> list[ShardRecord]:
     """Return the records of one run, or of all, by the time they ended.
 
     A line that is no JSON is left out: a power failure tears those that were written last.
+
+    Args:
+      folder: the output folder.
+      run_id: of the run; None is all runs.
+      damaged: names of files that are not read.
 
     Raises:
       LedgerError: if a record has fields that no record has.
     """
     runs = _runs(folder) if run_id is None else [run_id]
-    lines = {line: place for run in runs for line, place in _lines(folder, run)}
+    found = (entry for run in runs for entry in _lines(folder, run))
+    lines = {line: place for line, place in found if place not in damaged}
     parsed = [_parse(line, folder.files.url(place)) for line, place in lines.items()]
     records = {record.to_json(): record for record in filter(None, parsed)}
     in_order = (records[text] for text in sorted(records))  # also those of equal times

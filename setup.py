@@ -48,6 +48,7 @@ setup(
     ],
     extras_require={
         "dev": [
+            "apache-beam[dask]>=2.77",
             "build>=1.2",
             "datasets>=3",
             "mypy>=1.15",
@@ -59,6 +60,8 @@ setup(
             "setuptools>=80",
         ],
         "benchmark": ["faiss-cpu>=1.10", "scikit-learn>=1.6"],
+        "dask": ["apache-beam[dask]>=2.77"],
+        "dataflow": ["apache-beam[gcp]>=2.77"],
         "forest": ["scikit-learn>=1.6"],
     },
     entry_points={"console_scripts": ["clipsieve = clipsieve.cli:main"]},

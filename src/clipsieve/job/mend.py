@@ -22,6 +22,7 @@ from clipsieve.store.integrity import (
     drop_replaced,
     move_aside,
     save_checks,
+    sealed_files,
 )
 from clipsieve.store.manifest import Manifest
 from clipsieve.store.seal import Seal
@@ -46,6 +47,9 @@ def find_damage(
 ) -> dict[str, str]:
     """Return what is wrong with each damaged file, by name; reads what changed since last time.
 
+    In an object store it tells what a `reconcile` has found, and reads nothing: a store verifies
+    what it takes and gives, and keeps no halves.
+
     Args:
       folder: the output folder.
       control: ends the reading when the job is stopped.
@@ -55,7 +59,7 @@ def find_damage(
     def is_stopped() -> bool:
         return control is not None and control.stopped
 
-    checks = check_files(folder, is_stopped=is_stopped)
+    checks = check_files(folder, is_stopped=is_stopped, reads=not folder.files.is_remote)
     if keep and checks and not is_stopped():
         save_checks(folder, checks)
     return damaged(checks)
@@ -177,7 +181,9 @@ def save_verification(
     if is_stopped:
         add_checks(folder, written)
     else:
-        save_checks(folder, check_files(folder, written=written))
+        checks = check_files(folder, written=written, reads=not folder.files.is_remote)
+        save_checks(folder, checks)
+    folder.save_footers(sealed_files(folder))
 
 
 def _report(reporter: Reporter, name: str, problem: str, outcome: str) -> None:

@@ -124,7 +124,7 @@ def run(
     reporter = reporter or Reporter(config.log_format)
     folder = OutputFolder.open(config.out)
     control = start_control(config, folder, started)
-    with stopping_on_signals(control), folder.lock():
+    with stopping_on_signals(control), folder.lock(config.lock_terms(), control.stop):
         restore_manifest(folder, reporter)
         manifest = folder.load_manifest()
         damage = find_damage(folder, control)

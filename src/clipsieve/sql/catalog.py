@@ -35,11 +35,17 @@ def write_catalog(out: str | Path, path: str | Path | None = None) -> str:
       path: of the file; None is `catalog.duckdb` in the folder.  A catalog is replaced at once.
 
     Raises:
-      UsageError: if the folder holds no dataset, or `path` is a folder, a file that is no
+      UsageError: if the folder holds no dataset, or is in an object store and `path` is not given,
+        or `path` is a folder, a file that is no
         database, or a database with tables.
     """
     folder = OutputFolder.open(out)
     manifest = folder.require_manifest()
+    if path is None and folder.files.is_remote:
+        raise UsageError(
+            f"{folder.root} is in an object store, and DuckDB opens catalogs on disks only; name a "
+            "file of this machine for it"
+        )
     place = Path(os.path.abspath(folder.files.url(names.CATALOG) if path is None else path))
     _check_replaceable(place)
     root = without_wildcards(folder.files.url()) + "/"

@@ -8,6 +8,7 @@ from typing import Any
 import duckdb
 
 from clipsieve.errors import QueryError, UsageError
+from clipsieve.object_stores.files import ObjectStoreFiles
 from clipsieve.sql.create_views import (
     create_views,
     drop_damaged_scores,
@@ -59,7 +60,9 @@ def open_views(
     manifest = folder.require_manifest()
     root = without_wildcards(folder.root) + "/"
     connection = duckdb.connect()
-    if "," not in folder.root:  # which would end a folder's name in this setting
+    if isinstance(folder.files, ObjectStoreFiles):
+        connection.register_filesystem(folder.files.system)
+    elif "," not in folder.root:  # which would end a folder's name in this setting
         connection.execute(f"SET file_search_path = {literal(folder.root)}")
     left_out = create_views(connection, folder, views_sql(folder, manifest, root), root)
     if left_out:  # a run may have ended since, and have put its records together

@@ -12,6 +12,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections import Counter
@@ -19,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Where the server answers for itself.
@@ -103,9 +105,10 @@ class _Application:
     """moto's application with counts, latency, and without conditions if so asked."""
 
     def __init__(self, latency: float, unconditional: bool) -> None:
-        from moto.server import DomainDispatcherApplication, create_backend_app
+        from moto import server as moto_server
 
-        self._inner = DomainDispatcherApplication(create_backend_app)
+        dispatcher: Any = moto_server
+        self._inner = dispatcher.DomainDispatcherApplication(dispatcher.create_backend_app)
         self._latency, self._unconditional = latency, unconditional
         self._requests: list[str] = []
 
@@ -147,7 +150,6 @@ def main() -> None:
     parser.add_argument("--latency", type=float, default=0.0)
     parser.add_argument("--unconditional", action="store_true")
     options = parser.parse_args()
-    import threading
 
     def exit_with_parent() -> None:
         while os.read(0, 4096):

@@ -17,24 +17,26 @@ from tests.object_stores.server import BUCKET, ROOT, s3_server
 
 
 class Racer:
-    def __init__(self, url, lease):
+    def __init__(self, url, lease) -> None:
         words = [sys.executable, "-m", "tests.object_stores.race", url, str(lease)]
         self.process = subprocess.Popen(
             words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.questions, self.answers = self.process.stdin, self.process.stdout
 
     def tell(self, word):
-        self.process.stdin.write(f"{word}\n")
-        self.process.stdin.flush()
+        self.questions.write(f"{word}\n")
+        self.questions.flush()
 
     def answer(self):
-        return self.process.stdout.readline().strip()
+        return self.answers.readline().strip()
 
     def end(self):
         self.process.kill()
         self.process.wait()
-        self.process.stdin.close()
-        self.process.stdout.close()
+        self.questions.close()
+        self.answers.close()
 
 
 @contextmanager
@@ -134,13 +136,14 @@ def test_a_holder_that_slept_through_its_lease_writes_no_manifest(url):
 
 
 def test_what_deletes_or_decides_asks_for_the_lock_again(url):
-    folder, reasons = OutputFolder.open(url), []
+    files, reasons = ObjectStoreFiles(url), list[str]()
+    folder = OutputFolder(files)
     folder.write_text("samples/a", "1")
     with pytest.raises(Locked, match="another one has taken it over"):
         with folder.lock(LockTerms(lease=2.0), reasons.append):
             folder.save_manifest(Manifest())
             content = json.dumps({"state": "held", "process": "other", "lease": 60}).encode()
-            folder.files.system.pipe_file(folder.files._key(".lock/000000002"), content)
+            files.system.pipe_file(files._key(".lock/000000002"), content)
             for operation in (
                 lambda: folder.save_manifest(Manifest()),
                 lambda: folder.sweep(),
@@ -197,7 +200,7 @@ def test_a_slow_process_that_reuses_a_number_has_no_lock(url, monkeypatch):
 def test_a_store_without_conditional_writes_is_refused_unless_told(url):
     with s3_server("--unconditional"):
         folder = OutputFolder(_fresh(f"s3://{BUCKET}/out"))
-        with pytest.raises(UsageError, match="ignores conditional writes.*--no-lock"):
+        with pytest.raises(UsageError, match=r"ignores conditional writes.*--no-lock"):
             with folder.lock():
                 pass
         assert folder.files.entries("").folders == ()
@@ -208,9 +211,6 @@ def test_a_store_without_conditional_writes_is_refused_unless_told(url):
 
 def _fresh(url):
     """A file system that asks the server of this moment: fsspec keeps instances."""
-    import s3fs
-
-    s3fs.S3FileSystem.clear_instance_cache()
     files = ObjectStoreFiles(url)
-    s3fs.S3FileSystem.clear_instance_cache()
+    files.system = files.query_system()
     return files

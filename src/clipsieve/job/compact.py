@@ -15,6 +15,7 @@ from clipsieve.sql.views import write_sql
 from clipsieve.stage import Engine
 from clipsieve.store.compact import CompactStage, drop_builds, plan_build
 from clipsieve.store.folder import OutputFolder
+from clipsieve.store.lock_terms import LockTerms
 from clipsieve.store.manifest import Manifest, WideEntry
 from clipsieve.store.records import new_run_id
 from clipsieve.store.removals import count_removed, drop_removed, match_removals

@@ -44,11 +44,15 @@ def canonical_url(root: str) -> str:
     return f"{protocol}://{'/'.join(parts)}"
 
 
-def connect(url: str) -> tuple[Any, str]:
-    """Return the fsspec file system of a URL, without a cache of listings, and the path in it.
+def connect(url: str, listings_seconds: float = 0) -> tuple[Any, str]:
+    """Return the fsspec file system of a URL, and the path in it.
 
     Credentials, endpoint and region are the store's own business: environment, files of its tools,
     or the machine's role.
+
+    Args:
+      url: of a folder.
+      listings_seconds: for how long a listing may be used again; those who write need 0.
 
     Raises:
       UsageError: for a protocol that is unknown or whose package is not installed, or whose
@@ -58,7 +62,10 @@ def connect(url: str) -> tuple[Any, str]:
 
     protocol = protocol_of(url)
     try:
-        system, path = fsspec.url_to_fs(url, use_listings_cache=False)
+        options: dict[str, Any] = {"use_listings_cache": bool(listings_seconds)}
+        if listings_seconds:
+            options |= {"listings_expiry_time": listings_seconds, "skip_instance_cache": True}
+        system, path = fsspec.url_to_fs(url, **options)
     except ImportError as error:
         cure = f"pip install 'clipsieve[{EXTRAS[protocol]}]'" if protocol in EXTRAS else str(error)
         raise UsageError(f"{url}: no package for {protocol}:// is installed; {cure}") from error

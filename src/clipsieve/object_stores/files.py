@@ -32,6 +32,8 @@ TAIL_BYTES = 1 << 16
 WHOLE_BYTES = 64 << 20
 #: Of the parts of larger ones.
 _BLOCK_BYTES = 8 << 20
+#: For how long queries may use a listing.
+_LISTINGS_SECONDS = 5.0
 #: Where the numbered locks are.
 LOCK_FOLDER = ".lock"
 #: Ends a Parquet file: four bytes of length, then its magic.
@@ -110,15 +112,23 @@ class ObjectStoreFiles:
             raise FileNotFoundError(self.url(name))
         return _status(info)
 
+    def query_system(self) -> Any:
+        """Return a file system that may keep listings for some seconds, for one who only reads.
+
+        DuckDB asks for the size and time of each file of a glob, one by one.
+        """
+        return connect(self.root, listings_seconds=_LISTINGS_SECONDS)[0]
+
     # Reading
 
     def read(self, name: str, limit: int | None = None) -> bytes:
         """Return the content of an object, of at most `limit` bytes."""
         with store_errors("read", self.url(name)):
-            if limit is not None:
-                return self._first(name, limit)
-            content: bytes = self.system.cat_file(self._key(name))
-            return content
+            content = self._first(name, limit or WHOLE_BYTES)
+            if limit is not None or len(content) < WHOLE_BYTES:
+                return content
+            whole: bytes = self.system.cat_file(self._key(name))  # in parts
+            return whole
 
     def open(self, name: str) -> pa.NativeFile:
         """Open an object for random access; all but large ones are read by one request."""
@@ -140,7 +150,7 @@ class ObjectStoreFiles:
         return pq.read_metadata(io.BytesIO(tail))
 
     def _first(self, name: str, count: int) -> bytes:
-        """Return the first `count` bytes of an object, all of one that is shorter."""
+        """Return the first `count` bytes of an object, all of one that is shorter: one request."""
         try:
             first: bytes = self.system.cat_file(self._key(name), start=0, end=count)
         except FileNotFoundError:

@@ -20,6 +20,7 @@ from clipsieve.sql.literals import literal, without_wildcards
 from clipsieve.sql.locked import CLOSED, LOCKED
 from clipsieve.sql.views import macros_sql, views_sql
 from clipsieve.store.folder import OutputFolder
+from clipsieve.store.frozen import frozen
 
 #: How DuckDB says that the view `scores` is missing.
 _NO_SCORES = re.compile(r"Table with name scores does not exist")
@@ -49,9 +50,15 @@ def connect(out: str | Path, locked: bool = False) -> duckdb.DuckDBPyConnection:
 
 
 def open_views(
-    out: str | Path, locked: bool = False
+    out: str | Path, locked: bool = False, query: str | None = None
 ) -> tuple[duckdb.DuckDBPyConnection, dict[str, str]]:
     """Return what `connect` does, and why views are left out, by their names.
+
+    Args:
+      out: folder of an earlier `clipsieve run`.
+      locked: see `connect`.
+      query: that the connection is for; of a folder in an object store, where each view costs a
+        request for every file, only the views that it names are made.
 
     Raises:
       UsageError: see `connect`.
@@ -61,13 +68,19 @@ def open_views(
     root = without_wildcards(folder.root) + "/"
     connection = duckdb.connect()
     if isinstance(folder.files, ObjectStoreFiles):
-        connection.register_filesystem(folder.files.system)
-    elif "," not in folder.root:  # which would end a folder's name in this setting
+        connection.register_filesystem(folder.files.query_system())
+        folder = frozen(folder)
+    else:
+        query = None
+    if (
+        not folder.files.is_remote and "," not in folder.root
+    ):  # which would end a folder's name in this setting
         connection.execute(f"SET file_search_path = {literal(folder.root)}")
-    left_out = create_views(connection, folder, views_sql(folder, manifest, root), root)
+    left_out = create_views(connection, folder, views_sql(folder, manifest, root), root, query)
     if left_out:  # a run may have ended since, and have put its records together
+        folder = OutputFolder.open(out)
         manifest = folder.require_manifest()
-        left_out = create_views(connection, folder, views_sql(folder, manifest, root), root)
+        left_out = create_views(connection, folder, views_sql(folder, manifest, root), root, query)
     left_out |= drop_damaged_scores(connection, folder, manifest)
     connection.execute(macros_sql())
     if locked:
@@ -101,7 +114,7 @@ def run_query(
       UsageError: if there is no view `scores` yet, or a locked query would write.
       KeyboardInterrupt: after SIGINT; the query has ended by then.
     """
-    connection, left_out = open_views(out, locked)
+    connection, left_out = open_views(out, locked, query)
     report_left_out(left_out)
     if not locked:
         # A view that is left out must not be looked for among variables.

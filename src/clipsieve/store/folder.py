@@ -276,11 +276,21 @@ class OutputFolder:
         Raises:
           LedgerError: if it is missing or damaged.
         """
+        return self.read_table_and_footer(name, columns)[0]
+
+    def read_table_and_footer(
+        self, name: str, columns: Sequence[str] | None = None
+    ) -> tuple[pa.Table, Footer]:
+        """Return `read_table` and `read_footer` of one file, which is opened once.
+
+        Raises:
+          LedgerError: if it is missing or damaged.
+        """
         with self.open_table(name) as file:
             if columns is not None:
                 present = set(file.schema_arrow.names)
                 columns = [column for column in columns if column in present]
-            return file.read(columns=columns)
+            return file.read(columns=columns), footer_values(file.metadata)
 
     def read_schema(self, name: str) -> pa.Schema:
         """Return the schema of a table.

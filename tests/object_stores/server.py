@@ -86,7 +86,8 @@ def s3_server(*options: str) -> Iterator[S3Server]:
         os.environ.update(before)
         process.kill()
         process.wait()
-        process.stdin.close()
+        if process.stdin is not None:
+            process.stdin.close()
 
 
 def _wait_for(process, port: int) -> None:

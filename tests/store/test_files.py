@@ -248,7 +248,7 @@ def test_a_folder_is_named_by_its_absolute_path(tmp_path, monkeypatch):
 
 def test_a_url_is_no_output_folder():
     with pytest.raises(UsageError, match="s3://b/o is a URL, not a path"):
-        OutputFolder.open("s3://b/o")
+        LocalFiles("s3://b/o")
 
 
 def test_an_empty_name_is_no_output_folder():

@@ -64,7 +64,7 @@ setup(
         "forest": ["scikit-learn>=1.6"],
         "s3": ["s3fs>=2024.10"],
         "gcs": ["gcsfs>=2024.10"],
-        "azure": ["adlfs>=2024.7"],
+        "azure": ["adlfs>=2026.8"],
     },
     entry_points={"console_scripts": ["clipsieve = clipsieve.cli:main"]},
 )

@@ -16,6 +16,7 @@ from typing import Any, Self
 from clipsieve.definitions import definitions_of, setting, shown
 from clipsieve.errors import UsageError
 from clipsieve.formats.names import path_uri, safe_name
+from clipsieve.redaction import redacted
 from clipsieve.store.lock_terms import LEASE_SECONDS, LockTerms
 
 #: Beam's own engine, in this process.
@@ -191,8 +192,8 @@ class ExecutionSettings:
         return LockTerms(self.lease, is_required=self.lock)
 
     def to_json(self) -> dict[str, Any]:
-        """The settings as plain JSON values."""
-        values = dataclasses.asdict(self)
+        """The settings as plain JSON values, without credentials among options of the runner."""
+        values = {**dataclasses.asdict(self), "beam_args": redacted(self.beam_args)}
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
     @classmethod

@@ -215,10 +215,10 @@ def test_other_commands_work_there_as_on_disk(server, shards, url, on_disk, tmp_
             ["score", out, "--scorers", "duplicates.caption", "--run-id", "r2"],
             ["filter", out, "--where", "top_fraction(clip_score, 0.4)", "--name", "k"],
             ["filter", out, "--where", "status = 'ok'", "--name", "s", "--runner", "FnApiRunner"],
+            ["export", out, "s", "--format", "parquet", "--to", str(tmp_path / f"to-{len(out)}")],
             ["remove", out, str(ids), "--by", "uid", "--name", "l"],
             ["audit", out],
             ["compact", out],
-            ["export", out, "s", "--format", "parquet", "--to", str(tmp_path / f"to-{len(out)}")],
         ):
             assert exit_code(words) == 0, (words, capsys.readouterr().err)
     files, disk = ObjectStoreFiles(url), LocalFiles(local)
@@ -235,6 +235,8 @@ def test_credentials_are_in_no_object_and_no_message(store, shards, caplog, caps
     exit_code(["run", f"{shards}/*.parquet", "s3://no-such-bucket/out", "--device", "cpu"])
     exit_code(["run", f"{shards}/*.parquet", f"s3://me:{SECRET}@bucket/out"])
     exit_code(["run", f"https://me:{SECRET}@localhost/a.tar", "s3://bucket/out"])
+    words = run_command(shards, store.url(), "--run-id", "r9")
+    exit_code([*words, "--", f"--s3_secret_access_key={SECRET}", "--s3_access_key_id", "AKIA-1"])
     captured = capsys.readouterr()
     written = [captured.out, captured.err, caplog.text]
     assert not [text for text in written if SECRET in text or "AKIA" in text]

@@ -15,6 +15,7 @@ from uuid import uuid4
 
 from clipsieve.errors import LedgerError
 from clipsieve.formats.names import escaped_path
+from clipsieve.redaction import redacted
 from clipsieve.schemas.footers import SEAL
 from clipsieve.store import names
 from clipsieve.store.folder import READERS, OutputFolder
@@ -127,14 +128,15 @@ def gather_records(folder: OutputFolder, run_id: str) -> list[ShardRecord]:
 def write_run(folder: OutputFolder, run_id: str, content: Mapping[str, Any]) -> list[ShardRecord]:
     """Write the manifest of a run that has ended, and gather its records.
 
-    Words of its `argv` that are not UTF-8 are escaped, or no reader of JSON would take it.
+    Words of its `argv` that are not UTF-8 are escaped, or no reader of JSON would take it; values
+    of options that hold credentials are left away.
 
     Returns:
       The records.
     """
     records = gather_records(folder, run_id)
     if "argv" in content:
-        content = {**content, "argv": [escaped_path(word) for word in content["argv"]]}
+        content = {**content, "argv": [escaped_path(word) for word in redacted(content["argv"])]}
     folder.write_json(f"{names.RUNS}/{run_id}.json", {"run_id": run_id, **content})
     return records
 

@@ -97,9 +97,13 @@ class ObjectStoreFiles:
         return list(self.entries(folder).folders)
 
     def exists(self, name: str) -> bool:
-        """Whether there is an object of this name."""
+        """Whether there is an object of this name.
+
+        By its first byte: s3fs asks twice for the status of an object that is missing.
+        """
         try:
-            self.status(name)
+            with store_errors("read", self.url(name)):
+                self._first(name, 1)
         except FileNotFoundError:
             return False
         return True

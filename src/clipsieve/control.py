@@ -191,6 +191,21 @@ class Control:
             self.listener(message)
 
 
+def remote_control(control: Control, execution: str, listener: Listener) -> Control:
+    """Return a control of the same run for a worker, which learns of a stop by the marker.
+
+    Args:
+      control: as it came from the driver.
+      execution: what the worker works for; a stop of one execution is none of the next.
+      listener: see `Control`.
+    """
+    remote = Control(
+        control.run_id, control.out, control.deadline, listener, f"{control.key}.{execution}"
+    )
+    remote._is_remote = True
+    return remote
+
+
 def unless_stopped(elements: Iterable[str], control: Control) -> Iterator[str]:
     """Yield elements until the run is stopped."""
     for element in elements:

@@ -1,4 +1,4 @@
-"""`_runs/files.parquet`: the files of an output folder as they were when last verified."""
+"""`_runs/files.parquet` and `_runs/footers.parquet`: what is known of files without a look."""
 
 import pyarrow as pa
 
@@ -6,8 +6,18 @@ FILES_SCHEMA = pa.schema(
     [
         pa.field("name", pa.string(), nullable=False),  # relative to the folder
         pa.field("bytes", pa.int64(), nullable=False),
-        pa.field("mtime_ns", pa.int64(), nullable=False),  # since the epoch
+        # A file's time in nanoseconds since the epoch; of an object in a store a hash of its ETag.
+        pa.field("version", pa.int64(), nullable=False),
         pa.field("sha256", pa.string()),  # of its seal; NULL if the file is damaged
         pa.field("problem", pa.string()),  # why it is damaged; NULL if it is sound
+    ]
+)
+
+FOOTERS_SCHEMA = pa.schema(
+    [
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("bytes", pa.int64(), nullable=False),
+        pa.field("version", pa.int64(), nullable=False),
+        pa.field("footer", pa.map_(pa.string(), pa.string()), nullable=False),
     ]
 )

@@ -32,6 +32,7 @@ from clipsieve.printing import (
     print_verification,
 )
 from clipsieve.settings import RunConfig, ScoreConfig
+from clipsieve.store.lock_terms import LockTerms
 from clipsieve.terminal import escaped_streams, read_input
 
 #: Errors whose messages have lines of their own.
@@ -97,7 +98,7 @@ def score(beam_args: Sequence[str], /, **options: Any) -> int:
 
 
 @cli.command()
-@options_for(ScoreConfig, only=("out", "runner"))
+@options_for(ScoreConfig, only=("out", "runner", "lock", "lease"))
 @click.option("--forget-missing", is_flag=True, help="remove shards whose source is gone")
 @click.option(
     "--forget-input",
@@ -121,7 +122,11 @@ def compact(
     config = ScoreConfig(**settings_of(ScoreConfig, options, beam_args))
     with make_engine(config) as engine:
         result = compact_job(
-            config.out, engine, forget_missing=forget_missing, forget_inputs=forget_inputs
+            config.out,
+            engine,
+            forget_missing=forget_missing,
+            forget_inputs=forget_inputs,
+            lock_terms=config.lock_terms(),
         )
     print_lines(result.lines)
     return 0
@@ -225,14 +230,16 @@ def verify(out: str, **options: Any) -> int:
 @click.option(
     "--fraction", default=0.01, show_default=True, help="share of the rows to look at, at least"
 )
-def audit(out: str, top: int, **options: Any) -> int:
+@click.option("--lock/--no-lock", default=True, help="refuse an object store that cannot lock OUT")
+def audit(out: str, top: int, lock: bool, **options: Any) -> int:
     """Group the most suspicious rows by caption and near-duplicate picture.
 
     Writes a table of all groups and prints those with the most evidence.
     """
     from clipsieve.job.audit import audit as audit_job
 
-    result = audit_job(out, **given_options(options))
+    terms = LockTerms(is_required=lock)
+    result = audit_job(out, lock_terms=terms, **given_options(options))
     print_lines([result.summary()])
     if result.groups:
         print_groups(result.groups[:top], out)
@@ -240,7 +247,7 @@ def audit(out: str, top: int, **options: Any) -> int:
 
 
 @cli.command()
-@options_for(ScoreConfig, only=("out", "workers", "stall", "runner"))
+@options_for(ScoreConfig, only=("out", "workers", "stall", "runner", "lock", "lease"))
 @click.option("--ood", help="output folder of rows that are out of distribution")
 @click.option(
     "--ood-column", help="column that is true where a row is out of distribution; or COLUMN=A,B"

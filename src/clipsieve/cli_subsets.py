@@ -13,7 +13,10 @@ from clipsieve.settings import ScoreConfig
 
 
 @click.command(name="filter")
-@options_for(ScoreConfig, only=("out", "workers", "stall", "runner", "deadline", "log_format"))
+@options_for(
+    ScoreConfig,
+    only=("out", "workers", "stall", "runner", "deadline", "lock", "lease", "log_format"),
+)
 @click.option("--name", help="of the subset  [default: that of the recipe]")
 @click.option("--where", help="what to keep: a condition in SQL; see docs/filters.md")
 @click.option("--recipe", help="a recipe's name, or a TOML file, in place of --where")
@@ -62,7 +65,7 @@ def filter_(beam_args: Sequence[str], /, recipes: bool, **options: Any) -> int:
 
 
 @click.command()
-@options_for(ScoreConfig, only=("out", "workers", "stall", "runner"))
+@options_for(ScoreConfig, only=("out", "workers", "stall", "runner", "lock", "lease"))
 @click.argument("subset")
 @click.option(
     "--format",
@@ -94,7 +97,7 @@ def export(beam_args: Sequence[str], /, **options: Any) -> int:
 
 
 @click.command()
-@options_for(ScoreConfig, only=("out", "workers", "stall", "runner"))
+@options_for(ScoreConfig, only=("out", "workers", "stall", "runner", "lock", "lease"))
 @click.argument("id_list", metavar="[LIST]", required=False)
 @click.option("--by", help="kind of the ids: uid, sha256, url or laion_hash  [default: by sight]")
 @click.option("--name", help="of the list  [default: that of the file]")

@@ -16,7 +16,9 @@ from typing import Any, Self
 from clipsieve.definitions import definitions_of, setting, shown
 from clipsieve.errors import UsageError
 from clipsieve.formats.names import path_uri, safe_name
+from clipsieve.redaction import redacted
 from clipsieve.runner_names import DASK_RUNNER, LOCAL_RUNNER, SHORT_NAMES, beam_runner
+from clipsieve.store.lock_terms import LEASE_SECONDS, LockTerms
 
 #: `stall` of workers where none is given.
 STALL_SECONDS = 600.0
@@ -155,6 +157,18 @@ class ExecutionSettings:
         minimum=1,
         parse=partial(seconds, name="stall"),
     )
+    lock: bool = setting(
+        "refuse an object store that cannot lock the output folder; --no-lock goes on without a "
+        "lock there, and two runs at once are not told apart",
+        True,
+    )
+    lease: float = setting(
+        "in an object store the lock of a run that died is free after this long: seconds, or 90s, "
+        "30m, 5h",
+        LEASE_SECONDS,
+        minimum=1,
+        parse=partial(seconds, name="lease"),
+    )
     log_format: str = setting(
         "lines on standard error; auto is text", "auto", choices=("auto", "text", "json")
     )
@@ -180,9 +194,13 @@ class ExecutionSettings:
                 f"{self.runner!r} brings its own; give one of the two"
             )
 
+    def lock_terms(self) -> LockTerms:
+        """How the output folder is locked if it is in an object store."""
+        return LockTerms(self.lease, is_required=self.lock)
+
     def to_json(self) -> dict[str, Any]:
-        """The settings as plain JSON values."""
-        values = dataclasses.asdict(self)
+        """The settings as plain JSON values, without credentials among options of the runner."""
+        values = {**dataclasses.asdict(self), "beam_args": redacted(self.beam_args)}
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
     @classmethod

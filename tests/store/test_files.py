@@ -247,8 +247,8 @@ def test_a_folder_is_named_by_its_absolute_path(tmp_path, monkeypatch):
 
 
 def test_a_url_is_no_output_folder():
-    with pytest.raises(UsageError, match=r"s3://b/o is a URL; .*give a path"):
-        OutputFolder.open("s3://b/o")
+    with pytest.raises(UsageError, match="s3://b/o is a URL, not a path"):
+        LocalFiles("s3://b/o")
 
 
 def test_an_empty_name_is_no_output_folder():

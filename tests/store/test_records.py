@@ -158,7 +158,7 @@ class EndingFiles(LocalFiles):
         self.count()
         return super().exists(name)
 
-    def read(self, name):
+    def read(self, name, limit=None):
         self.count()
         return super().read(name)
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -64,7 +65,7 @@ def test_dask_deals_groups_to_partitions_when_it_creates_them():
     stage = Repeating("out", "r", Control("r", "out"))
     build(pipeline, stage, [[f"shard-{at}"] for at in range(8)], "report", spread=False)
     pipeline.replace_all(dask_overrides())
-    visitor = DaskRunner.to_dask_bag_visitor({"npartitions": 8})
+    visitor: Any = DaskRunner.to_dask_bag_visitor({"npartitions": 8})
     pipeline.visit(visitor)
     created = next(bag for applied, bag in visitor.bags.items() if "Groups" in applied.full_label)
     sizes = created.map_partitions(lambda part: [len(list(part))]).compute(scheduler="sync")

@@ -124,21 +124,34 @@ class ShardWriter:
           items: as planned now; files must be of these sources and of this run's revisions.
           run_id: if given, they must also be written by that run.
         """
-        files = [
-            (item, family, name)
-            for item in items
-            for family, name in self.names(item.shard).items()
+        all_names = [self.names(item.shard) for item in items]
+        # The ledger is written last: without it the others need not be looked for.
+        ledgers = self._matching("samples", items, all_names, run_id)
+        present = [at for at, ledger in enumerate(ledgers) if ledger is not None]
+        for family in (EMBEDDED, "embeddings"):
+            matching = self._matching(
+                family, [items[at] for at in present], [all_names[at] for at in present], run_id
+            )
+            for at, footer in zip(present, matching, strict=True):
+                ledgers[at] = ledgers[at] if footer is not None else None
+        return ledgers
+
+    def _matching(
+        self,
+        family: str,
+        items: Sequence[WorkItem],
+        files: Sequence[Mapping[str, str]],
+        run_id: str | None,
+    ) -> list[Footer | None]:
+        """Return the footer of each item's file of a family if it is what this run would write."""
+        read = self.folder.read_footers(each[family] for each in files)
+        return [
+            footer
+            if self._matches(footer, family, item)
+            and (run_id is None or footer.get(footers.RUN_ID) == run_id)
+            else None
+            for item, footer in zip(items, read, strict=True)
         ]
-        read = self.folder.read_footers(name for _, _, name in files)
-        ledgers: dict[str, Footer | None] = {item.shard: {} for item in items}
-        for (item, family, _), footer in zip(files, read, strict=True):
-            sound = self._matches(footer, family, item)
-            sound = sound and (run_id is None or footer.get(footers.RUN_ID) == run_id)
-            if not sound:
-                ledgers[item.shard] = None
-            elif family == "samples" and ledgers[item.shard] is not None:
-                ledgers[item.shard] = footer
-        return [ledgers[item.shard] for item in items]
 
     def require_room(self, item: WorkItem) -> None:
         """Refuse to begin a shard of which not even the least would fit on the disk.

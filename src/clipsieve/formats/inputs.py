@@ -20,6 +20,7 @@ from braceexpand import braceexpand
 from clipsieve.errors import UsageError
 from clipsieve.formats.base import SourceFingerprint, WorkItem
 from clipsieve.formats.names import ESCAPED, path_uri, uri_path
+from clipsieve.formats.urls import check_url, protocol_of
 
 #: Listing and probing wait on disks and servers, not on the processor.
 THREADS = 16
@@ -65,17 +66,6 @@ class InputPath:
     fingerprint: SourceFingerprint
 
 
-def protocol_of(uri: str) -> str:
-    """Return the protocol of a URL, "file" for paths.
-
-    >>> protocol_of("s3://bucket/a.tar"), protocol_of("shards/a.tar"), protocol_of("C://a")
-    ('s3', 'file', 'file')
-    """
-    protocol, separator, _ = uri.partition("://")
-    remote = separator and len(protocol) > 1 and f"{protocol}://" not in ("local://", ESCAPED)
-    return protocol if remote else "file"
-
-
 def local_path(uri: str) -> str | None:
     """Return the absolute path of a local file, None for a URL; `~` is the home folder."""
     if protocol_of(uri) != "file":
@@ -97,6 +87,7 @@ def locate(uri: str) -> tuple[Any, str]:
     local = local_path(uri)
     if local is not None:
         return fsspec.filesystem("file"), local
+    check_url(uri)
     try:
         system, path = fsspec.url_to_fs(uri)
     except (ImportError, ValueError) as error:

@@ -15,6 +15,7 @@ from clipsieve.schemas import footers
 from clipsieve.sql.views import write_sql
 from clipsieve.store import names
 from clipsieve.store.folder import OutputFolder
+from clipsieve.store.lock_terms import LockTerms
 from clipsieve.store.manifest import Manifest
 
 FAMILY = "density"
@@ -60,6 +61,7 @@ def audit(
     column: str = COLUMN,
     fraction: float = FRACTION,
     near_cosine: float = NEAR_COSINE,
+    lock_terms: LockTerms | None = None,
 ) -> AuditResult:
     """Group the most suspicious rows of an output folder and write `density_groups`.
 
@@ -69,6 +71,7 @@ def audit(
       fraction: share of the scored rows to look at, in (0, 1]; see `clipsieve.audit.selection`
         for small and very large datasets.
       near_cosine: cosine of near-duplicate pictures, in (0, 1].
+      lock_terms: of the folder's lock in an object store; None is the default.
 
     Raises:
       UsageError: if there are no density scores or no such column, or for a value out of range.
@@ -77,7 +80,7 @@ def audit(
     """
     folder = OutputFolder.open(out)
     folder.require_manifest()  # before the lock, which would make the folder
-    with folder.lock():
+    with folder.lock(lock_terms):
         folder.sweep()
         return audit_folder(folder, folder.require_manifest(), column, fraction, near_cosine)
 

@@ -15,6 +15,7 @@ from clipsieve.sql.views import write_sql
 from clipsieve.stage import Engine
 from clipsieve.store.compact import CompactStage, drop_builds, plan_build
 from clipsieve.store.folder import OutputFolder
+from clipsieve.store.lock_terms import LockTerms
 from clipsieve.store.manifest import Manifest, WideEntry
 from clipsieve.store.records import new_run_id
 from clipsieve.store.removals import count_removed, drop_removed, match_removals
@@ -74,6 +75,7 @@ def compact(
     reporter: Reporter | None = None,
     forget_missing: bool = False,
     forget_inputs: Sequence[str] = (),
+    lock_terms: LockTerms | None = None,
 ) -> CompactResult:
     """Rebuild the wide table of an output folder; on request, without shards of missing sources.
 
@@ -86,6 +88,7 @@ def compact(
       reporter: told of damaged files; None is standard error.
       forget_missing: remove the shards whose source does not exist any more.
       forget_inputs: likewise, and also where they are all shards of one of these inputs.
+      lock_terms: of the folder's lock in an object store; None is the default.
 
     Raises:
       UsageError: if it holds no dataset, or the sources of all shards of an input are gone.
@@ -97,7 +100,7 @@ def compact(
     reporter = reporter or Reporter()
     control = Control(new_run_id(), folder.root)
     lines: Sequence[str] = ()
-    with stopping_on_signals(control), folder.lock():
+    with stopping_on_signals(control), folder.lock(lock_terms, control.stop):
         restore_manifest(folder, reporter)
         manifest = folder.require_manifest()
         folder.sweep()

@@ -127,7 +127,7 @@ def evaluate(
     folder = OutputFolder.open(config.out)
     folder.require_manifest()  # before the lock, which would make the folder
     control = start_control(config, folder, started)
-    with stopping_on_signals(control), folder.lock():
+    with stopping_on_signals(control), folder.lock(config.lock_terms(), control.stop):
         manifest = folder.require_manifest()
         folder.sweep()
         measures: Sequence[Mapping[str, Any]] = ()

@@ -109,7 +109,7 @@ def export(
     exporter, target = settings.exporter(), settings.folder()
     _check_places(folder, target)
     control = start_control(config, folder, started)
-    with stopping_on_signals(control), folder.lock():
+    with stopping_on_signals(control), folder.lock(config.lock_terms(), control.stop):
         manifest = folder.require_manifest()
         folder.sweep()
         subset = require_subset(folder, settings.subset)
@@ -300,6 +300,8 @@ def _with_pictures(plan: _Plan, ledgers: Mapping[str, Footer], manifest: Manifes
 
 def _check_places(folder: OutputFolder, target: ExportFolder) -> None:
     """Refuse to write into the output folder, or around it."""
+    if folder.files.is_remote:
+        return
     out, to = Path(folder.root).resolve(), target.files.root.resolve()
     is_own = target.place == target.files.url()  # not one file among others
     if to.is_relative_to(out) or (is_own and out.is_relative_to(to)):

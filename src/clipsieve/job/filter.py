@@ -74,7 +74,7 @@ def filter_rows(
     folder.require_manifest()  # before the lock, which would make the folder
     control = start_control(config, folder, started)
     reporter.run_id = control.run_id
-    with stopping_on_signals(control), folder.lock():
+    with stopping_on_signals(control), folder.lock(config.lock_terms(), control.stop):
         folder.sweep()
         if settings.name is not None and not settings.dry_run:
             mend_subset(folder, settings.name, reporter)

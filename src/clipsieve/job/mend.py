@@ -15,6 +15,7 @@ from clipsieve.scorers.registry import EMBEDDED
 from clipsieve.store import names
 from clipsieve.store.cures import cure
 from clipsieve.store.folder import OutputFolder
+from clipsieve.store.frozen import frozen
 from clipsieve.store.integrity import (
     add_checks,
     check_files,
@@ -22,6 +23,7 @@ from clipsieve.store.integrity import (
     drop_replaced,
     move_aside,
     save_checks,
+    sealed_files,
 )
 from clipsieve.store.manifest import Manifest
 from clipsieve.store.seal import Seal
@@ -46,6 +48,9 @@ def find_damage(
 ) -> dict[str, str]:
     """Return what is wrong with each damaged file, by name; reads what changed since last time.
 
+    In an object store it tells what a `reconcile` has found, and reads nothing: a store verifies
+    what it takes and gives, and keeps no halves.
+
     Args:
       folder: the output folder.
       control: ends the reading when the job is stopped.
@@ -55,7 +60,7 @@ def find_damage(
     def is_stopped() -> bool:
         return control is not None and control.stopped
 
-    checks = check_files(folder, is_stopped=is_stopped)
+    checks = check_files(folder, is_stopped=is_stopped, reads=not folder.files.is_remote)
     if keep and checks and not is_stopped():
         save_checks(folder, checks)
     return damaged(checks)
@@ -173,11 +178,14 @@ def save_verification(
       written: seals of files that this job wrote: those are not read again.
       is_stopped: whether to read no other files either.
     """
-    drop_replaced(folder)
+    looked_at = frozen(folder)
+    drop_replaced(looked_at)
     if is_stopped:
         add_checks(folder, written)
     else:
-        save_checks(folder, check_files(folder, written=written))
+        checks = check_files(looked_at, written=written, reads=not folder.files.is_remote)
+        save_checks(folder, checks)
+    folder.save_footers(sealed_files(looked_at))
 
 
 def _report(reporter: Reporter, name: str, problem: str, outcome: str) -> None:

@@ -22,7 +22,7 @@ def ood_line(folder: OutputFolder, manifest: Manifest) -> str:
         return ""
     counts = run_query(
         folder.root,
-        "SELECT ood_class, count(*) AS n FROM ood WHERE ood_class IS NOT NULL "
+        "SELECT ood_class, count(*) AS n FROM scores WHERE ood_class IS NOT NULL "
         "GROUP BY 1 ORDER BY n DESC, 1",
     )
     if counts is None or not counts.rows:
@@ -31,7 +31,7 @@ def ood_line(folder: OutputFolder, manifest: Manifest) -> str:
     named = ", ".join(f"{name} {n / total:.1%}" for name, n in counts.rows[:SHOWN_CLASSES])
     farthest = run_query(
         folder.root,
-        "SELECT caption FROM scores WHERE ood_max_logit = (SELECT max(ood_max_logit) FROM ood) "
+        "SELECT caption FROM scores WHERE ood_max_logit = (SELECT max(ood_max_logit) FROM scores) "
         "ORDER BY shard, row",
         1,
     )

@@ -362,7 +362,10 @@ def _check_model_name(manifest: Manifest | None, folder: OutputFolder, config: R
 
 def _check_places(folder: OutputFolder, inputs: InputPlan) -> None:
     """Refuse to read the output folder itself, and names that it cannot hold."""
-    inside = [i.uri for i in inputs.items if Path(uri_path(i.uri)).is_relative_to(folder.root)]
+    if folder.files.is_remote:
+        inside = [i.uri for i in inputs.items if i.uri.startswith(f"{folder.root}/")]
+    else:
+        inside = [i.uri for i in inputs.items if Path(uri_path(i.uri)).is_relative_to(folder.root)]
     if inside:
         raise UsageError(
             f"the inputs include {inside[0]}, which lies in the output folder {folder.root}; "

@@ -82,7 +82,7 @@ def remove(
         active = _active_list(folder, entry)
         matches = _dry_matches(folder, name, ids)
         return counted(entry, ids, matches, folder, _old_reason(active, entry), is_dry=True)
-    with stopping_on_signals(control), folder.lock():
+    with stopping_on_signals(control), folder.lock(config.lock_terms(), control.stop):
         manifest = folder.require_manifest()
         folder.sweep()
         engine = open_engine()
@@ -122,7 +122,7 @@ def undo(config: ScoreConfig, open_engine: Callable[[], Engine], name: str) -> R
     folder = OutputFolder.open(config.out)
     folder.require_manifest()  # before the lock, which would make the folder
     control = start_control(config, folder, time.time())
-    with stopping_on_signals(control), folder.lock():
+    with stopping_on_signals(control), folder.lock(config.lock_terms(), control.stop):
         folder.sweep()
         engine = open_engine()
         # The ids of a list whose undoing was interrupted are still there.
@@ -147,7 +147,7 @@ def refresh(config: ScoreConfig, open_engine: Callable[[], Engine]) -> RemoveRes
     folder = OutputFolder.open(config.out)
     folder.require_manifest()  # before the lock, which would make the folder
     control = start_control(config, folder, time.time())
-    with stopping_on_signals(control), folder.lock():
+    with stopping_on_signals(control), folder.lock(config.lock_terms(), control.stop):
         folder.sweep()
         return RemoveResult(removed=_removed(_finish(folder, open_engine(), control, "refresh")))
 

@@ -4,7 +4,7 @@ import dataclasses
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,7 +124,7 @@ def run(
     reporter = reporter or Reporter(config.log_format)
     folder = OutputFolder.open(config.out)
     control = start_control(config, folder, started)
-    with stopping_on_signals(control), folder.lock():
+    with stopping_on_signals(control), folder.lock(config.lock_terms(), control.stop):
         restore_manifest(folder, reporter)
         manifest = folder.load_manifest()
         damage = find_damage(folder, control)
@@ -142,12 +142,12 @@ def run(
         if room:
             reporter.report("room", room)
         encode_started = time.time()
+        records: Mapping[str, ShardRecord] = {}
         if plan.todo:
             mending.begin_shards(manifest, {item.shard for item in plan.todo})
             with reporter.watching(control.snapshot, plan.total_rows):
-                _embed(folder, plan, engine)
+                records = _embed(folder, plan, engine)
         encode_seconds = time.time() - encode_started
-        records = _records(folder, plan)
         _check_ledger(folder, plan, records)
         findings, ood, left = "", "", 0
         is_finished = not wide or (not control.stopped and not folder.shards())
@@ -170,9 +170,9 @@ def run(
             mending.report_left()
             exit_code = result.exit_code or LedgerError.exit_code
             result = dataclasses.replace(result, damaged=mending.left, exit_code=exit_code)
-        _write_run(folder, plan, result, started, control)
+        every = _write_run(folder, plan, result, started, control)
         write_sql(folder, folder.require_manifest())
-        save_verification(folder, _seals(folder, plan), control.stopped)
+        save_verification(folder, _seals(every, plan), control.stopped)
     _report_result(reporter, result, config.out)
     _refuse_empty(result)
     return result
@@ -189,16 +189,18 @@ def dry_run(config: RunConfig, engine: Engine) -> dict[str, Any]:
     return dry_run_report(plan)
 
 
-def _embed(folder: OutputFolder, plan: Plan, engine: Engine) -> None:
-    """Embed what is to do, and compare what the engine counted with the shards' records."""
+def _embed(folder: OutputFolder, plan: Plan, engine: Engine) -> Mapping[str, ShardRecord]:
+    """Embed what is to do; return the records, whose rows are those that the engine counted."""
     assert plan.stage is not None
     counted = engine.run(plan.stage, plan.stage.elements(plan.todo)).rows
-    written = sum((_counts(r) for r in _records(folder, plan).values()), RowCounts())
+    records = _records(read_records(folder, plan.config.run_id), plan)
+    written = sum(map(_counts, records.values()), RowCounts())
     if counted.rows != written.rows:
         raise LedgerError(
             f"the engine counted {counted.rows} rows and the shard records say "
             f"{written.rows}; it lost or doubled elements: use another runner"
         )
+    return records
 
 
 def _check_ledger(folder: OutputFolder, plan: Plan, records: Mapping[str, ShardRecord]) -> None:
@@ -265,17 +267,15 @@ def _other_families(manifest: Manifest) -> Mapping[str, Any]:
     return {name: family for name, family in manifest.families.items() if name != EMBEDDED}
 
 
-def _records(folder: OutputFolder, plan: Plan) -> dict[str, ShardRecord]:
+def _records(records: Iterable[ShardRecord], plan: Plan) -> dict[str, ShardRecord]:
     """Return the last record of each shard of this run; not of an earlier one of the same id."""
     todo = {item.shard for item in plan.todo}
-    records = read_records(folder, plan.config.run_id)
     new = (record for record in records if record.to_json() not in plan.earlier)
     return {record.shard: record for record in new if record.shard in todo}
 
 
-def _seals(folder: OutputFolder, plan: Plan) -> dict[str, Seal]:
+def _seals(records: Iterable[ShardRecord], plan: Plan) -> dict[str, Seal]:
     """Return the seals of all files that this run wrote, by its shard records."""
-    records = read_records(folder, plan.config.run_id)
     new = (record for record in records if record.to_json() not in plan.earlier)
     return {name: seal for record in new for name, seal in record.files.items()}
 
@@ -324,7 +324,8 @@ def _counts(record: ShardRecord) -> RowCounts:
 
 def _write_run(
     folder: OutputFolder, plan: Plan, result: RunResult, started: float, control: Control
-) -> None:
+) -> list[ShardRecord]:
+    """Write the manifest of the run; return all records of its id."""
     assert plan.stage is not None
     seconds = control.snapshot().seconds
     content = {
@@ -339,7 +340,7 @@ def _write_run(
         "stage_seconds": {stage: round(spent, 3) for stage, spent in seconds.items()},
         "result": result.to_json(),
     }
-    write_run(folder, result.run_id, content)
+    return write_run(folder, result.run_id, content)
 
 
 def _report_result(reporter: Reporter, result: RunResult, out: str) -> None:

@@ -57,7 +57,7 @@ def score(config: ScoreConfig, engine: Engine, reporter: Reporter | None = None)
     folder.require_folder()  # before the lock, which would make it
     control = start_control(config, folder, started)
     reporter.run_id = control.run_id
-    with stopping_on_signals(control), folder.lock():
+    with stopping_on_signals(control), folder.lock(config.lock_terms(), control.stop):
         restore_manifest(folder, reporter)
         previous = folder.require_manifest()
         model = previous.model.model if previous.model is not None else ""

@@ -172,12 +172,19 @@ class _ScoreWorker:
     def _score(self, shard: str) -> ShardRecord:
         start = time.time()
         control = self._stage.control
-        ledger = self._folder.read_footer(names.samples(shard))
+        families = self._stage.families
         with control.timing("read"):
+            # Concurrently: in an object store each is a request.
+            ledger, *written = self._folder.read_footers(
+                [
+                    names.samples(shard),
+                    *(names.scores(each.name, each.revision, shard) for each in families),
+                ]
+            )
             work = [
                 self._family_work(shard, family, ledger)
-                for family in self._stage.families
-                if not self._is_written(shard, family, ledger)
+                for family, footer in zip(families, written, strict=True)
+                if not follows_ledger(footer, ledger)  # it may lack another one only
             ]
             missing = [each for family in work for each in family.missing]
             scorers = [each.scorer for each in missing]
@@ -198,11 +205,6 @@ class _ScoreWorker:
             ended_at=ended,
             files=files,
         )
-
-    def _is_written(self, shard: str, family: FamilySpec, ledger: Footer) -> bool:
-        """Whether a shard, which lacks another family, has this one."""
-        name = names.scores(family.name, family.revision, shard)
-        return follows_ledger(self._folder.read_footer(name), ledger)
 
     def _family_work(self, shard: str, family: FamilySpec, ledger: Footer) -> _FamilyWork:
         """Return what can be carried over from the family's file before, and what cannot."""

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 import duckdb
 
 from clipsieve.errors import StorageError, UsageError
+from clipsieve.sql.connect import register_store
 from clipsieve.sql.create_views import create_views, report_left_out
 from clipsieve.sql.literals import literal, without_wildcards
 from clipsieve.sql.views import macros_sql, views_sql
@@ -35,11 +36,17 @@ def write_catalog(out: str | Path, path: str | Path | None = None) -> str:
       path: of the file; None is `catalog.duckdb` in the folder.  A catalog is replaced at once.
 
     Raises:
-      UsageError: if the folder holds no dataset, or `path` is a folder, a file that is no
+      UsageError: if the folder holds no dataset, or is in an object store and `path` is not given,
+        or `path` is a folder, a file that is no
         database, or a database with tables.
     """
     folder = OutputFolder.open(out)
     manifest = folder.require_manifest()
+    if path is None and folder.files.is_remote:
+        raise UsageError(
+            f"{folder.root} is in an object store, and DuckDB opens catalogs on disks only; name a "
+            "file of this machine for it"
+        )
     place = Path(os.path.abspath(folder.files.url(names.CATALOG) if path is None else path))
     _check_replaceable(place)
     root = without_wildcards(folder.files.url()) + "/"
@@ -48,6 +55,7 @@ def write_catalog(out: str | Path, path: str | Path | None = None) -> str:
     with TemporaryDirectory(prefix="clipsieve-") as scratch:
         built = Path(scratch) / names.CATALOG
         with duckdb.connect() as connection:
+            register_store(connection, folder)
             connection.execute(
                 f"ATTACH {literal(str(built))} AS catalog (STORAGE_VERSION '{STORAGE_VERSION}')"
             )

@@ -8,6 +8,7 @@ from typing import Any
 import duckdb
 
 from clipsieve.errors import QueryError, UsageError
+from clipsieve.object_stores.files import ObjectStoreFiles
 from clipsieve.sql.create_views import (
     create_views,
     drop_damaged_scores,
@@ -19,6 +20,7 @@ from clipsieve.sql.literals import literal, without_wildcards
 from clipsieve.sql.locked import CLOSED, LOCKED
 from clipsieve.sql.views import macros_sql, views_sql
 from clipsieve.store.folder import OutputFolder
+from clipsieve.store.frozen import frozen
 
 #: How DuckDB says that the view `scores` is missing.
 _NO_SCORES = re.compile(r"Table with name scores does not exist")
@@ -48,9 +50,15 @@ def connect(out: str | Path, locked: bool = False) -> duckdb.DuckDBPyConnection:
 
 
 def open_views(
-    out: str | Path, locked: bool = False
+    out: str | Path, locked: bool = False, query: str | None = None
 ) -> tuple[duckdb.DuckDBPyConnection, dict[str, str]]:
     """Return what `connect` does, and why views are left out, by their names.
+
+    Args:
+      out: folder of an earlier `clipsieve run`.
+      locked: see `connect`.
+      query: that the connection is for; of a folder in an object store, where each view costs a
+        request for every file, only the views that it names are made.
 
     Raises:
       UsageError: see `connect`.
@@ -59,18 +67,30 @@ def open_views(
     manifest = folder.require_manifest()
     root = without_wildcards(folder.root) + "/"
     connection = duckdb.connect()
-    if "," not in folder.root:  # which would end a folder's name in this setting
-        connection.execute(f"SET file_search_path = {literal(folder.root)}")
-    left_out = create_views(connection, folder, views_sql(folder, manifest, root), root)
+    register_store(connection, folder)
+    if folder.files.is_remote:
+        folder = frozen(folder)
+    else:
+        query = None
+        if "," not in folder.root:  # which would end a folder's name in this setting
+            connection.execute(f"SET file_search_path = {literal(folder.root)}")
+    left_out = create_views(connection, folder, views_sql(folder, manifest, root), root, query)
     if left_out:  # a run may have ended since, and have put its records together
+        folder = OutputFolder.open(out)
         manifest = folder.require_manifest()
-        left_out = create_views(connection, folder, views_sql(folder, manifest, root), root)
+        left_out = create_views(connection, folder, views_sql(folder, manifest, root), root, query)
     left_out |= drop_damaged_scores(connection, folder, manifest)
     connection.execute(macros_sql())
     if locked:
         allowed = f"SET allowed_directories = [{literal(folder.root + '/')}];"
         connection.execute(CLOSED + allowed + LOCKED)
     return connection, left_out
+
+
+def register_store(connection: duckdb.DuckDBPyConnection, folder: OutputFolder) -> None:
+    """Let a connection read the object store of a folder; nothing for one on disk."""
+    if isinstance(folder.files, ObjectStoreFiles):
+        connection.register_filesystem(folder.files.query_system())
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +118,7 @@ def run_query(
       UsageError: if there is no view `scores` yet, or a locked query would write.
       KeyboardInterrupt: after SIGINT; the query has ended by then.
     """
-    connection, left_out = open_views(out, locked)
+    connection, left_out = open_views(out, locked, query)
     report_left_out(left_out)
     if not locked:
         # A view that is left out must not be looked for among variables.

@@ -17,12 +17,20 @@ from clipsieve.terminal import escaped
 #: The view that a statement of `views_sql` makes or comments on; comments may stand before it.
 _VIEW = re.compile(r'^(?:CREATE OR REPLACE VIEW|COMMENT ON COLUMN) "?(\w+)', re.MULTILINE)
 _PATH = re.compile(r"""[(\[ ]'((?:[^']|'')*)[/]([^'/]*)'""")
+#: Words of queries that are about all views.
+_OF_ALL_VIEWS = frozenset(
+    ("show", "pragma", "information_schema", "duckdb_views", "duckdb_columns", "sqlite_master")
+)
 #: Bytes of changed files that are verified before a query; more take seconds.
 _MOST_VERIFIED = 1 << 30
 
 
 def create_views(
-    connection: duckdb.DuckDBPyConnection, folder: OutputFolder, text: str, root: str = ""
+    connection: duckdb.DuckDBPyConnection,
+    folder: OutputFolder,
+    text: str,
+    root: str = "",
+    query: str | None = None,
 ) -> dict[str, str]:
     """Run the statements of `views_sql`; return why views could not be made, by their names.
 
@@ -31,12 +39,16 @@ def create_views(
       folder: whose files they read.
       text: of the statements.
       root: that `views_sql` was given.
+      query: if given, views that it does not name are left away.
     """
     left_out: dict[str, str] = {}
+    words = None if query is None else {word.lower() for word in re.findall(r"\w+", query)}
+    if words is not None and not words.isdisjoint(_OF_ALL_VIEWS):
+        words = None
     for statement in connection.extract_statements(text):
         match = _VIEW.search(statement.query)
         view = match[1] if match else ""
-        if view in left_out:
+        if view in left_out or (words is not None and view and view.lower() not in words):
             continue
         try:
             connection.execute(statement)
@@ -51,18 +63,20 @@ def drop_damaged_scores(
     """Drop the view `scores` if a file of it has changed since it was written; return why.
 
     DuckDB reads Parquet pages without looking at their checksums.  Files whose size and time are
-    those of their last verification are not read.
+    those of their last verification are not read, and none in an object store.
     """
     if manifest.wide is None:
         return {}
     below = names.wide_folder(manifest.wide.build)
     known = read_checks(folder, below)
-    changed = unverified_bytes(folder, below, known)
+    changed = 0 if folder.files.is_remote else unverified_bytes(folder, below, known)
     if changed > _MOST_VERIFIED:
         text = f"{changed:,} bytes of scores have changed since they were verified"
         print(f"clipsieve: {text}; verify them: clipsieve reconcile", file=sys.stderr)
         return {}
-    damage = damaged(check_files(folder, known=known, below=below))
+    damage = damaged(
+        check_files(folder, known=known, below=below, reads=not folder.files.is_remote)
+    )
     for name, problem in damage.items():
         connection.execute("DROP VIEW IF EXISTS scores")
         mended = cure(folder.root, name)

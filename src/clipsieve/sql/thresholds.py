@@ -8,7 +8,8 @@ import duckdb
 import pyarrow as pa
 
 from clipsieve.errors import UsageError
-from clipsieve.sql.connect import connect
+from clipsieve.sql.connect import open_views
+from clipsieve.sql.create_views import report_left_out
 from clipsieve.sql.literals import identifier
 from clipsieve.sql.quantity import Quantity
 
@@ -46,7 +47,8 @@ def ranked_values(
     Raises:
       UsageError: if a value cannot be computed; the message is DuckDB's.
     """
-    connection = connect(out)
+    connection, left_out = open_views(out, query="scores")
+    report_left_out(left_out)
     try:
         connection.execute("SET TimeZone = 'UTC'")  # as where clauses run
         connection.execute(_clean_view(connection, columns))

@@ -15,6 +15,7 @@ from clipsieve.sql.recipes import recipes
 from clipsieve.sql.subset_views import subset_views
 from clipsieve.store import names
 from clipsieve.store.folder import OutputFolder
+from clipsieve.store.frozen import frozen
 from clipsieve.store.manifest import Manifest
 
 
@@ -96,12 +97,13 @@ def write_sql(folder: OutputFolder, manifest: Manifest) -> None:
     Recipes have the defaults of their parameters; one whose columns or files are not there is
     left out.
     """
-    folder.write_sql(f"{names.SQL}/views.sql", views_sql(folder, manifest))
+    looked_at = frozen(folder)
+    folder.write_sql(f"{names.SQL}/views.sql", views_sql(looked_at, manifest))
     folder.write_sql(f"{names.SQL}/macros.sql", macros_sql())
     for recipe in recipes().values():
         name = f"{names.SQL}/{recipe.name}.sql"
         try:
-            body = recipe_text(recipe, folder, manifest, {}, name_scorers=False)
+            body = recipe_text(recipe, looked_at, manifest, {}, name_scorers=False)
         except UsageError:
             folder.files.delete(name)
         else:

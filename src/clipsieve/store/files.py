@@ -8,11 +8,12 @@ but another implementation.
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from uuid import uuid4
 
 import pyarrow as pa
@@ -22,6 +23,7 @@ from filelock import FileLock, Timeout
 from clipsieve.errors import Locked, UsageError
 from clipsieve.store import names
 from clipsieve.store.in_place import require_in_place, staying_in_place
+from clipsieve.store.lock_terms import LockTerms
 from clipsieve.store.name_limits import check_folder_name
 from clipsieve.store.storage_errors import free_bytes, read_errors, write_error, write_errors
 
@@ -30,17 +32,54 @@ from clipsieve.store.storage_errors import free_bytes, read_errors, write_error,
 MARK = ".tmp-"
 #: Longer names are hashed in temporary ones.
 _STEM_BYTES = 100
-_TEMPORARY = re.compile(re.escape(MARK) + "[0-9a-f]{32}")
+TEMPORARY = re.compile(re.escape(MARK) + "[0-9a-f]{32}$")
+
+
+class FileStatus(NamedTuple):
+    """What tells whether an object is still the one that it was.
+
+    Attributes:
+      bytes: its size.
+      version: changes with its content: of a file the time it was written, in nanoseconds since
+        the epoch; of an object in a store a hash of its ETag.
+    """
+
+    bytes: int
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What is directly in a folder.
+
+    Attributes:
+      files: status of each object, by its name without the folder, sorted.
+      folders: names, sorted.
+    """
+
+    files: Mapping[str, FileStatus]
+    folders: tuple[str, ...]
 
 
 class FileSystem(Protocol):
     """Whole objects below one root.  Names are relative; a missing one is a FileNotFoundError.
 
     What else the system refuses is a `StorageError`.
+
+    Attributes:
+      is_remote: whether each operation is a request to an object store, which keeps what it has
+        taken, and has no disk of ours.
     """
+
+    @property
+    def is_remote(self) -> bool: ...  # noqa: D102
 
     def url(self, name: str = "") -> str:
         """Where an object lies, for messages and for other programs."""
+        ...
+
+    def entries(self, folder: str) -> Listing:
+        """Return what is directly in `folder`; nothing if it is missing."""
         ...
 
     def list_files(self, folder: str) -> list[str]:
@@ -55,12 +94,12 @@ class FileSystem(Protocol):
         """Whether there is an object of this name."""
         ...
 
-    def status(self, name: str) -> tuple[int, int]:
-        """Return an object's size in bytes, and when it was written, in nanoseconds."""
+    def status(self, name: str) -> FileStatus:
+        """Return an object's size and version."""
         ...
 
-    def read(self, name: str) -> bytes:
-        """Return the content of an object."""
+    def read(self, name: str, limit: int | None = None) -> bytes:
+        """Return the content of an object, of at most `limit` bytes."""
         ...
 
     def open(self, name: str) -> pa.NativeFile:
@@ -94,8 +133,19 @@ class FileSystem(Protocol):
         """Remove everything below `folder`."""
         ...
 
-    def lock(self) -> AbstractContextManager[None]:
-        """Hold the only writer's lock for the length of the block; `Locked` if it is taken."""
+    def lock(
+        self, terms: LockTerms | None = None, on_lost: Callable[[str], None] | None = None
+    ) -> AbstractContextManager[None]:
+        """Hold the only writer's lock for the length of the block; `Locked` if it is taken.
+
+        Args:
+          terms: of a store's lock; None is the default.
+          on_lost: told, from another thread, why the lock is another process's now.
+        """
+        ...
+
+    def require_lock(self) -> None:
+        """Refuse to go on, as `Locked`, if the lock that this process held is another one's now."""
         ...
 
     def staying(self) -> AbstractContextManager[None]:
@@ -137,6 +187,8 @@ class LocalFiles:
     leaves the old file, the new file, or a temporary one that `sweep` removes.
     """
 
+    is_remote = False
+
     def __init__(self, root: str | os.PathLike[str]) -> None:
         """Name the folder; it need not exist yet.
 
@@ -146,11 +198,9 @@ class LocalFiles:
         text = os.fspath(root)
         if not text:
             raise UsageError("output folder '' is empty; name a folder, '.' for this one")
+        text = text.removeprefix("file://")
         if "://" in text:
-            raise UsageError(
-                f"output folder {text} is a URL; clipsieve writes to local or mounted folders: "
-                "give a path, and copy the finished folder to the object store"
-            )
+            raise UsageError(f"output folder {text} is a URL, not a path of this machine")
         self.root = Path(os.path.abspath(os.path.expanduser(text)))
         check_folder_name(str(self.root))
 
@@ -161,6 +211,19 @@ class LocalFiles:
     def url(self, name: str = "") -> str:
         """Return the absolute path."""
         return str(self.root / name)
+
+    def entries(self, folder: str) -> Listing:
+        """Return what is directly in `folder`; nothing if it is missing."""
+        files: dict[str, FileStatus] = {}
+        folders: list[str] = []
+        for entry in sorted(self._entries(folder), key=lambda entry: entry.name):
+            if _is(entry.is_dir):
+                folders.append(entry.name)
+            elif _is(entry.is_file):
+                with suppress(FileNotFoundError), self._reading(f"{folder}/{entry.name}"):
+                    status = entry.stat()
+                    files[entry.name] = FileStatus(status.st_size, status.st_mtime_ns)
+        return Listing(files, tuple(folders))
 
     def list_files(self, folder: str) -> list[str]:
         """Names of the files directly in `folder`, sorted; [] if it is missing."""
@@ -175,16 +238,16 @@ class LocalFiles:
         with self._reading(name):
             return self.path(name).is_file()
 
-    def status(self, name: str) -> tuple[int, int]:
-        """Return a file's size in bytes, and its time in nanoseconds since the epoch."""
+    def status(self, name: str) -> FileStatus:
+        """Return a file's size, and its time in nanoseconds since the epoch."""
         with self._reading(name):
             found = os.stat(self.path(name))
-        return found.st_size, found.st_mtime_ns
+        return FileStatus(found.st_size, found.st_mtime_ns)
 
-    def read(self, name: str) -> bytes:
-        """Return the bytes of a file."""
-        with self._reading(name):
-            return self.path(name).read_bytes()
+    def read(self, name: str, limit: int | None = None) -> bytes:
+        """Return the bytes of a file, at most `limit` of them."""
+        with self._reading(name), open(self.path(name), "rb") as file:
+            return file.read(-1 if limit is None else limit)
 
     def open(self, name: str) -> pa.NativeFile:
         """Open a file for random access."""
@@ -247,8 +310,12 @@ class LocalFiles:
                 shutil.rmtree(self.path(folder))
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(
+        self, terms: LockTerms | None = None, on_lost: Callable[[str], None] | None = None
+    ) -> Iterator[None]:
         """Hold the folder's lock.  The kernel frees it when the holder dies: none is ever stale.
+
+        It cannot be lost, so that terms are not needed and `on_lost` is never called.
 
         If the block ends with an exception and nothing was written, the folder is removed again if
         this made it.
@@ -291,6 +358,9 @@ class LocalFiles:
             _remove(holder)
             lock.release()
 
+    def require_lock(self) -> None:
+        """Nothing to refuse: the kernel gives the lock to nobody else while this process lives."""
+
     def _withdraw(self, made: list[Path]) -> None:
         """Remove a folder's new lock and the folders that were `made`, if nothing was written.
 
@@ -330,11 +400,7 @@ class LocalFiles:
             if MARK in file
         ]
         candidates += [path for name in names for path in self.root.glob(f"{name}{MARK}*")]
-        left = sorted(
-            path
-            for path in candidates
-            if _TEMPORARY.fullmatch(path.name[path.name.rfind(MARK) :]) and path.is_file()
-        )
+        left = sorted(path for path in candidates if TEMPORARY.search(path.name) and path.is_file())
         for path in left:
             with write_errors(path, self.root):
                 path.unlink()

@@ -4,7 +4,7 @@ Every file that is written here is sealed; see `clipsieve.store.seal`.
 """
 
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -15,10 +15,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clipsieve.errors import LedgerError, UsageError
+from clipsieve.formats.urls import is_url
+from clipsieve.schemas import footers
+from clipsieve.schemas.files import FOOTERS_SCHEMA
 from clipsieve.store import names, seal
 from clipsieve.store.arrays import parse_npz
-from clipsieve.store.files import FileSystem, LocalFiles
+from clipsieve.store.files import FileStatus, FileSystem, LocalFiles
+from clipsieve.store.footer_cache import by_folder, footer_cache
 from clipsieve.store.json_text import MOST_BYTES, parse_json
+from clipsieve.store.lock_terms import LockTerms
 from clipsieve.store.manifest import Manifest, check_layout
 from clipsieve.store.parquet import Footer, add_footer, footer_values, open_writer, write_parquet
 from clipsieve.store.seal import Seal
@@ -26,6 +31,10 @@ from clipsieve.store.table_types import TableTypeError, check_table
 
 #: Footers read at once; a local disk needs few, an object store many.
 READERS = 16
+#: Names in a folder from which it takes fewer requests to list it than to ask for each.
+_LISTED_FROM = 4
+#: How a table shows that it is missing or damaged.
+_DAMAGE = (OSError, pa.ArrowException, UnicodeDecodeError, TableTypeError)
 
 Arrays = Mapping[str, np.ndarray]
 """Arrays by name."""
@@ -44,11 +53,16 @@ class OutputFolder:
 
     @classmethod
     def open(cls, root: str | Path) -> "OutputFolder":
-        """Open the folder `root`.
+        """Open the folder `root`: a path of this machine, or the URL of an object store.
 
         Raises:
-          UsageError: if the name is empty or a URL.
+          UsageError: if the name is empty, or a URL that cannot be written to.
         """
+        if is_url(str(root)):
+            # fsspec takes 80 ms to import.
+            from clipsieve.object_stores.files import ObjectStoreFiles
+
+            return cls(ObjectStoreFiles(str(root)))
         return cls(LocalFiles(root))
 
     @property
@@ -56,9 +70,11 @@ class OutputFolder:
         """Where the folder lies, absolute."""
         return self.files.url()
 
-    def lock(self) -> AbstractContextManager[None]:
+    def lock(
+        self, terms: LockTerms | None = None, on_lost: Callable[[str], None] | None = None
+    ) -> AbstractContextManager[None]:
         """Hold the writer's lock for the length of the block; see `FileSystem.lock`."""
-        return self.files.lock()
+        return self.files.lock(terms, on_lost)
 
     def sweep(self) -> list[str]:
         """Remove what interrupted writes left; only for the holder of the lock."""
@@ -114,7 +130,12 @@ class OutputFolder:
             self.require_manifest()
 
     def save_manifest(self, manifest: Manifest) -> None:
-        """Replace the manifest, and then its copy."""
+        """Replace the manifest, and then its copy.
+
+        Raises:
+          Locked: if another process has taken the folder's lock over.
+        """
+        self.files.require_lock()
         # In its own order: that of classes in an option is the order of their numbers.
         for name in (names.MANIFEST, names.MANIFEST_COPY):
             self.write_json(name, manifest.to_json(), sort_keys=False)
@@ -171,12 +192,66 @@ class OutputFolder:
             return {}
 
     def read_footers(self, tables: Iterable[str]) -> list[Footer]:
-        """Return `read_footer` of every name, in order; read concurrently."""
+        """Return `read_footer` of every name, in order; read concurrently.
+
+        In an object store names are listed, and no footer is read twice; see `FooterCache`.
+        """
         listed = list(tables)
+        if self.files.is_remote:
+            return self._remote_footers(listed)
         if len(listed) < 2:
             return [self.read_footer(name) for name in listed]
         with ThreadPoolExecutor(READERS, "clipsieve-footers") as pool:
             return list(pool.map(self.read_footer, listed))
+
+    def _remote_footers(self, tables: Sequence[str]) -> list[Footer]:
+        """Return the footers of objects, of which those that are not in the cache are read."""
+        cache = footer_cache(self.root)
+        few: set[str] = set()
+        statuses: dict[str, FileStatus] = {}
+        for folder, listed in by_folder(tables).items():
+            if len(listed) < _LISTED_FROM:
+                few.update(listed)
+                continue
+            cache.load(self._saved_footers)
+            entries = self.files.entries(folder)
+            statuses |= {f"{folder}/{name}": each for name, each in entries.files.items()}
+
+        def footer(name: str) -> Footer:
+            if name in few:
+                return self.read_footer(name)
+            status = statuses.get(name)
+            if status is None:
+                return {}
+            known = cache.find(name, status)
+            if known is None:
+                known = self.read_footer(name)
+                cache.add(name, status, known)
+            return known
+
+        with ThreadPoolExecutor(READERS, "clipsieve-footers") as pool:
+            return list(pool.map(footer, tables))
+
+    def _saved_footers(self) -> pa.Table | None:
+        """Return the footers that `save_footers` left; None if there are none, or damaged ones."""
+        try:
+            self.verify(names.FOOTERS)
+            table = self.read_table(names.FOOTERS)
+            return table.select(FOOTERS_SCHEMA.names).cast(FOOTERS_SCHEMA)
+        except (FileNotFoundError, LedgerError, ValueError, KeyError):
+            return None  # they are all read again
+
+    def save_footers(self, present: Collection[str]) -> None:
+        """Keep the footers that were read of a folder in a store for the next process.
+
+        Args:
+          present: names of the files that are there.
+        """
+        if self.files.is_remote:
+            table = footer_cache(self.root).table(present)
+            if table is not None:
+                footer = {footers.LAYOUT: footers.LAYOUT_VERSION, footers.ROWS: str(len(table))}
+                self.write_table(names.FOOTERS, table, footer)
 
     @contextmanager
     def open_table(self, name: str) -> Iterator[pq.ParquetFile]:
@@ -193,13 +268,26 @@ class OutputFolder:
             ):
                 check_table(name, file.schema_arrow)
                 yield file
-        except (OSError, pa.ArrowException, UnicodeDecodeError, TableTypeError) as error:
-            raise LedgerError(
-                f"{self.files.url(name)} is missing or damaged ({error}); run `clipsieve run` again"
-            ) from error
+        except _DAMAGE as error:
+            raise self._damaged(name, error) from error
+
+    def _damaged(self, name: str, error: Exception) -> LedgerError:
+        return LedgerError(
+            f"{self.files.url(name)} is missing or damaged ({error}); run `clipsieve run` again"
+        )
 
     def read_table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
         """Return those of `columns` that a table has, in their order; all if None.
+
+        Raises:
+          LedgerError: if it is missing or damaged.
+        """
+        return self.read_table_and_footer(name, columns)[0]
+
+    def read_table_and_footer(
+        self, name: str, columns: Sequence[str] | None = None
+    ) -> tuple[pa.Table, Footer]:
+        """Return `read_table` and `read_footer` of one file, which is opened once.
 
         Raises:
           LedgerError: if it is missing or damaged.
@@ -208,7 +296,7 @@ class OutputFolder:
             if columns is not None:
                 present = set(file.schema_arrow.names)
                 columns = [column for column in columns if column in present]
-            return file.read(columns=columns)
+            return file.read(columns=columns), footer_values(file.metadata)
 
     def read_schema(self, name: str) -> pa.Schema:
         """Return the schema of a table.
@@ -216,8 +304,12 @@ class OutputFolder:
         Raises:
           LedgerError: if it is missing or damaged.
         """
-        with self.open_table(name) as file:
-            return file.schema_arrow
+        try:
+            schema = self.files.read_footer(name).schema.to_arrow_schema()
+            check_table(name, schema)
+        except _DAMAGE as error:
+            raise self._damaged(name, error) from error
+        return schema
 
     def write_table(self, name: str, table: pa.Table, footer: Mapping[str, str]) -> Seal:
         """Replace a table, with `footer` as key-value metadata; return its seal."""
@@ -271,10 +363,7 @@ class OutputFolder:
           ValueError: if it is damaged or was edited, or is larger or deeper than any of
             clipsieve's.
         """
-        size, _ = self.files.status(name)
-        if size > MOST_BYTES:
-            raise ValueError(f"{size:,} bytes, more than {MOST_BYTES:,}")
-        return seal.without_seal(parse_json(self._sealed(name)))
+        return seal.without_seal(parse_json(self._sealed(name, MOST_BYTES)))
 
     def write_json(
         self,
@@ -315,8 +404,14 @@ class OutputFolder:
         with self.files.open(name) as file:
             return seal.verify(file, file.size())
 
-    def _sealed(self, name: str) -> bytes:
-        """Return the content of a sealed file; `Damaged` if it is not what was written."""
-        content = self.files.read(name)
+    def _sealed(self, name: str, limit: int | None = None) -> bytes:
+        """Return the content of a sealed file; `Damaged` if it is not what was written.
+
+        Raises:
+          ValueError: if it has more than `limit` bytes.
+        """
+        content = self.files.read(name, None if limit is None else limit + 1)
+        if limit is not None and len(content) > limit:
+            raise ValueError(f"it has more than {limit:,} bytes")
         seal.verify(io.BytesIO(content), len(content))
         return content

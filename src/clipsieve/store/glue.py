@@ -33,6 +33,7 @@ class GluedShards:
         """Read from `folder`; nothing is opened yet."""
         self.folder, self.families, self.reserved = folder, dict(families), frozenset(reserved)
         self._score_fields: dict[str, tuple[pa.Field, ...]] = {}
+        self._found: dict[str, dict[str, tuple[str, pa.Field]]] = {}
 
     def schema(self, shard: str) -> pa.Schema:
         """Return the columns of a shard: those of the ledger, then those of every family.
@@ -78,7 +79,12 @@ class GluedShards:
         return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
 
     def _origins(self, shard: str) -> dict[str, tuple[str, pa.Field]]:
-        """Return file and field of each column, by the name it has among all."""
+        """Return file and field of each column, by the name it has among all; looked at once."""
+        if shard not in self._found:
+            self._found[shard] = self._find_origins(shard)
+        return self._found[shard]
+
+    def _find_origins(self, shard: str) -> dict[str, tuple[str, pa.Field]]:
         samples = names.samples(shard)
         ledger = list(self.folder.read_schema(samples))
         scores: dict[str, tuple[str, pa.Field]] = {}

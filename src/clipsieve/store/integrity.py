@@ -1,12 +1,14 @@
 """Whether the files of an output folder are what was written, by their seals.
 
-A file whose size and time are those of its last verification is not read again, unless all are to
-be.  Damage that changes neither, such as a disk's, is found by a full check, as `reconcile` makes.
+A file whose size and version are those of its last verification is not read again, unless all are
+to be.  Damage that changes neither, such as a disk's, is found by a full check, as `reconcile`
+makes.
 """
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 
 import pyarrow as pa
@@ -16,6 +18,7 @@ from clipsieve.errors import ClipsieveError, LedgerError
 from clipsieve.schemas import footers
 from clipsieve.schemas.files import FILES_SCHEMA
 from clipsieve.store import names
+from clipsieve.store.files import FileStatus
 from clipsieve.store.folder import READERS, OutputFolder
 from clipsieve.store.records import read_records
 from clipsieve.store.seal import Damaged, Seal
@@ -33,14 +36,14 @@ class FileCheck:
     Attributes:
       name: relative to the output folder.
       bytes: its size.
-      mtime_ns: when it was written, in nanoseconds since the epoch.
+      version: of its content; see `FileStatus`.
       sha256: of its seal; None if it is damaged.
       problem: why it is damaged; None if it is sound.
     """
 
     name: str
     bytes: int
-    mtime_ns: int
+    version: int
     sha256: str | None
     problem: str | None = None
 
@@ -52,11 +55,22 @@ def sealed_files(folder: OutputFolder, below: str | None = None) -> list[str]:
       folder: the output folder.
       below: a folder in it to which they are limited.
     """
+    return list(_sealed_statuses(folder, below))
+
+
+def _sealed_statuses(folder: OutputFolder, below: str | None) -> dict[str, FileStatus]:
+    """Return the status of all files that clipsieve writes with a seal, sorted by name."""
     tops = names.FOLDERS if below is None else (below,)
-    found = [name for top in tops for name in _walk(folder, top) if names.is_sealed(name)]
-    if below is None and folder.files.exists(names.MANIFEST):
-        found.append(names.MANIFEST)
-    return sorted(name for name in found if name != names.FILES)
+    found = {
+        name: status
+        for top in tops
+        for name, status in _walk(folder, top)
+        if names.is_sealed(name) and name not in names.CACHES
+    }
+    if below is None:
+        with suppress(FileNotFoundError):
+            found[names.MANIFEST] = folder.files.status(names.MANIFEST)
+    return dict(sorted(found.items()))
 
 
 def check_files(
@@ -65,6 +79,7 @@ def check_files(
     written: Mapping[str, Seal] | None = None,
     below: str | None = None,
     is_stopped: Callable[[], bool] = lambda: False,
+    reads: bool = True,
 ) -> list[FileCheck]:
     """Verify the files of a folder, several at a time.
 
@@ -75,6 +90,7 @@ def check_files(
       written: seals of files that were written just now, which are not read.
       below: a folder in it to which the check is limited.
       is_stopped: whether to read no other file; those that are left have no check.
+      reads: whether to read files at all; without, those that have changed have no check.
 
     Returns:
       One check for each sealed file, sorted by name.  A file that is removed meanwhile is left out,
@@ -82,30 +98,31 @@ def check_files(
     """
     last = read_checks(folder, below) if known is None else known
 
-    def check(name: str) -> FileCheck | None:
+    def check(name: str, status: FileStatus) -> FileCheck | None:
         if is_stopped():
             return None
-        return _check(folder, name, last.get(name), (written or {}).get(name))
+        return _check(folder, name, status, last.get(name), (written or {}).get(name), reads)
 
+    found = _sealed_statuses(folder, below)
     with ThreadPoolExecutor(READERS, "clipsieve-verify") as pool:
-        checks = [each for each in pool.map(check, sealed_files(folder, below)) if each is not None]
+        results = pool.map(check, found.keys(), found.values())
+        checks = [each for each in results if each is not None]
     if below is not None:
         return checks
-    own = _check(folder, names.FILES, None, None)
-    return [*checks, own] if own is not None and own.problem is not None else checks
+    for name in names.CACHES:
+        with suppress(FileNotFoundError):
+            own = _check(folder, name, folder.files.status(name), None, None)
+            checks += [own] if own is not None and own.problem is not None else []
+    return checks
 
 
 def unverified_bytes(folder: OutputFolder, below: str, known: Mapping[str, FileCheck]) -> int:
     """Return the bytes of the files below a folder that have changed since the last checks."""
     total = 0
-    for name in sealed_files(folder, below):
-        try:
-            size, mtime_ns = folder.files.status(name)
-        except FileNotFoundError:  # a run has just removed it
-            continue
+    for name, status in _sealed_statuses(folder, below).items():
         check = known.get(name)
-        if check is None or (check.bytes, check.mtime_ns) != (size, mtime_ns):
-            total += size
+        if check is None or (check.bytes, check.version) != status:
+            total += status.bytes
     return total
 
 
@@ -136,7 +153,7 @@ def with_replaced(folder: OutputFolder, checks: Iterable[FileCheck]) -> list[Fil
         if folder.read_footer(check.name).get(footers.RUN_ID) != run_id:
             return check
         problem = f"{_REPLACED} {run_id} wrote"
-        return FileCheck(check.name, check.bytes, check.mtime_ns, None, problem)
+        return FileCheck(check.name, check.bytes, check.version, None, problem)
 
     return [compared(check) for check in checks]
 
@@ -160,7 +177,7 @@ def read_checks(folder: OutputFolder, below: str | None = None) -> Mapping[str, 
 
 def save_checks(folder: OutputFolder, checks: Iterable[FileCheck]) -> None:
     """Keep checks for the next look at the folder."""
-    rows = [asdict(check) for check in checks if check.name != names.FILES]
+    rows = [asdict(check) for check in checks if check.name not in names.CACHES]
     table = pa.Table.from_pylist(rows, schema=FILES_SCHEMA)
     footer = {footers.LAYOUT: footers.LAYOUT_VERSION, footers.ROWS: str(len(table))}
     folder.write_table(names.FILES, table, footer)
@@ -169,10 +186,12 @@ def save_checks(folder: OutputFolder, checks: Iterable[FileCheck]) -> None:
 def add_checks(folder: OutputFolder, written: Mapping[str, Seal]) -> None:
     """Keep the seals of files that were written just now beside what is known; reads no file."""
     known = dict(read_checks(folder))
+    statuses = _sealed_statuses(folder, None) if written else {}
     for name, seal in written.items():
-        check = _check(folder, name, None, seal)
-        if check is not None:
-            known[name] = check
+        if name in statuses:
+            check = _check(folder, name, statuses[name], None, seal)
+            if check is not None:
+                known[name] = check
     save_checks(folder, known.values())
 
 
@@ -189,26 +208,32 @@ def move_aside(folder: OutputFolder, name: str) -> str:
 def drop_replaced(folder: OutputFolder) -> None:
     """Remove the files moved aside that have been made again."""
     for top in names.FOLDERS:
-        for name in _walk(folder, top):
+        present = dict(_walk(folder, top))
+        for name in present:
             match = _ASIDE.fullmatch(name)
-            if match and names.is_sealed(match[1]) and folder.files.exists(match[1]):
+            if match and names.is_sealed(match[1]) and match[1] in present:
                 folder.files.delete(name)
 
 
 def _check(
-    folder: OutputFolder, name: str, known: FileCheck | None, written: Seal | None
+    folder: OutputFolder,
+    name: str,
+    status: FileStatus,
+    known: FileCheck | None,
+    written: Seal | None,
+    reads: bool = True,
 ) -> FileCheck | None:
+    if written is not None and written.bytes == status.bytes:
+        return FileCheck(name, *status, written.sha256)
+    if known is not None and (known.bytes, known.version) == status:
+        if known.problem is None or known.problem.startswith(_REPLACED) or not reads:
+            return known
+    if not reads:
+        return None
     try:
-        size, mtime_ns = folder.files.status(name)
-        if written is not None and written.bytes == size:
-            return FileCheck(name, size, mtime_ns, written.sha256)
-        if known is not None and (known.bytes, known.mtime_ns) == (size, mtime_ns):
-            if known.problem is None or known.problem.startswith(_REPLACED):
-                return known
-        try:
-            return FileCheck(name, size, mtime_ns, folder.verify(name).sha256)
-        except Damaged as error:
-            return FileCheck(name, size, mtime_ns, None, str(error))
+        return FileCheck(name, *status, folder.verify(name).sha256)
+    except Damaged as error:
+        return FileCheck(name, *status, None, str(error))
     except FileNotFoundError:
         return None
     except OSError as error:  # unreadable sectors
@@ -217,8 +242,11 @@ def _check(
         return FileCheck(name, 0, 0, None, f"it cannot be read ({error.__cause__ or error})")
 
 
-def _walk(folder: OutputFolder, top: str) -> Iterator[str]:
-    yield from (f"{top}/{name}" for name in folder.files.list_files(top))
-    for name in folder.files.list_folders(top):
+def _walk(folder: OutputFolder, top: str) -> Iterator[tuple[str, FileStatus]]:
+    """Yield name and status of every file below a folder, past hidden folders."""
+    entries = folder.files.entries(top)
+    for name, status in entries.files.items():
+        yield f"{top}/{name}", status
+    for name in entries.folders:
         if not name.startswith("."):
             yield from _walk(folder, f"{top}/{name}")

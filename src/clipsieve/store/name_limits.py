@@ -6,10 +6,13 @@ from pathlib import Path
 
 from clipsieve.errors import UsageError
 from clipsieve.formats.names import escaped_path
+from clipsieve.formats.urls import is_url
 from clipsieve.store import names
 
 #: Of Linux; a file system may allow less, see `check_shard_names`.
 MAX_NAME_BYTES, MAX_PATH_BYTES = 255, 4095
+#: Of an object in S3, Google Cloud Storage and Azure.
+MAX_KEY_BYTES = 1024
 #: Longest path below an output folder to a file of a shard, without the file's own name: those of
 #: a subset with a name of 64 letters, or of embeddings of a model with one of 100.
 _BELOW_BYTES = 140
@@ -40,13 +43,21 @@ def check_shard_names(root: str, shards: Iterable[str]) -> None:
     """Refuse shards whose files the file system of an output folder cannot name.
 
     Args:
-      root: the folder; it need not exist yet.
+      root: the folder, or its URL in an object store; it need not exist yet.
       shards: names, ASCII.
 
     Raises:
       UsageError: a name, or a path with it, is longer than the file system allows.
     """
     longest = max(shards, key=len, default="")
+    if is_url(root):
+        key_bytes = len(root.encode()) + _BELOW_BYTES + len(longest)
+        if key_bytes > MAX_KEY_BYTES:
+            raise UsageError(
+                f"shard {longest!r} in {root} would have objects with names of {key_bytes:,} "
+                f"bytes, and stores allow {MAX_KEY_BYTES:,}; choose a shorter name for one of them"
+            )
+        return
     place = Path(root)
     while not place.is_dir() and place != place.parent:
         place = place.parent

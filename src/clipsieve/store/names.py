@@ -11,6 +11,10 @@ MANIFEST = "dataset.json"
 MANIFEST_COPY = "_runs/dataset.copy"
 #: Files as they were when they were last verified.
 FILES = "_runs/files.parquet"
+#: Footers of files in an object store, as they were when they were last read.
+FOOTERS = "_runs/footers.parquet"
+#: What is only kept to save reading: a file that is missing or damaged costs time.
+CACHES = (FILES, FOOTERS)
 #: Folders in which files are written, and so temporary ones may be left.
 FOLDERS = (
     "_runs",
@@ -60,7 +64,7 @@ _SEALED = tuple(
         rf"subsets/[^/]+/rev={HASH}/((kept|dropped)/[^/]+|funnel|overlaps|thresholds)\.parquet",
         r"removals/[^/]+/(list\.json|ids\.parquet)",
         rf"removals/rev={HASH}/[^/]+\.parquet",
-        r"_runs/([^/]+\.json|[^/]+\.shards\.jsonl|dataset\.copy|files\.parquet)",
+        r"_runs/([^/]+\.json|[^/]+\.shards\.jsonl|dataset\.copy|(files|footers)\.parquet)",
         r"_runs/[^/]+\.shards/([a-z]+-[0-9]+-[0-9]+-[0-9a-f]{16}-)?[0-9a-f]{32}\.json",
     )
 )
@@ -110,7 +114,7 @@ def marked_hash(folder: str, mark: str) -> str | None:
 
 def is_history(name: str) -> bool:
     """Whether a file under `_runs/` only tells of runs and shards: nothing depends on it."""
-    return name.startswith(f"{RUNS}/") and name not in (MANIFEST_COPY, FILES)
+    return name.startswith(f"{RUNS}/") and name not in (MANIFEST_COPY, *CACHES)
 
 
 def slug(name: str) -> str:

@@ -15,6 +15,7 @@ from clipsieve.scorers.registry import EMBEDDED
 from clipsieve.store import names
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.manifest import EmbeddingsEntry
+from clipsieve.store.parquet import Footer
 
 #: Rows that scorers see at once: bounds the memory of N x K cosines.
 BATCH_ROWS = 16_384
@@ -55,12 +56,11 @@ class StoredPairs:
           LedgerError: if embeddings, ledger or CLIP scores are missing, damaged, or out of line;
             or if hashes are needed and the ledger was written before it had them.
         """
-        self._check_rows(shard)
         sides = ["image", "text"] if Input.TEXT_EMBEDDING in needs else ["image"]
         if needs and _NO_VECTORS.issuperset(needs):
             sides = []
         columns = ["uid", *(f"{side}_{part}" for side in sides for part in ("embedding", "norm"))]
-        stored = self.folder.read_table(self.name(shard), columns)
+        stored, footer = self.folder.read_table_and_footer(self.name(shard), columns)
         try:
             embedded = {side: embedded_from_table(stored, side, self.dim) for side in sides}
         except ValueError as error:
@@ -75,12 +75,13 @@ class StoredPairs:
             batch = replace(batch, clip_score=self._clip_scores(shard, uids))
         with_hashes = Input.IMAGE_HASHES in needs
         if Input.CAPTION not in needs and not source_columns and not with_hashes:
+            self._check_rows(shard, footer, self.folder.read_footer(names.samples(shard)))
             return batch
         sources = [name for column in source_columns for name in (column, f"source_{column}")]
         hashes = _HASHES if with_hashes else ()
         captions = ("caption",) if Input.CAPTION in needs or source_columns else ()
         columns = list(dict.fromkeys([*captions, *hashes, *sources]))
-        samples = self.read_samples(shard, uids, columns)
+        samples = self.read_samples(shard, uids, columns, footer)
         for column in hashes:
             if column not in samples.column_names:
                 raise LedgerError(
@@ -96,14 +97,25 @@ class StoredPairs:
             **{column: samples[column].combine_chunks() for column in hashes},
         )
 
-    def read_samples(self, shard: str, uids: pa.Array, columns: Sequence[str]) -> pa.Table:
+    def read_samples(
+        self, shard: str, uids: pa.Array, columns: Sequence[str], vectors: Footer | None = None
+    ) -> pa.Table:
         """Return the uid and those of `columns` that the ledger of a shard has.
+
+        Args:
+          shard: its name.
+          uids: of its embeddings.
+          columns: names.
+          vectors: footer of its embeddings, which that of the ledger must fit.
 
         Raises:
           LedgerError: if its uids are not `uids`, those of the shard's embeddings.
         """
         others = [column for column in columns if column != "uid"]
-        samples = self.folder.read_table(names.samples(shard), ["uid", *others])
+        name = names.samples(shard)
+        samples, ledger = self.folder.read_table_and_footer(name, ["uid", *others])
+        if vectors is not None:
+            self._check_rows(shard, vectors, ledger)
         if not samples["uid"].combine_chunks().equals(uids):
             place = self.folder.files.url
             raise LedgerError(
@@ -126,10 +138,9 @@ class StoredPairs:
         scores: np.ndarray = stored["clip_score"].to_numpy()
         return scores
 
-    def _check_rows(self, shard: str) -> None:
+    def _check_rows(self, shard: str, vectors: Footer, ledger: Footer) -> None:
         """Refuse embeddings of other rows than the ledger's, as a kill between the two leaves."""
         tables = (self.name(shard), names.samples(shard))
-        vectors, ledger = map(self.folder.read_footer, tables)
         for key in (footers.UID_HASH, footers.SOURCE_FINGERPRINT, footers.ROWS):
             if vectors and ledger and vectors.get(key) != ledger.get(key):
                 place, other = map(self.folder.files.url, tables)

@@ -9,7 +9,7 @@ import json
 import re
 import time
 from collections.abc import Collection, Iterable, Mapping
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from typing import Any
@@ -17,10 +17,11 @@ from uuid import uuid4
 
 from clipsieve.errors import LedgerError
 from clipsieve.formats.names import escaped_path
+from clipsieve.redaction import redacted
 from clipsieve.schemas.footers import SEAL
 from clipsieve.schemas.states import RowState
 from clipsieve.store import names
-from clipsieve.store.folder import OutputFolder
+from clipsieve.store.folder import READERS, OutputFolder
 from clipsieve.store.json_text import parse_json
 from clipsieve.store.seal import Seal, blank_json, without_seal
 from clipsieve.store.validation import Count, Timestamp, decode
@@ -157,25 +158,35 @@ def read_records(
     return sorted(in_order, key=lambda record: record.ended_at)
 
 
-def gather_records(folder: OutputFolder, run_id: str) -> None:
-    """Put the records of a run that has ended into one file, `_runs/<run>.shards.jsonl`."""
+def gather_records(folder: OutputFolder, run_id: str) -> list[ShardRecord]:
+    """Put the records of a run that has ended into one file, `_runs/<run>.shards.jsonl`.
+
+    Returns:
+      The records.
+    """
     records = read_records(folder, run_id)
     if records:
         text = "".join(record.to_json() + "\n" for record in records)
         name = f"{names.RUNS}/{run_id}{_GATHERED}"
         folder.write_sealed(name, text + blank_json({}, indent=None))
     folder.files.delete_folder(_record_folder(run_id))
+    return records
 
 
-def write_run(folder: OutputFolder, run_id: str, content: Mapping[str, Any]) -> None:
+def write_run(folder: OutputFolder, run_id: str, content: Mapping[str, Any]) -> list[ShardRecord]:
     """Write the manifest of a run that has ended, and gather its records.
 
-    Words of its `argv` that are not UTF-8 are escaped, or no reader of JSON would take it.
+    Words of its `argv` that are not UTF-8 are escaped, or no reader of JSON would take it; values
+    of options that hold credentials are left away.
+
+    Returns:
+      The records.
     """
-    gather_records(folder, run_id)
+    records = gather_records(folder, run_id)
     if "argv" in content:
-        content = {**content, "argv": [escaped_path(word) for word in content["argv"]]}
+        content = {**content, "argv": [escaped_path(word) for word in redacted(content["argv"])]}
     folder.write_json(f"{names.RUNS}/{run_id}.json", {"run_id": run_id, **content})
+    return records
 
 
 def _record_folder(run_id: str) -> str:
@@ -215,10 +226,17 @@ def _lines(folder: OutputFolder, run_id: str) -> list[tuple[bytes, str]]:
     files = [n for n in folder.files.list_files(single) if names.is_own(n, ".json")]
     # The gathered ones last: there is every record that was removed meanwhile.
     objects = [*(f"{single}/{n}" for n in files), f"{names.RUNS}/{run_id}{_GATHERED}"]
-    parts: list[tuple[bytes, str]] = []
-    for name in objects:
-        with suppress(FileNotFoundError):
-            parts.append((folder.files.read(name), name))
+
+    def content(name: str) -> bytes | None:
+        try:
+            return folder.files.read(name)
+        except FileNotFoundError:
+            return None
+
+    with ThreadPoolExecutor(READERS, "clipsieve-records") as pool:
+        found = list(zip(pool.map(content, objects[:-1]), objects, strict=False))
+    found.append((content(objects[-1]), objects[-1]))
+    parts = [(part, name) for part, name in found if part is not None]
     return [
         (line.strip(), name)
         for part, name in parts

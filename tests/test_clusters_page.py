@@ -9,16 +9,17 @@ import subprocess
 from argparse import ArgumentParser
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import duckdb
 import pytest
 import yaml  # type: ignore[import-untyped]
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from clipsieve.cli import BEAM_COMMANDS, cli
 from clipsieve.errors import UsageError
 from clipsieve.pipelines.engines.choose import make_backend
-from clipsieve.pipelines.runners import PipelineOptions
 from clipsieve.runner_names import LOCAL_RUNNER, beam_runner
 
 dask_runner = pytest.importorskip("apache_beam.runners.dask.dask_runner")
@@ -135,7 +136,7 @@ def check_beam(runner, words):
 
 def beam_words():
     """Options of Beam's classes as they are typed, without hyphens before them."""
-    parser = ArgumentParser(conflict_handler="resolve")
+    parser: Any = ArgumentParser(conflict_handler="resolve")
     classes = [PipelineOptions]
     while classes:
         kind = classes.pop()

@@ -18,6 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCKERFILE = ROOT / "Dockerfile"
 #: Where the image has them, and the test elsewhere.
 VENV, BUILD = "/opt/clipsieve", "/build"
+#: What the test has pip leave out: requirements, which take minutes, and all downloads.
+OFFLINE = "--no-deps --no-index --no-build-isolation"
 
 
 @dataclass(frozen=True)
@@ -153,8 +155,8 @@ def test_only_what_is_copied_is_sent_to_the_builder():
 class Builder:
     """Runs the steps of a stage in a folder, on this machine and as this user.
 
-    Virtual environment and build folder are below `home`.  pip installs no requirements, which take
-    minutes: those of this environment are put behind what is installed.
+    Virtual environment and build folder are below `home`.  Requirements are those of this Python,
+    put behind what is installed.
     """
 
     def __init__(self, home):
@@ -162,9 +164,6 @@ class Builder:
         self.environment = {
             **{key: os.environ[key] for key in ("HOME", "LANG", "TMPDIR") if key in os.environ},
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "PIP_NO_DEPS": "1",
-            "PIP_NO_BUILD_ISOLATION": "0",  # pip takes it for "no isolation"
-            "PIP_NO_INDEX": "1",
             "PYTHONPATH": str(self.build_backend()),
         }
 
@@ -196,8 +195,7 @@ class Builder:
             for name in step.sources:
                 self.copy(ROOT / name, self.folder / name)
         elif step.word == "RUN":
-            return self.shell(self.here(step.text))
-        return ""
+            self.shell(self.here(step.text).replace("pip install", f"pip install {OFFLINE}"))
 
     def copy(self, source, target):
         if source.is_file():
@@ -221,7 +219,8 @@ class Builder:
         """Let the virtual environment see the packages of this one, and no build backend."""
         del self.environment["PYTHONPATH"]
         (packages,) = (self.home / "venv").glob("lib/python*/site-packages")
-        (packages / "requirements.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+        here = {sysconfig.get_path(kind) for kind in ("purelib", "platlib")}
+        (packages / "requirements.pth").write_text("\n".join(here))
 
 
 @pytest.fixture(scope="module")

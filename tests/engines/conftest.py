@@ -7,6 +7,7 @@ import pytest
 
 from tests.engines import clusters
 from tests.engines.clusters import Cluster
+from tests.object_stores.server import S3Server, s3_server
 from tests.pipelines.test_workers import DECODER
 
 
@@ -19,14 +20,21 @@ def site(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def portable(site, tmp_path_factory) -> Iterator[Cluster]:
+def server() -> Iterator[S3Server]:
+    """An S3 server; before the engines, whose workers inherit how to reach it."""
+    with s3_server() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def portable(server, site, tmp_path_factory) -> Iterator[Cluster]:
     """A Beam job service, and workers of a pool."""
     with clusters.job_service(tmp_path_factory.mktemp("portable"), site) as started:
         yield started
 
 
 @pytest.fixture(scope="session")
-def dask(site, tmp_path_factory) -> Iterator[Cluster]:
+def dask(server, site, tmp_path_factory) -> Iterator[Cluster]:
     """Dask with two worker processes."""
     with clusters.dask(tmp_path_factory.mktemp("dask"), site) as started:
         yield started

@@ -12,10 +12,19 @@ import pytest
 from clipsieve.store.folder import OutputFolder
 from tests.engines.clusters import Cluster, dask_workers
 from tests.engines.jobs import contents, make_source, temporary, whole_job
+from tests.object_stores.server import BUCKET
 from tests.pipelines.jobs import wait_for
 
 #: Tables that a driver writes itself: of all rows at once, from DuckDB or from sums.
 DRIVERS_OWN = ("audits/", "_runs/", "fits/", "metrics/")
+
+
+@pytest.fixture(params=["folder", "store"])
+def place(request, server, tmp_path) -> Callable[[str], str]:
+    """Return what names an output folder, on disk and in the S3 server."""
+    if request.param == "folder":
+        return lambda name: str(tmp_path / name)
+    return lambda name: f"s3://{BUCKET}/{tmp_path.name}/{name}"
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +48,11 @@ def check(out: str, expected: dict[str, bytes]) -> None:
     assert sorted(found) == sorted(expected)
     assert [name for name in expected if found[name] != expected[name]] == []
     assert temporary(out) == []
+
+
+def test_this_process(source, expected, place):
+    whole_job(source, place("out"))
+    check(place("out"), expected)
 
 
 def test_two_processes_here(source, expected, place):

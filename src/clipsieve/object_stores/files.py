@@ -13,6 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -326,8 +327,10 @@ class ObjectStoreFiles:
 
 
 def _status(info: dict[str, Any]) -> FileStatus:
-    """Return size and version of a listing's entry."""
+    """Return size and version of a listing's entry; a version that never was if it has none."""
     listed = info_fingerprint(info)
+    if not listed.version:
+        return FileStatus(listed.size, uuid4().int >> 68)
     # Azure quotes the ETag in one answer and not in another.
     digest = sha256(listed.version.strip('"').encode()).hexdigest()
     return FileStatus(listed.size, int(digest[:15], 16))

@@ -193,7 +193,9 @@ class _ScoreWorker:
         with control.timing("encode"):
             columns = self._compute(batch, lists, missing) if batch is not None else {}
         with control.timing("write"):
-            files = dict(self._write(shard, family, columns, ledger) for family in work)
+            # The batch's are those of the ledger: that was checked when it was read.
+            uids = self._uids(shard) if batch is None else batch.uid
+            files = dict(self._write(shard, uids, family, columns, ledger) for family in work)
         ended = time.time()
         return ShardRecord(
             run_id=self._stage.run_id,
@@ -314,7 +316,12 @@ class _ScoreWorker:
         return each.loaded
 
     def _write(
-        self, shard: str, work: _FamilyWork, computed: Mapping[str, _Columns], ledger: Footer
+        self,
+        shard: str,
+        uids: pa.Array,
+        work: _FamilyWork,
+        computed: Mapping[str, _Columns],
+        ledger: Footer,
     ) -> tuple[str, Seal]:
         """Write the file of a family; its name and seal."""
         family = work.family
@@ -331,9 +338,11 @@ class _ScoreWorker:
             footers.VERSIONS: canonical_json(installed()),
             footers.RUN_ID: self._stage.run_id,
         }
-        uids = self._folder.read_table(names.samples(shard), ["uid"])["uid"].combine_chunks()
         name = names.scores(family.name, family.revision, shard)
         return name, self._folder.write_table(name, scores_table(uids, columns), footer)
+
+    def _uids(self, shard: str) -> pa.Array:
+        return self._folder.read_table(names.samples(shard), ["uid"])["uid"].combine_chunks()
 
     def _text_encoder(self) -> "Encoder":
         if self._encoder is None:

@@ -180,10 +180,11 @@ def save_verification(
     drop_replaced(folder)
     if is_stopped:
         add_checks(folder, written)
+        folder.save_footers(sealed_files(folder))
     else:
         checks = check_files(folder, written=written, reads=not folder.files.is_remote)
         save_checks(folder, checks)
-    folder.save_footers(sealed_files(folder))
+        folder.save_footers([check.name for check in checks])
 
 
 def _report(reporter: Reporter, name: str, problem: str, outcome: str) -> None:

@@ -48,6 +48,7 @@ setup(
     ],
     extras_require={
         "dev": [
+            "apache-beam[dask]>=2.77",
             "build>=1.2",
             "datasets>=3",
             "moto[server]>=5.1",
@@ -61,10 +62,12 @@ setup(
             "setuptools>=80",
         ],
         "benchmark": ["faiss-cpu>=1.10", "scikit-learn>=1.6"],
+        "dask": ["apache-beam[dask]>=2.77"],
+        "dataflow": ["apache-beam[gcp]>=2.77"],
         "forest": ["scikit-learn>=1.6"],
         "s3": ["s3fs>=2024.10"],
         "gcs": ["gcsfs>=2024.10"],
-        "azure": ["adlfs>=2024.7"],
+        "azure": ["adlfs>=2026.8"],
     },
     entry_points={"console_scripts": ["clipsieve = clipsieve.cli:main"]},
 )

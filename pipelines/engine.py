@@ -1,63 +1,71 @@
 """Beam as the engine that runs stages: on a named runner, or in worker processes here."""
 
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-from clipsieve.control import LOOK_SECONDS, stop_marker
-from clipsieve.errors import LedgerError, StorageError
+from clipsieve.errors import LedgerError
 from clipsieve.job.workers import run_in_workers
-from clipsieve.pipelines.runners import LOCAL, require_runner, run_pipeline
-from clipsieve.pipelines.stage import build
+from clipsieve.pipelines.engines.base import Backend, LocalBackend
+from clipsieve.pipelines.engines.choose import make_backend
+from clipsieve.pipelines.remote import run_on_workers
+from clipsieve.pipelines.run_stage import run_groups
+from clipsieve.runner_names import LOCAL_RUNNER
 from clipsieve.settings import STALL_SECONDS, ExecutionSettings
 from clipsieve.stage import Element, Report, Stage
-from clipsieve.store import names
-from clipsieve.store.files import temporary_name
-from clipsieve.store.folder import OutputFolder
-
-#: Elements that one group holds on a cluster: enough to read ahead, few enough to share out.
-GROUP_ELEMENTS = 4
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class BeamEngine:
-    """Runs stages as Beam pipelines.
+    """Runs stages as Beam pipelines; to be closed, which a `with` does.
 
     Attributes:
-      runner: a Beam runner's name, or its full path.
+      runner: a short name, a Beam runner's name, or its full path.
       beam_args: options of that runner, as on a command line.
-      workers: processes on this machine.
+      workers: processes on this machine; None is one, or what suits Dask.
       stall: seconds after which a process that makes no progress is killed; None is the default,
         and none is watched where one is enough.
     """
 
-    runner: str = LOCAL
+    runner: str = LOCAL_RUNNER
     beam_args: tuple[str, ...] = ()
-    workers: int = 1
+    workers: int | None = None
     stall: float | None = None
+    backend: Backend = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Refuse a runner that cannot be used; see `require_runner`."""
-        require_runner(self.runner)
+        """Refuse a runner that cannot be used; see `make_backend`."""
+        backend = make_backend(self.runner, self.beam_args, self.workers)
+        object.__setattr__(self, "backend", backend)
+
+    def __enter__(self) -> "BeamEngine":
+        """Start nothing yet."""
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        """Close the engine."""
+        self.close()
+
+    def close(self) -> None:
+        """End the workers that were started for this engine."""
+        self.backend.close()
 
     @property
     def is_local(self) -> bool:
-        """Whether the work runs on this machine."""
-        return self.runner == LOCAL
+        """Whether the work runs in this process, or in processes that it starts and watches."""
+        return isinstance(self.backend, LocalBackend)
 
     def run(self, stage: Stage, elements: Sequence[Element], here: bool = False) -> Report:
         """Run a stage over all elements; see `clipsieve.stage.Engine`."""
+        workers = self.workers or 1
+        if not self.is_local:
+            total = run_on_workers(self.backend, stage, elements)
         # Processes also for one element: it may be one that kills its process.
-        if self.is_local and not here and (self.workers > 1 or self.stall is not None):
+        elif not here and (workers > 1 or self.stall is not None):
             stall = STALL_SECONDS if self.stall is None else self.stall
-            total = run_in_workers(stage, elements, self.workers, stall)
+            total = run_in_workers(stage, elements, workers, stall)
         else:
-            texts = [element.text for element in elements]
-            size = max(1, len(texts)) if self.is_local else GROUP_ELEMENTS
-            groups = [texts[first : first + size] for first in range(0, len(texts), size)]
-            with nullcontext() if self.is_local else _announced_stop(stage):
-                total = run_groups(stage, groups, self.runner, self.beam_args)
+            total = run_groups(stage, [[element.text for element in elements]], self.backend)
         _check_complete(stage, elements, total, self.runner)
         return total
 
@@ -69,50 +77,6 @@ def make_engine(settings: ExecutionSettings) -> BeamEngine:
       UsageError: for a runner that cannot be used.
     """
     return BeamEngine(settings.runner, tuple(settings.beam_args), settings.workers, settings.stall)
-
-
-def run_groups(
-    stage: Stage, groups: Sequence[list[str]], runner: str = LOCAL, beam_args: Sequence[str] = ()
-) -> Report:
-    """Run the graph of a stage and return the total that it left; nothing if it left none."""
-    folder = OutputFolder.open(stage.out)
-    report = temporary_name(f"{names.RUNS}/{stage.run_id}.{stage.name}")
-    try:
-        run_pipeline(lambda root: build(root, stage, groups, report), runner, beam_args)
-        return Report.from_json(folder.read_json(report))
-    except FileNotFoundError:
-        return Report()
-    finally:
-        folder.files.delete(report)
-
-
-@contextmanager
-def _announced_stop(stage: Stage) -> Iterator[None]:
-    """Within the block, put the stop marker into the output folder once the run is stopped.
-
-    Workers on other machines look for it between shards.
-    """
-    folder, marker = OutputFolder.open(stage.out), stop_marker(stage.run_id)
-    ended = threading.Event()
-
-    def watch() -> None:
-        while True:
-            if stage.control.stopped:
-                with suppress(StorageError):  # tried again
-                    folder.write_text(marker, f"{stage.control.reason}\n")
-                    return
-            if ended.wait(LOOK_SECONDS):
-                return
-
-    folder.files.delete(marker)
-    watcher = threading.Thread(target=watch, name="clipsieve-stop", daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        watcher.join()
-        folder.files.delete(marker)
 
 
 def _check_complete(stage: Stage, elements: Sequence[Element], total: Report, runner: str) -> None:

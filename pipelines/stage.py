@@ -11,7 +11,9 @@ from clipsieve.transforms.spread import Spread
 from clipsieve.transforms.stage import RunStage
 
 
-def build(root: Any, stage: Stage, groups: Sequence[list[str]], report: str) -> Any:
+def build(
+    root: Any, stage: Stage, groups: Sequence[list[str]], report: str, spread: bool = True
+) -> Any:
     """Put a stage on `root`.
 
     Args:
@@ -19,11 +21,16 @@ def build(root: Any, stage: Stage, groups: Sequence[list[str]], report: str) -> 
       stage: what to do.
       groups: elements' texts; the elements of a group are worked on by one worker, in order.
       report: name in the output folder where the total is left, as JSON.
+      spread: whether groups must be shared out by a step of the pipeline; Dask does so when it
+        creates them, and a grouping there takes as many tasks as partitions squared.
     """
+    if spread:
+        numbered = beam.Create(list(enumerate(groups))).with_output_types(tuple[int, list[str]])
+        shared = root | "Groups" >> numbered | "Spread" >> Spread()
+    else:
+        shared = root | "Groups" >> beam.Create(list(groups)).with_output_types(list[str])
     return (
-        root
-        | "Groups" >> beam.Create(list(groups)).with_output_types(list[str])
-        | "Spread" >> Spread()
+        shared
         | stage.name.capitalize() >> RunStage(stage)
         | "Merge" >> beam.CombineGlobally(Merge(Report())).without_defaults()
         | "Finish" >> beam.Map(_finish, stage, report).with_output_types(Report)

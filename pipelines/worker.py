@@ -21,7 +21,7 @@ from clipsieve.control import Control
 from clipsieve.errors import ClipsieveError
 from clipsieve.job.signals import stopping_on_sigterm
 from clipsieve.job.workers import write_report
-from clipsieve.pipelines.engine import run_groups
+from clipsieve.pipelines.run_stage import run_groups
 from clipsieve.stage import Report, Stage, Worker, on_device
 from clipsieve.store.folder import OutputFolder
 from clipsieve.terminal import escape_stream

@@ -1,34 +1,32 @@
 """Spread elements over workers with operations that every engine has."""
 
-import zlib
 from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.pvalue import PCollection
+from apache_beam.typehints.typehints import TupleConstraint
 
 
 @dataclass
 class Spread(beam.PTransform):
-    """Hand the same elements out again, grouped by a hash, so that workers share them.
+    """Hand numbered elements out again without their numbers, so that workers share them.
 
-    Input and output: elements of one type, any order.  `beam.Reshuffle` does nothing on Dask and
-    fails on Spark; a grouping by key works everywhere.  For small elements only.
+    Input: pairs of a number of its own and an element.  Output: the elements, any order.  Engines
+    deal keys to workers by their hashes or by their order, and consecutive numbers come out even:
+    hashes of elements put up to twice the fair share on one worker.  `beam.Reshuffle` does nothing
+    on Dask and fails on Spark; a grouping by key works everywhere.  For small elements only.
     """
 
-    def expand(self, elements: PCollection[Any]) -> PCollection[Any]:
-        """Key, group, values."""
-        kind: Any = elements.element_type
+    def expand(self, pairs: PCollection[Any]) -> PCollection[Any]:
+        """Group, values."""
+        hint: Any = pairs.element_type
+        kind = hint.tuple_types[1] if isinstance(hint, TupleConstraint) else Any
         return (
-            elements
-            | "KeyByHash" >> beam.Map(_keyed).with_output_types(tuple[int, kind])
-            | "GroupByHash" >> beam.GroupByKey()
+            pairs
+            | "GroupByNumber" >> beam.GroupByKey()
             | "Values" >> beam.FlatMap(_values).with_output_types(kind)
         )
-
-
-def _keyed(element: Any) -> tuple[int, Any]:
-    return zlib.crc32(repr(element).encode()), element
 
 
 def _values(pair: tuple[int, Any]) -> list[Any]:

@@ -4,7 +4,8 @@ Beam takes a second to import: nothing above the settings is imported before it 
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from clipsieve.errors import UsageError
@@ -48,7 +49,8 @@ def run(
 
     paths, folder = cast(Any, inputs), cast(Any, out)  # a single path is taken too
     config = RunConfig(inputs=paths, out=folder, **settings)
-    return run_job(config, make_engine(config))
+    with make_engine(config) as engine:
+        return run_job(config, engine)
 
 
 def score(
@@ -72,7 +74,8 @@ def score(
 
     folder, names = cast(Any, out), cast(Any, scorers)
     config = ScoreConfig(out=folder, scorers=names, **settings)
-    return score_job(config, make_engine(config))
+    with make_engine(config) as engine:
+        return score_job(config, engine)
 
 
 def evaluate(
@@ -118,7 +121,8 @@ def evaluate(
     other = None if ood is None else os.fspath(ood)
     what = EvaluationSettings(other, ood_column, labels, by, bins, bootstrap, seed)
 
-    return evaluate_job(config, _opener(config), what)
+    with _opener(config) as open_engine:
+        return evaluate_job(config, open_engine, what)
 
 
 def filter(
@@ -186,7 +190,8 @@ def filter(
         thresholds=thresholds,
     )
 
-    return filter_rows(config, _opener(config), what)
+    with _opener(config) as open_engine:
+        return filter_rows(config, open_engine, what)
 
 
 def export(
@@ -226,7 +231,8 @@ def export(
     config = ScoreConfig(out=cast(Any, out), **settings)
     what = ExportSettings(subset, format, os.fspath(to), with_images, samples_per_tar)
 
-    return export_job(config, _opener(config), what)
+    with _opener(config) as open_engine:
+        return export_job(config, open_engine, what)
 
 
 def remove(
@@ -267,11 +273,12 @@ def remove(
 
     if undo is not None and (id_list, by, name, reason, dry_run) != (None, None, None, "", False):
         raise UsageError(f"undo {undo!r} takes back a list; leave out all other arguments")
-    if undo is not None:
-        return job.undo(config, _opener(config), undo)
-    if id_list is None:
-        return job.refresh(config, _opener(config))
-    return job.remove(config, _opener(config), os.fspath(id_list), by, name, reason, dry_run)
+    with _opener(config) as open_engine:
+        if undo is not None:
+            return job.undo(config, open_engine, undo)
+        if id_list is None:
+            return job.refresh(config, open_engine)
+        return job.remove(config, open_engine, os.fspath(id_list), by, name, reason, dry_run)
 
 
 def connect(out: str | os.PathLike[str]) -> "duckdb.DuckDBPyConnection":
@@ -345,12 +352,14 @@ def verify(
     return compare(os.fspath(out), os.fspath(against), column, ours, on, tolerance, top)
 
 
-def _opener(config: ExecutionSettings) -> "Callable[[], Engine]":
-    """Return what makes the engine that the settings ask for."""
+@contextmanager
+def _opener(config: ExecutionSettings) -> Iterator["Callable[[], Engine]"]:
+    """Give what makes the engine that the settings ask for; it is closed with the block."""
+    with ExitStack() as opened:
 
-    def open_engine() -> "Engine":
-        from clipsieve.pipelines.engine import make_engine
+        def open_engine() -> "Engine":
+            from clipsieve.pipelines.engine import make_engine
 
-        return make_engine(config)
+            return opened.enter_context(make_engine(config))
 
-    return open_engine
+        yield open_engine

@@ -82,7 +82,8 @@ def _run(config: RunConfig, dry_run: bool, wide: bool) -> int:
     if dry_run:
         print_json(job.dry_run(config, make_engine(config)), indent=1)
         return 0
-    return job.run(config, make_engine(config), wide=wide).exit_code
+    with make_engine(config) as engine:
+        return job.run(config, engine, wide=wide).exit_code
 
 
 @cli.command()
@@ -119,14 +120,14 @@ def compact(
     from clipsieve.pipelines.engine import make_engine
 
     config = ScoreConfig(**settings_of(ScoreConfig, options, beam_args))
-    engine = make_engine(config)
-    result = compact_job(
-        config.out,
-        engine,
-        forget_missing=forget_missing,
-        forget_inputs=forget_inputs,
-        lock_terms=config.lock_terms(),
-    )
+    with make_engine(config) as engine:
+        result = compact_job(
+            config.out,
+            engine,
+            forget_missing=forget_missing,
+            forget_inputs=forget_inputs,
+            lock_terms=config.lock_terms(),
+        )
     print_lines(result.lines)
     return 0
 

@@ -20,8 +20,9 @@ from clipsieve.store.folder import OutputFolder
 
 STAGES = ("read", "decode", "encode", "write")
 DEADLINE = "deadline reached"
-#: Seconds between two looks for the stop marker.
-LOOK_SECONDS = 2.0
+#: Seconds between two looks for the stop marker, on a disk and in an object store, which charges
+#: for each.
+LOOK_SECONDS, STORE_LOOK_SECONDS = 2.0, 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +125,10 @@ class Control:
         if self._reason is None and self.deadline is not None and time.time() >= self.deadline:
             self.stop(DEADLINE)
         if self._reason is None and self._is_remote and time.monotonic() > self._looked:
-            self._looked = time.monotonic() + LOOK_SECONDS
-            if OutputFolder.open(self.out).files.exists(stop_marker(self.run_id)):
+            files = OutputFolder.open(self.out).files
+            wait = STORE_LOOK_SECONDS if files.is_remote else LOOK_SECONDS
+            self._looked = time.monotonic() + wait
+            if files.exists(stop_marker(self.run_id)):
                 self.stop("stop marker")
         return self._reason
 
@@ -186,6 +189,21 @@ class Control:
     def _tell(self, message: dict[str, object]) -> None:
         if self.listener is not None:
             self.listener(message)
+
+
+def remote_control(control: Control, execution: str, listener: Listener) -> Control:
+    """Return a control of the same run for a worker, which learns of a stop by the marker.
+
+    Args:
+      control: as it came from the driver.
+      execution: what the worker works for; a stop of one execution is none of the next.
+      listener: see `Control`.
+    """
+    remote = Control(
+        control.run_id, control.out, control.deadline, listener, f"{control.key}.{execution}"
+    )
+    remote._is_remote = True
+    return remote
 
 
 def unless_stopped(elements: Iterable[str], control: Control) -> Iterator[str]:

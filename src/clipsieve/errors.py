@@ -8,6 +8,8 @@
     ├── ShardError            3   one input shard could not be read; other shards go on
     ├── LedgerError           1   rows are missing, doubled or out of line in an output folder
     ├── StorageError          1   the system refuses to read or write a file
+    ├── EngineError           1   the engine that runs the pipelines fails, or cannot be reached
+    │   └── WorkersLost       1   workers died under a pipeline; what they committed is kept
     └── Locked               75   another run holds the output folder
 
 Each message gives the value, the place and the cure, in that order.  Rows never raise: a bad
@@ -53,6 +55,14 @@ class LedgerError(ClipsieveError):
 
 class StorageError(ClipsieveError):
     """The system refuses to read or write a file; what was complete before is kept."""
+
+
+class EngineError(ClipsieveError):
+    """The engine that runs the pipelines fails or cannot be reached; what was committed is kept."""
+
+
+class WorkersLost(EngineError):
+    """A pipeline ended because workers died; it can be run again for what is left."""
 
 
 class Locked(ClipsieveError):

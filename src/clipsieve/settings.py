@@ -16,10 +16,10 @@ from typing import Any, Self
 from clipsieve.definitions import definitions_of, setting, shown
 from clipsieve.errors import UsageError
 from clipsieve.formats.names import path_uri, safe_name
+from clipsieve.redaction import redacted
+from clipsieve.runner_names import DASK_RUNNER, LOCAL_RUNNER, SHORT_NAMES, beam_runner
 from clipsieve.store.lock_terms import LEASE_SECONDS, LockTerms
 
-#: Beam's own engine, in this process.
-LOCAL_RUNNER = "FnApiRunner"
 #: `stall` of workers where none is given.
 STALL_SECONDS = 600.0
 #: Of settings that become part of file names; file systems allow 255 bytes.
@@ -131,9 +131,16 @@ class ExecutionSettings:
     """Where and how long a job runs, and what it tells; see docs/settings.md."""
 
     device: str = setting("auto, cpu, cuda, cuda:N", "auto")
-    workers: int = setting("processes on this machine", 1, minimum=1)
+    workers: int | None = setting(
+        "processes on this machine",
+        None,
+        unset="1; of runner dask one for each GPU, or for 4 cores",
+        minimum=1,
+    )
     runner: str = setting(
-        "Beam runner; its options follow --; FnApiRunner runs in this process", LOCAL_RUNNER
+        f"engine: {', '.join(SHORT_NAMES)}, or another Beam runner; its options follow --; "
+        "FnApiRunner runs in this process",
+        LOCAL_RUNNER,
     )
     beam_args: tuple[str, ...] = setting("options of the Beam runner", (), option=None)
     run_id: str | None = setting(
@@ -175,12 +182,13 @@ class ExecutionSettings:
         for definition in definitions_of(type(self)):
             value = definition.checked(getattr(self, definition.name))
             object.__setattr__(self, definition.name, value)
-        if self.workers > 1 and self.runner != LOCAL_RUNNER:
+        runner = beam_runner(self.runner)
+        if (self.workers or 1) > 1 and runner not in (LOCAL_RUNNER, DASK_RUNNER):
             raise UsageError(
                 f"workers={self.workers} starts processes on this machine and runner="
                 f"{self.runner!r} brings its own; give one of the two"
             )
-        if self.stall is not None and self.runner != LOCAL_RUNNER:
+        if self.stall is not None and runner != LOCAL_RUNNER:
             raise UsageError(
                 f"stall={self.stall:g} watches processes on this machine and runner="
                 f"{self.runner!r} brings its own; give one of the two"
@@ -191,8 +199,8 @@ class ExecutionSettings:
         return LockTerms(self.lease, is_required=self.lock)
 
     def to_json(self) -> dict[str, Any]:
-        """The settings as plain JSON values."""
-        values = dataclasses.asdict(self)
+        """The settings as plain JSON values, without credentials among options of the runner."""
+        values = {**dataclasses.asdict(self), "beam_args": redacted(self.beam_args)}
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
     @classmethod

@@ -14,6 +14,7 @@ from clipsieve.settings import RunConfig
 from tests.pipelines.jobs import SETTINGS, exit_code, run_command, run_job, tables, write_one
 
 ELSEWHERE = "apache_beam.runners.portability.portable_runner.PortableRunner"
+ITS_OPTIONS = ("--job_endpoint=localhost:9", "--environment_type=EXTERNAL")
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,8 @@ def test_a_device_that_this_machine_lacks_is_planned_for_workers_that_are_elsewh
 ):
     source, _ = finished
     words = run_command(source, tmp_path / "out", "--dry-run", "--device", "cuda")
-    assert exit_code([*words, "--runner", ELSEWHERE, "--dtype", "auto"]) == 0
+    words += ["--runner", ELSEWHERE, "--dtype", "auto", "--", *ITS_OPTIONS]
+    assert exit_code(words) == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["device"] == "cuda of a worker"
     assert plan["model"] == {"model": "tiny"}  # its weights and number format are the worker's
@@ -50,7 +52,9 @@ def test_a_device_that_this_machine_lacks_is_planned_for_workers_that_are_elsewh
 def test_what_the_folder_records_need_not_be_asked_of_a_worker(finished, dtype):
     source, out = finished
     before = tables(out)
-    plan = dry_run_of(source, out, device="cuda", runner=ELSEWHERE, dtype=dtype)
+    plan = dry_run_of(
+        source, out, device="cuda", runner=ELSEWHERE, beam_args=ITS_OPTIONS, dtype=dtype
+    )
     assert (plan["device"], plan["todo"], plan["done"]) == ("cuda of a worker", [], 1)
     assert (plan["model"]["dtype"], len(plan["model"]["weights_sha256"])) == ("float32", 64)
     assert plan["embeddings_rev"] is not None

@@ -40,12 +40,12 @@ def test_progress_is_a_json_line_now_and_then(capsys, monkeypatch):
 
 
 def test_progress_without_a_total_or_time():
-    assert progress_line(Snapshot(), None, 0.0).startswith("0 rows · 0/s · 0 not ok · read 0%")
+    assert progress_line(Snapshot(), None, 0.0) == "0 rows · 0/s · 0 not ok"
 
 
 def test_progress_names_failed_shards_and_never_a_negative_time():
     line = progress_line(Snapshot(12, failed_shards=2), 10, 1.0)
-    assert "12/10 rows" in line and "0:00 left" in line and " · 2 shards failed · " in line
+    assert "12/10 rows" in line and "0:00 left" in line and line.endswith(" · 2 shards failed")
 
 
 def test_snapshots_add_up():

@@ -7,7 +7,7 @@ import pytest
 
 from clipsieve.control import Control, stop_marker
 from clipsieve.errors import LedgerError
-from clipsieve.pipelines import engine
+from clipsieve.pipelines import remote
 from clipsieve.pipelines.engine import BeamEngine
 from clipsieve.stage import Element, Report, Worker
 from clipsieve.statistics.counts import RowCounts
@@ -91,10 +91,10 @@ def test_what_a_stopped_run_leaves_is_not_lost(tmp_path):
 def test_workers_on_other_machines_are_told_of_a_stop_until_the_stage_has_ended(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(engine, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(remote, "LOOK_SECONDS", 0.01)
     stage = repeating(tmp_path)
     files = OutputFolder.open(stage.out).files
-    with engine._announced_stop(stage):
+    with remote.announced_stop(stage):
         assert not files.exists(stop_marker("r"))
         stage.control.stop("SIGTERM")
         wait_for(lambda: files.exists(stop_marker("r")), "the marker", 10)

@@ -145,8 +145,8 @@ def test_a_dry_run_refuses_another_model_that_only_a_worker_can_load(tmp_path):
     write_one(source, "a", 12, seed=1)
     run_job(source, out, scorers=("clip",))
     settings = {**SETTINGS, "dtype": "auto", "model": "ViT-B-32", "pretrained": "openai"}
-    runner = "apache_beam.runners.portability.portable_runner.PortableRunner"
-    inputs = (f"{source}/*.parquet",)
-    config = RunConfig(inputs=inputs, out=str(out), runner=runner, **settings)
+    settings["runner"] = "portable"
+    settings["beam_args"] = ("--job_endpoint=localhost:9", "--environment_type=EXTERNAL")
+    config = RunConfig(inputs=(f"{source}/*.parquet",), out=str(out), **settings)
     with pytest.raises(UsageError, match=r"output of tiny .*would write ViT-B-32 openai"):
         dry_run(config, make_engine(config))

@@ -13,7 +13,8 @@ import pytest
 from clipsieve.clip.model import identify
 from clipsieve.demo.classes import CLASSES
 from clipsieve.demo.shards import write_shards
-from clipsieve.pipelines.engine import BeamEngine, run_groups
+from clipsieve.pipelines.engine import BeamEngine
+from clipsieve.pipelines.run_stage import run_groups
 from clipsieve.scorers.registry import make_scorers, resolve_names
 from clipsieve.scoring.prompts import prompt_sets
 from clipsieve.settings import DEFAULT_SCORERS

@@ -20,11 +20,13 @@ from clipsieve.embed.job import EmbedStage, Limits
 from clipsieve.formats.base import ReadOptions
 from clipsieve.formats.registry import plan_input
 from clipsieve.job.compact import compact
+from clipsieve.job.guarded import GuardedStage
 from clipsieve.job.probe import ProbeStage
 from clipsieve.neighbours.stored import NeighbourStage
-from clipsieve.pipelines import engine
-from clipsieve.pipelines.engine import BeamEngine, run_groups
+from clipsieve.pipelines import remote
+from clipsieve.pipelines.engine import BeamEngine
 from clipsieve.pipelines.portable import NotPortable, check_portable
+from clipsieve.pipelines.run_stage import run_groups
 from clipsieve.pipelines.runners import beam
 from clipsieve.pipelines.stage import build
 from clipsieve.pipelines.worker import ReportingStage
@@ -123,10 +125,12 @@ def test_our_own_pipelines_are_portable(tmp_path):
         write_one(source, name, 2, seed)
     names = set()
     for stage in stages(source, out):
-        for each in (stage, ReportingStage(stage, str(tmp_path / "report"))):
-            pipeline = beam.Pipeline(runner="FnApiRunner")
-            build(pipeline, each, [["a", "b"], ["c"]], "_runs/x.report")
-            check_portable(pipeline)
+        reporting = ReportingStage(stage, str(tmp_path / "report"))
+        for each in (stage, reporting, GuardedStage(stage, "1")):
+            for spread in (True, False):
+                pipeline = beam.Pipeline(runner="FnApiRunner")
+                build(pipeline, each, [["a", "b"], ["c"]], "_runs/x.report", spread)
+                check_portable(pipeline)
             copy = pickle.loads(pickle.dumps(each))
             assert copy == each and copy.control is each.control
             assert on_device(stage, "cuda:1").device == "cuda:1"
@@ -190,13 +194,13 @@ def test_the_portable_runner_gives_the_bytes_of_the_local_one_in_every_stage(tmp
     }
     run_job(source, here, **settings)
     monkeypatch.setenv("CLIPSIEVE_CACHE", str(tmp_path / "cache"))  # so that prompts are encoded
-    ran: list[tuple[str, str]] = []
+    ran: list[str] = []
 
-    def seen(stage: Stage, groups: Any, runner: str, beam_args: Any) -> Report:
-        ran.append((stage.name, runner))
-        return run_groups(stage, groups, runner, beam_args)
+    def seen(stage: Stage, groups: Any, backend: Any) -> Report:
+        ran.append(stage.name)
+        return run_groups(stage, groups, backend)
 
-    monkeypatch.setattr(engine, "run_groups", seen)
+    monkeypatch.setattr(remote, "run_groups", seen)
     with job_service() as options:
         result = run_job(source, there, **settings, runner="PortableRunner", beam_args=options)
         shutil.rmtree(there / "wide")
@@ -204,6 +208,4 @@ def test_the_portable_runner_gives_the_bytes_of_the_local_one_in_every_stage(tmp
     assert (result.exit_code, result.done) == (0, 5)
     assert tables(there) == tables(here)
     assert leftovers(there) == []
-    used = {name for name, runner in ran if runner == "PortableRunner"}
-    assert used == {"probe", "embed", "prompts", "neighbours", "learn", "score", "compact"}
-    assert len({runner for _, runner in ran}) == 1
+    assert set(ran) == {"probe", "embed", "prompts", "neighbours", "learn", "score", "compact"}

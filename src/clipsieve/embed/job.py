@@ -57,6 +57,8 @@ class EmbedStage:
     reprocess: bool = False
     leave_out: tuple[str, ...] = ()
     name: str = field(default="embed", init=False)
+    #: Whether elements are read from the sources of the dataset, not from the output folder.
+    reads_sources: bool = field(default=True, init=False)
 
     def elements(self, items: Sequence[WorkItem]) -> list[Element]:
         """Return an element for each item."""

@@ -15,6 +15,7 @@ from clipsieve.scorers.registry import EMBEDDED
 from clipsieve.store import names
 from clipsieve.store.cures import cure
 from clipsieve.store.folder import OutputFolder
+from clipsieve.store.frozen import frozen
 from clipsieve.store.integrity import (
     add_checks,
     check_files,
@@ -177,14 +178,14 @@ def save_verification(
       written: seals of files that this job wrote: those are not read again.
       is_stopped: whether to read no other files either.
     """
-    drop_replaced(folder)
+    looked_at = frozen(folder)
+    drop_replaced(looked_at)
     if is_stopped:
         add_checks(folder, written)
-        folder.save_footers(sealed_files(folder))
     else:
-        checks = check_files(folder, written=written, reads=not folder.files.is_remote)
+        checks = check_files(looked_at, written=written, reads=not folder.files.is_remote)
         save_checks(folder, checks)
-        folder.save_footers([check.name for check in checks])
+    folder.save_footers(sealed_files(looked_at))
 
 
 def _report(reporter: Reporter, name: str, problem: str, outcome: str) -> None:

@@ -122,6 +122,8 @@ def make_plan(
             _check_names_are_free(folder, items, [None] * len(items))
             _check_model_name(manifest, folder, config)
         return Plan(config, inputs, None, scorers, options, device, items, {}, earlier)
+    if not engine.is_local:  # no worker computes on another kind of device, unasked
+        config = dataclasses.replace(config, device=_kind(config.device, device))
     stage = embed_stage(config, inputs, identity, control)
     writer = stage.writer()
     if manifest is not None:
@@ -311,6 +313,11 @@ def _identity(
     for note in report.notes:
         reporter.report("model", note)
     return report.model, report.device
+
+
+def _kind(asked: str, probed: str) -> str:
+    """Return the device for all workers: the kind of the one that was probed, if any would do."""
+    return probed.partition(":")[0] if asked == "auto" else asked
 
 
 def _local_device(device: str) -> str:

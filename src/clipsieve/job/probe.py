@@ -8,15 +8,13 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
-from uuid import uuid4
 
 from clipsieve.clip.identity import ModelIdentity
 from clipsieve.control import Control
-from clipsieve.errors import LedgerError, StorageError, UsageError
-from clipsieve.formats.inputs import is_present
+from clipsieve.errors import LedgerError, UsageError
+from clipsieve.job.attempts import worker_name
+from clipsieve.job.reach import REACH_CURE, input_problems, output_problem
 from clipsieve.stage import Element, Engine, Report, Worker
-from clipsieve.store import names
-from clipsieve.store.folder import OutputFolder
 from clipsieve.versions import installed
 
 
@@ -30,6 +28,7 @@ class WorkerReport:
       notes: what to tell the user.
       versions: of everything that can change a number.
       problems: inputs that cannot be read, an output folder that cannot be written to.
+      worker: its host and process id.
     """
 
     model: ModelIdentity
@@ -37,6 +36,7 @@ class WorkerReport:
     notes: tuple[str, ...]
     versions: Mapping[str, str]
     problems: tuple[str, ...] = ()
+    worker: str = ""
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "WorkerReport":
@@ -47,6 +47,7 @@ class WorkerReport:
             tuple(content["notes"]),
             content["versions"],
             tuple(content["problems"]),
+            content["worker"],
         )
 
 
@@ -102,25 +103,15 @@ class _ProbeWorker:
                 notes=model.notes,
                 versions=installed(),
                 problems=tuple(self._problems()) if stage.is_remote else (),
+                worker=worker_name(),
             )
             yield Report((name,), value=json.loads(json.dumps(asdict(report))))
 
     def _problems(self) -> Iterator[str]:
-        for uri in self._stage.inputs:
-            try:
-                exists = is_present(uri)
-            except Exception as error:  # stores raise what they like
-                yield f"input {uri} cannot be read: {error}"
-                continue
-            if not exists:
-                yield f"input {uri} does not exist there"
-        folder = OutputFolder.open(self._stage.out)
-        name = f"{names.RUNS}/{uuid4().hex}.probe"
-        try:
-            folder.write_text(name, "")
-            folder.files.delete(name)
-        except StorageError as error:
-            yield f"output folder {folder.root} cannot be written to: {error}"
+        yield from input_problems(self._stage.inputs)
+        problem = output_problem(self._stage.out)
+        if problem is not None:
+            yield problem
 
 
 def probe(engine: Engine, stage: ProbeStage) -> WorkerReport:
@@ -136,8 +127,5 @@ def probe(engine: Engine, stage: ProbeStage) -> WorkerReport:
         raise LedgerError("the engine ended without a report of its worker; use another runner")
     report = WorkerReport.from_json(total.value)
     if report.problems:
-        raise UsageError(
-            f"on a worker of the engine {'; '.join(report.problems)}; make inputs and output "
-            "reachable under the same absolute paths on every worker"
-        )
+        raise UsageError(f"on worker {report.worker} {'; '.join(report.problems)}; {REACH_CURE}")
     return report

@@ -108,7 +108,8 @@ def progress_line(now: Snapshot, total: int | None, elapsed: float, unit: str = 
     if now.failed_shards:
         parts.append(f"{now.failed_shards} shards failed")
     shares = now.shares()
-    parts.append(" ".join(f"{stage} {shares[stage]:.0%}" for stage in STAGES))
+    if now.seconds:  # workers on other machines do not tell
+        parts.append(" ".join(f"{stage} {shares[stage]:.0%}" for stage in STAGES))
     return " · ".join(parts)
 
 

@@ -74,6 +74,19 @@ def stopping_on_sigterm(control: Control) -> Iterator[None]:
 
 
 @contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Within the block SIGINT waits, in this thread and in processes that it starts for good."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
 def _ending_at_second_signal() -> Iterator[None]:
     """End the process if the block is not left soon after a second signal, or at a third.
 

@@ -6,6 +6,7 @@ shard that was in hand when a worker died is tried again alone; if the worker di
 shard fails with that reason and the rest goes on.
 """
 
+import heapq
 import json
 import os
 import pickle
@@ -15,8 +16,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,6 +27,7 @@ from clipsieve.cores import usable_cores
 from clipsieve.errors import ClipsieveError, DeviceError, UsageError
 from clipsieve.job.activity import Activity
 from clipsieve.job.error_stream import forward
+from clipsieve.job.signals import interrupts_held
 from clipsieve.settings import STALL_SECONDS
 from clipsieve.stage import Element, Report, Stage
 from clipsieve.store.folder import OutputFolder
@@ -91,12 +92,12 @@ def shares(elements: Sequence[Element], count: int) -> list[list[Element]]:
     No share is empty: there are at most as many shares as elements.
     """
     count = max(1, min(count, len(elements)))
-    loads = [0] * count
+    loads = [(0, number) for number in range(count)]  # a heap
     dealt: list[list[int]] = [[] for _ in range(count)]
     by_weight = sorted(range(len(elements)), key=lambda at: (-elements[at].weight, at))
     for at in by_weight:
-        lightest = min(range(count), key=lambda n: (loads[n], n))
-        loads[lightest] += elements[at].weight
+        load, lightest = loads[0]
+        heapq.heapreplace(loads, (load + elements[at].weight, lightest))
         dealt[lightest].append(at)
     return [[elements[at] for at in sorted(positions)] for positions in dealt]
 
@@ -189,7 +190,7 @@ class _Watch:
         worker.began = False
         worker.stalled = None
         words = [str(files.stage), str(files.groups), str(files.report), str(worker.number)]
-        with _interrupts_held():  # the worker inherits that: a terminal's Ctrl-C is the driver's
+        with interrupts_held():  # the worker inherits that: a terminal's Ctrl-C is the driver's
             worker.process = subprocess.Popen(
                 [sys.executable, "-m", WORKER_MODULE, *words],
                 stdin=subprocess.PIPE,
@@ -355,19 +356,6 @@ def read_reports(path: Path) -> list[Report]:
                 reports.append(pickle.load(file))
             except (EOFError, pickle.UnpicklingError):
                 return reports
-
-
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Within the block SIGINT waits, in this thread and in processes that it starts for good."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _close(process: subprocess.Popen[bytes]) -> None:

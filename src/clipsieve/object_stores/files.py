@@ -13,6 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -97,9 +98,13 @@ class ObjectStoreFiles:
         return list(self.entries(folder).folders)
 
     def exists(self, name: str) -> bool:
-        """Whether there is an object of this name."""
+        """Whether there is an object of this name.
+
+        By its first byte: s3fs asks twice for the status of an object that is missing.
+        """
         try:
-            self.status(name)
+            with store_errors("read", self.url(name)):
+                self._first(name, 1)
         except FileNotFoundError:
             return False
         return True
@@ -143,10 +148,10 @@ class ObjectStoreFiles:
     def read_footer(self, name: str) -> pq.FileMetaData:
         """Return the Parquet metadata of an object, by one request if it has less than 64 KiB."""
         with store_errors("read", self.url(name)):
-            tail: bytes = self.system.cat_file(self._key(name), start=-TAIL_BYTES)
+            tail = self._last(name, TAIL_BYTES)
             length = int.from_bytes(tail[-_PARQUET_END:-4], "little") + _PARQUET_END
             if len(tail) == TAIL_BYTES and tail.endswith(b"PAR1") and length > TAIL_BYTES:
-                tail = self.system.cat_file(self._key(name), start=-length)
+                tail = self._last(name, length)
         return pq.read_metadata(io.BytesIO(tail))
 
     def _first(self, name: str, count: int) -> bytes:
@@ -161,6 +166,14 @@ class ObjectStoreFiles:
                 raise
             return b""
         return first
+
+    def _last(self, name: str, count: int) -> bytes:
+        """Return the last `count` bytes of an object, all of one that is shorter."""
+        start = -count
+        if "abfs" in self.system.protocol:  # Azure has no ranges that count from the end
+            start = max(self.status(name).bytes - count, 0)
+        last: bytes = self.system.cat_file(self._key(name), start=start)
+        return last
 
     # Writing
 
@@ -233,7 +246,9 @@ class ObjectStoreFiles:
         """
         terms = terms or LockTerms()
         lock = NumberedLock(self.system, self._key(LOCK_FOLDER), self.root, terms, on_lost)
-        if not lock.acquire():
+        with self._writing(f"{LOCK_FOLDER}/"):
+            is_locked = lock.acquire()
+        if not is_locked:
             yield
             return
         try:
@@ -312,8 +327,10 @@ class ObjectStoreFiles:
 
 
 def _status(info: dict[str, Any]) -> FileStatus:
-    """Return size and version of a listing's entry."""
+    """Return size and version of a listing's entry; a version that never was if it has none."""
     listed = info_fingerprint(info)
+    if not listed.version:
+        return FileStatus(listed.size, uuid4().int >> 68)
     # Azure quotes the ETag in one answer and not in another.
     digest = sha256(listed.version.strip('"').encode()).hexdigest()
     return FileStatus(listed.size, int(digest[:15], 16))

@@ -213,10 +213,7 @@ class NumberedLock:
 
     def _create(self, name: str, content: bytes) -> None:
         """Write an object that is not there yet; `FileExistsError` if it is."""
-        if self._system.protocol in ("abfs", "az") or "abfs" in self._system.protocol:
-            self._system.pipe_file(name, content, overwrite=False)  # adlfs has no `mode`
-        else:
-            self._system.pipe_file(name, content, mode="create")
+        self._system.pipe_file(name, content, mode="create")
 
     def _remove(self, name: str) -> None:
         with suppress(FileNotFoundError):

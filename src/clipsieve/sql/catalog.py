@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 import duckdb
 
 from clipsieve.errors import StorageError, UsageError
+from clipsieve.sql.connect import register_store
 from clipsieve.sql.create_views import create_views, report_left_out
 from clipsieve.sql.literals import literal, without_wildcards
 from clipsieve.sql.views import macros_sql, views_sql
@@ -54,6 +55,7 @@ def write_catalog(out: str | Path, path: str | Path | None = None) -> str:
     with TemporaryDirectory(prefix="clipsieve-") as scratch:
         built = Path(scratch) / names.CATALOG
         with duckdb.connect() as connection:
+            register_store(connection, folder)
             connection.execute(
                 f"ATTACH {literal(str(built))} AS catalog (STORAGE_VERSION '{STORAGE_VERSION}')"
             )

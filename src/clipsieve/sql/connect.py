@@ -67,15 +67,13 @@ def open_views(
     manifest = folder.require_manifest()
     root = without_wildcards(folder.root) + "/"
     connection = duckdb.connect()
-    if isinstance(folder.files, ObjectStoreFiles):
-        connection.register_filesystem(folder.files.query_system())
+    register_store(connection, folder)
+    if folder.files.is_remote:
         folder = frozen(folder)
     else:
         query = None
-    if (
-        not folder.files.is_remote and "," not in folder.root
-    ):  # which would end a folder's name in this setting
-        connection.execute(f"SET file_search_path = {literal(folder.root)}")
+        if "," not in folder.root:  # which would end a folder's name in this setting
+            connection.execute(f"SET file_search_path = {literal(folder.root)}")
     left_out = create_views(connection, folder, views_sql(folder, manifest, root), root, query)
     if left_out:  # a run may have ended since, and have put its records together
         folder = OutputFolder.open(out)
@@ -87,6 +85,12 @@ def open_views(
         allowed = f"SET allowed_directories = [{literal(folder.root + '/')}];"
         connection.execute(CLOSED + allowed + LOCKED)
     return connection, left_out
+
+
+def register_store(connection: duckdb.DuckDBPyConnection, folder: OutputFolder) -> None:
+    """Let a connection read the object store of a folder; nothing for one on disk."""
+    if isinstance(folder.files, ObjectStoreFiles):
+        connection.register_filesystem(folder.files.query_system())
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,8 +31,8 @@ from clipsieve.store.table_types import TableTypeError, check_table
 
 #: Footers read at once; a local disk needs few, an object store many.
 READERS = 16
-#: Names from which it takes fewer requests to list their folders than to ask for each.
-_LISTED_FROM = 8
+#: Names in a folder from which it takes fewer requests to list it than to ask for each.
+_LISTED_FROM = 4
 #: How a table shows that it is missing or damaged.
 _DAMAGE = (OSError, pa.ArrowException, UnicodeDecodeError, TableTypeError)
 
@@ -197,7 +197,7 @@ class OutputFolder:
         In an object store names are listed, and no footer is read twice; see `FooterCache`.
         """
         listed = list(tables)
-        if self.files.is_remote and len(listed) >= _LISTED_FROM:
+        if self.files.is_remote:
             return self._remote_footers(listed)
         if len(listed) < 2:
             return [self.read_footer(name) for name in listed]
@@ -207,13 +207,19 @@ class OutputFolder:
     def _remote_footers(self, tables: Sequence[str]) -> list[Footer]:
         """Return the footers of objects, of which those that are not in the cache are read."""
         cache = footer_cache(self.root)
-        cache.load(self._saved_footers)
+        few: set[str] = set()
         statuses: dict[str, FileStatus] = {}
-        for folder in by_folder(tables):
+        for folder, listed in by_folder(tables).items():
+            if len(listed) < _LISTED_FROM:
+                few.update(listed)
+                continue
+            cache.load(self._saved_footers)
             entries = self.files.entries(folder)
             statuses |= {f"{folder}/{name}": each for name, each in entries.files.items()}
 
         def footer(name: str) -> Footer:
+            if name in few:
+                return self.read_footer(name)
             status = statuses.get(name)
             if status is None:
                 return {}

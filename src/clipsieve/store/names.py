@@ -65,7 +65,7 @@ _SEALED = tuple(
         r"removals/[^/]+/(list\.json|ids\.parquet)",
         rf"removals/rev={HASH}/[^/]+\.parquet",
         r"_runs/([^/]+\.json|[^/]+\.shards\.jsonl|dataset\.copy|(files|footers)\.parquet)",
-        r"_runs/[^/]+\.shards/[0-9a-f]{32}\.json",
+        r"_runs/[^/]+\.shards/([a-z]+-[0-9]+-[0-9]+-[0-9a-f]{16}-)?[0-9a-f]{32}\.json",
     )
 )
 

@@ -6,16 +6,20 @@ files do.
 """
 
 import json
+import re
 import time
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from hashlib import sha256
 from typing import Any
 from uuid import uuid4
 
 from clipsieve.errors import LedgerError
 from clipsieve.formats.names import escaped_path
+from clipsieve.redaction import redacted
 from clipsieve.schemas.footers import SEAL
+from clipsieve.schemas.states import RowState
 from clipsieve.store import names
 from clipsieve.store.folder import READERS, OutputFolder
 from clipsieve.store.json_text import parse_json
@@ -25,6 +29,8 @@ from clipsieve.store.validation import Count, Timestamp, decode
 #: How the work on a shard ended.
 DONE, FAILED, SCORED = "done", "failed", "scored"
 _GATHERED = ".shards.jsonl"
+_SINGLE = ".shards"
+_NAME = re.compile(rf"({DONE}|{FAILED}|{SCORED})-(\d+)-(\d+)-([0-9a-f]{{16}})-[0-9a-f]{{32}}\.json")
 _SEAL_LINE = b'{"' + SEAL.encode()
 
 
@@ -71,6 +77,42 @@ class ShardRecord:
         return record
 
 
+@dataclass(frozen=True, slots=True)
+class RecordSummary:
+    """What the name of a single record tells, so that progress is known without reading any.
+
+    Attributes:
+      state: see `ShardRecord`.
+      rows: rows committed.
+      failed_rows: of those, rows that did not end `ok`; 0 where the record does not say.
+      digest: of the shard.
+    """
+
+    state: str
+    rows: int
+    failed_rows: int
+    digest: str
+
+    def name_start(self) -> str:
+        """Return what stands before the digits that make the name unique.
+
+        >>> RecordSummary("done", 12, 1, "0" * 16).name_start()
+        'done-12-1-0000000000000000-'
+        """
+        return f"{self.state}-{self.rows}-{self.failed_rows}-{self.digest}-"
+
+    @classmethod
+    def from_name(cls, name: str) -> "RecordSummary | None":
+        """Return what a name tells; None for another file's, or an older version's.
+
+        >>> RecordSummary.from_name(f"done-12-1-{'0' * 16}-{'a' * 32}.json").rows
+        12
+        >>> RecordSummary.from_name("a" * 32 + ".json")
+        """
+        match = _NAME.fullmatch(name)
+        return match and cls(match[1], int(match[2]), int(match[3]), match[4])
+
+
 def new_run_id() -> str:
     """Make a run id that sorts by time: UTC to the second, then six random hex digits."""
     return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()) + "-" + uuid4().hex[:6]
@@ -81,8 +123,15 @@ def add_record(folder: OutputFolder, record: ShardRecord) -> None:
 
     It is not forced to disk: what is done is decided by the shard's files, which are.
     """
-    name = f"{_record_folder(record.run_id)}/{uuid4().hex}.json"
+    failed_rows = record.rows - record.states.get(RowState.OK, 0) if record.states else 0
+    summary = RecordSummary(record.state, record.rows, failed_rows, _digest(record.shard))
+    name = f"{_record_folder(record.run_id)}/{summary.name_start()}{uuid4().hex}.json"
     folder.write_json(name, asdict(record), indent=None, durable=False)
+
+
+def record_names(folder: OutputFolder, run_id: str) -> set[str]:
+    """Return the names of the single records of a run, in one listing."""
+    return set(folder.files.list_files(_record_folder(run_id)))
 
 
 def read_records(
@@ -127,20 +176,25 @@ def gather_records(folder: OutputFolder, run_id: str) -> list[ShardRecord]:
 def write_run(folder: OutputFolder, run_id: str, content: Mapping[str, Any]) -> list[ShardRecord]:
     """Write the manifest of a run that has ended, and gather its records.
 
-    Words of its `argv` that are not UTF-8 are escaped, or no reader of JSON would take it.
+    Words of its `argv` that are not UTF-8 are escaped, or no reader of JSON would take it; values
+    of options that hold credentials are left away.
 
     Returns:
       The records.
     """
     records = gather_records(folder, run_id)
     if "argv" in content:
-        content = {**content, "argv": [escaped_path(word) for word in content["argv"]]}
+        content = {**content, "argv": [escaped_path(word) for word in redacted(content["argv"])]}
     folder.write_json(f"{names.RUNS}/{run_id}.json", {"run_id": run_id, **content})
     return records
 
 
 def _record_folder(run_id: str) -> str:
-    return f"{names.RUNS}/{run_id}.shards"
+    return f"{names.RUNS}/{run_id}{_SINGLE}"
+
+
+def _digest(shard: str) -> str:
+    return sha256(shard.encode()).hexdigest()[:16]
 
 
 def _parse(line: bytes, place: str) -> ShardRecord | None:
@@ -159,7 +213,8 @@ def _parse(line: bytes, place: str) -> ShardRecord | None:
 def _runs(folder: OutputFolder) -> Iterable[str]:
     """Ids of all runs that left a record."""
     # In this order no run that is gathered meanwhile is missed.
-    single = [n.removesuffix(".shards") for n in folder.files.list_folders(names.RUNS)]
+    folders = folder.files.list_folders(names.RUNS)
+    single = [n.removesuffix(_SINGLE) for n in folders if names.is_own(n, _SINGLE)]
     files = folder.files.list_files(names.RUNS)
     gathered = [n.removesuffix(_GATHERED) for n in files if names.is_own(n, _GATHERED)]
     return dict.fromkeys([*gathered, *single])

@@ -47,6 +47,28 @@ def iterate_parts(function: Callable[[P], T], parts: Iterable[P]) -> Iterator[T]
                 yield waiting.popleft().result()
 
 
+def read_ahead(read: Callable[[P], T], parts: Iterable[P], ahead: int) -> Iterator[T]:
+    """Yield `read` of each part, in order, `ahead` of them in threads before they are taken.
+
+    For reading from stores, which takes waiting and no processor; 0 uses no thread.
+    """
+    if not ahead:
+        yield from map(read, parts)
+        return
+    with ThreadPoolExecutor(ahead, "clipsieve-read") as pool:
+        waiting: deque[Future[T]] = deque()
+        try:
+            for part in parts:
+                waiting.append(pool.submit(read, part))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:  # who takes them may have failed
+            for future in waiting:
+                future.cancel()
+
+
 @contextmanager
 def one_core_products() -> Iterator[None]:
     """Within the block NumPy's products and decompositions run on one core each."""

@@ -1,6 +1,8 @@
 """What an audit reads of an output folder: scores, captions, addresses and vectors, by shard."""
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +12,12 @@ from clipsieve.schemas import footers
 from clipsieve.store import names
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.manifest import EmbeddingsEntry
+from clipsieve.threads import read_ahead
+
+T = TypeVar("T")
+
+#: Shards that are read at once from an object store.
+_AHEAD = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +63,10 @@ class AuditedShards:
                         "run `clipsieve run` again"
                     )
         return shards
+
+    def each(self, read: Callable[[str], T], names: Sequence[str]) -> Iterator[T]:
+        """Yield `read` of each shard, in order; in an object store some are read ahead."""
+        return read_ahead(read, names, _AHEAD if self.folder.files.is_remote else 0)
 
     def scores(self, name: str) -> np.ndarray:
         """(N,) float32 scores of a shard's rows; NaN where NULL.

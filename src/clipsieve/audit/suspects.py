@@ -61,8 +61,8 @@ def find_suspects(shards: AuditedShards, fraction: float) -> Suspects:
     """
     names = shards.shards()
     top = TopFraction()
-    for name in names:
-        top.add(shards.scores(name))
+    for scores in shards.each(shards.scores, names):
+        top.add(scores)
     threshold = top.threshold(fraction)
     parts = list(_parts(shards, names, threshold))
     uid_type = _common_type([part.identities.schema.field("uid").type for part in parts])
@@ -100,8 +100,7 @@ class _Part:
 
 def _parts(shards: AuditedShards, names: Sequence[str], threshold: Threshold) -> Iterator[_Part]:
     """The shards with suspicious rows."""
-    for name in names:
-        scores = shards.scores(name)
+    for name, scores in zip(names, shards.each(shards.scores, names), strict=True):
         rows = np.flatnonzero(threshold.selects(scores))
         if len(rows):
             yield _Part(scores[rows], shards.identities(name, rows), shards.images(name, rows))
@@ -123,9 +122,12 @@ def _caption_rows(
     """Scored rows of the dataset for each caption that occurs twice in `normal`."""
     suspicious = Counter(caption for caption in normal if caption is not None)
     rows = {caption: 0 for caption, count in suspicious.items() if count > 1}
-    for name in names if rows else ():
-        scored = ~np.isnan(shards.scores(name))
-        for caption, counted in zip(shards.captions(name), scored, strict=True):
+
+    def read(name: str) -> tuple[np.ndarray, list[str | None]]:
+        return ~np.isnan(shards.scores(name)), shards.captions(name)
+
+    for scored, captions in shards.each(read, names if rows else ()):
+        for caption, counted in zip(captions, scored, strict=True):
             if counted and (form := normalised(caption)) in rows:
                 rows[form] += 1
     return rows

@@ -183,25 +183,27 @@ class ShardWriter:
             footers.STATES: canonical_json(shard.counts()),
         }
         assert pairs.image is not None
-        seals = {}
-        seals[name["embeddings"]] = self.folder.write_table(
-            name["embeddings"],
-            embeddings_table(pairs.uid, pairs.image, pairs.texts[""]),
-            self._footer(common, "embeddings") | {footers.LOGIT_SCALE: repr(self._logit_scale)},
-        )
         revisions = {EMBEDDED: self._scores_revision()}
         scores = self._scorer.score(pairs, {})
         columns = score_columns(self._scorer, revisions[EMBEDDED], scores, len(pairs))
-        seals[name[EMBEDDED]] = self.folder.write_table(
-            name[EMBEDDED],
-            scores_table(pairs.uid, columns),
-            self._footer(common, EMBEDDED)
-            | {footers.SCORERS: scorers_footer([self._scorer], revisions)},
+        seals = self.folder.write_tables(
+            [
+                (
+                    name["embeddings"],
+                    embeddings_table(pairs.uid, pairs.image, pairs.texts[""]),
+                    self._footer(common, "embeddings")
+                    | {footers.LOGIT_SCALE: repr(self._logit_scale)},
+                ),
+                (
+                    name[EMBEDDED],
+                    scores_table(pairs.uid, columns),
+                    self._footer(common, EMBEDDED)
+                    | {footers.SCORERS: scorers_footer([self._scorer], revisions)},
+                ),
+            ]
         )
-        seals[name["samples"]] = self.folder.write_table(
-            name["samples"], samples_table(shard), self._footer(common, "samples")
-        )
-        return seals
+        ledger = (name["samples"], samples_table(shard), self._footer(common, "samples"))
+        return {**seals, name["samples"]: self.folder.write_table(*ledger)}
 
     def _scores_revision(self) -> str:
         return embedded_family(self.revisions.embeddings).scorers[EMBEDDED].revision

@@ -84,18 +84,18 @@ class Embedder:
             try:
                 for shard in self._encoded(preparer, left):
                     if writing is not None:
-                        yield self._recorded(writing.result())
+                        yield writing.result()
                         writing = None
                     if isinstance(shard, ShardRecord):
                         yield self._recorded(shard)
                     else:
                         writing = writer.submit(self._commit, shard, time.time())
             except StorageError:
-                if writing is not None and writing.exception() is None:
-                    self._recorded(writing.result())
+                if writing is not None:
+                    writing.exception()  # waits: what can be written is
                 raise
             if writing is not None:
-                yield self._recorded(writing.result())
+                yield writing.result()
 
     def _encoded(
         self, preparer: Preparer, items: Iterable[WorkItem]
@@ -134,6 +134,10 @@ class Embedder:
                 builder = None
 
     def _commit(self, shard: EmbeddedShard, since: float) -> ShardRecord:
+        """Write a shard's files and its record; the model need not wait for either."""
+        return self._recorded(self._written(shard, since))
+
+    def _written(self, shard: EmbeddedShard, since: float) -> ShardRecord:
         """Write a shard's files."""
         try:
             with self.control.timing("write"):

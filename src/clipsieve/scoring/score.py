@@ -10,13 +10,14 @@ columns whose revision is the same are carried over from the file of the family'
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from clipsieve.control import Control
+from clipsieve.control import Control, unless_stopped
 from clipsieve.formats.columns import reference_captions
 from clipsieve.neighbours.stored import read_shard_lists
 from clipsieve.schemas import footers
@@ -39,8 +40,7 @@ from clipsieve.store.folder import OutputFolder
 from clipsieve.store.pairs import StoredPairs, source_values, split_batch, with_lists
 from clipsieve.store.parquet import Footer
 from clipsieve.store.records import SCORED, ShardRecord, add_record
-from clipsieve.store.seal import Seal
-from clipsieve.threads import map_parts
+from clipsieve.threads import map_parts, read_ahead
 from clipsieve.versions import installed
 
 if TYPE_CHECKING:
@@ -144,6 +144,20 @@ class _FamilyWork:
     missing: tuple[_Loaded, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _ReadShard:
+    """A shard that was read: its ledger's footer, families, scorers to compute, pairs and uids."""
+
+    shard: str
+    start: float
+    ledger: Footer
+    work: Sequence[_FamilyWork]
+    missing: Sequence[_Loaded]
+    batch: PairBatch | None
+    lists: Mapping[str, PairBatch]
+    uids: pa.Array
+
+
 class _ScoreWorker:
     def __init__(self, stage: ScoreStage) -> None:
         self._stage = stage
@@ -159,19 +173,40 @@ class _ScoreWorker:
 
     def work(self, elements: Sequence[str]) -> Iterator[Report]:
         control = self._stage.control
-        for shard in elements:
-            if control.stopped:
-                return
-            control.begin(shard)
-            record = self._score(shard)
-            add_record(self._folder, record)
-            control.add(rows=record.rows, shards=1)
-            control.end(shard)
-            yield Report((shard,), rows=RowCounts(shards=1))
+        ahead = 1 if self._folder.files.is_remote and not self._encodes() else 0
+        shards = unless_stopped(elements, control)
+        with ThreadPoolExecutor(1, "clipsieve-write") as writer:
+            # As in the embed stage one shard may be on its way to the store, and no more.
+            writing: Future[ShardRecord] | None = None
+            for read in read_ahead(self._read_shard, shards, ahead):
+                with control.timing("encode"):
+                    columns = self._compute(read)
+                if writing is not None:
+                    yield self._reported(writing.result())
+                writing = writer.submit(self._write_shard, read, columns)
+                if not ahead:
+                    yield self._reported(writing.result())
+                    writing = None
+            if writing is not None:
+                yield self._reported(writing.result())
 
-    def _score(self, shard: str) -> ShardRecord:
+    def _encodes(self) -> bool:
+        """Whether shards need the model when they are read, which is for one thread."""
+        return any(
+            (each.scorer.prompt and Input.TEXT_EMBEDDING in each.scorer.needs)
+            or Input.REFERENCE_EMBEDDINGS in each.scorer.needs
+            for each in self._scorers.values()
+        )
+
+    def _reported(self, record: ShardRecord) -> Report:
+        self._stage.control.add(rows=record.rows, shards=1)
+        self._stage.control.end(record.shard)
+        return Report((record.shard,), rows=RowCounts(shards=1))
+
+    def _read_shard(self, shard: str) -> _ReadShard:
         start = time.time()
         control = self._stage.control
+        control.begin(shard)
         families = self._stage.families
         with control.timing("read"):
             # Concurrently: in an object store each is a request.
@@ -190,21 +225,30 @@ class _ScoreWorker:
             scorers = [each.scorer for each in missing]
             batch = self._read(shard, scorers, ledger) if missing else None
             lists = self._read_lists(batch, missing) if batch is not None else {}
-        with control.timing("encode"):
-            columns = self._compute(batch, lists, missing) if batch is not None else {}
-        with control.timing("write"):
-            files = dict(self._write(shard, family, columns, ledger) for family in work)
+            # The batch's uids are those of the ledger: that was checked when it was read.
+            uids = self._uids(shard) if batch is None else batch.uid
+        return _ReadShard(shard, start, ledger, work, missing, batch, lists, uids)
+
+    def _write_shard(self, read: _ReadShard, columns: Mapping[str, _Columns]) -> ShardRecord:
+        """Write the files of a shard's families, and its record."""
+        with self._stage.control.timing("write"):
+            files = self._folder.write_tables(
+                self._table(read, family, columns) for family in read.work
+            )
         ended = time.time()
-        return ShardRecord(
+        place = self._folder.files.url(names.samples(read.shard))
+        record = ShardRecord(
             run_id=self._stage.run_id,
-            shard=shard,
-            uri=ledger.get(footers.SOURCE_URI, ""),
+            shard=read.shard,
+            uri=read.ledger.get(footers.SOURCE_URI, ""),
             state=SCORED,
-            rows=footer_rows(ledger, footers.ROWS, self._folder.files.url(names.samples(shard))),
-            seconds=round(ended - start, 3),
+            rows=footer_rows(read.ledger, footers.ROWS, place),
+            seconds=round(ended - read.start, 3),
             ended_at=ended,
             files=files,
         )
+        add_record(self._folder, record)
+        return record
 
     def _family_work(self, shard: str, family: FamilySpec, ledger: Footer) -> _FamilyWork:
         """Return what can be carried over from the family's file before, and what cannot."""
@@ -260,10 +304,11 @@ class _ScoreWorker:
                 batches[each.scorer.name] = read[key]
         return batches
 
-    def _compute(
-        self, batch: PairBatch, lists: Mapping[str, PairBatch], missing: Sequence[_Loaded]
-    ) -> dict[str, _Columns]:
+    def _compute(self, read: _ReadShard) -> dict[str, _Columns]:
         """Return the columns of scorers, by their name."""
+        batch, lists, missing = read.batch, read.lists, read.missing
+        if batch is None:
+            return {}
         parts: dict[str, list[Mapping[str, np.ndarray]]] = {}
         for rows in dict.fromkeys(each.scorer.batch_rows for each in missing):
             group = [each for each in missing if each.scorer.batch_rows == rows]
@@ -313,27 +358,29 @@ class _ScoreWorker:
             each.is_loaded = True
         return each.loaded
 
-    def _write(
-        self, shard: str, work: _FamilyWork, computed: Mapping[str, _Columns], ledger: Footer
-    ) -> tuple[str, Seal]:
-        """Write the file of a family; its name and seal."""
+    def _table(
+        self, read: _ReadShard, work: _FamilyWork, computed: Mapping[str, _Columns]
+    ) -> tuple[str, pa.Table, Footer]:
+        """Return name, rows and footer of the file of a family."""
         family = work.family
         by_scorer = {**computed, **work.carried}
         columns = [column for spec in family.scorers for column in by_scorer[spec.name]]
         scorers = [self._scorers[spec.name].scorer for spec in family.scorers]
         revisions = {spec.name: spec.revision for spec in family.scorers}
         footer = {
-            **ledger,
-            footers.LEDGER: ledger[footers.REVISION],
+            **read.ledger,
+            footers.LEDGER: read.ledger[footers.REVISION],
             footers.FAMILY: family.name,
             footers.REVISION: family.revision,
             footers.SCORERS: scorers_footer(scorers, revisions),
             footers.VERSIONS: canonical_json(installed()),
             footers.RUN_ID: self._stage.run_id,
         }
-        uids = self._folder.read_table(names.samples(shard), ["uid"])["uid"].combine_chunks()
-        name = names.scores(family.name, family.revision, shard)
-        return name, self._folder.write_table(name, scores_table(uids, columns), footer)
+        name = names.scores(family.name, family.revision, read.shard)
+        return name, scores_table(read.uids, columns), footer
+
+    def _uids(self, shard: str) -> pa.Array:
+        return self._folder.read_table(names.samples(shard), ["uid"])["uid"].combine_chunks()
 
     def _text_encoder(self) -> "Encoder":
         if self._encoder is None:

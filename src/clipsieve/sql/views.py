@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 
 from clipsieve.errors import UsageError
@@ -14,7 +15,7 @@ from clipsieve.sql.recipe_values import recipe_text
 from clipsieve.sql.recipes import recipes
 from clipsieve.sql.subset_views import subset_views
 from clipsieve.store import names
-from clipsieve.store.folder import OutputFolder
+from clipsieve.store.folder import READERS, OutputFolder
 from clipsieve.store.frozen import frozen
 from clipsieve.store.manifest import Manifest
 
@@ -98,16 +99,29 @@ def write_sql(folder: OutputFolder, manifest: Manifest) -> None:
     left out.
     """
     looked_at = frozen(folder)
-    folder.write_sql(f"{names.SQL}/views.sql", views_sql(looked_at, manifest))
-    folder.write_sql(f"{names.SQL}/macros.sql", macros_sql())
+    texts: dict[str, str | None] = {
+        f"{names.SQL}/views.sql": views_sql(looked_at, manifest),
+        f"{names.SQL}/macros.sql": macros_sql(),
+    }
+    lasting = tuple(texts)
     for recipe in recipes().values():
         name = f"{names.SQL}/{recipe.name}.sql"
         try:
             body = recipe_text(recipe, looked_at, manifest, {}, name_scorers=False)
+            texts[name] = recipe.head() + body
         except UsageError:
+            texts[name] = None
+
+    def write(name: str) -> None:
+        text = texts[name]
+        if text is None:
             folder.files.delete(name)
         else:
-            folder.write_sql(name, recipe.head() + body, durable=False)
+            folder.write_sql(name, text, durable=name in lasting)
+
+    # In an object store each is a request.
+    with ThreadPoolExecutor(READERS if folder.files.is_remote else 1, "clipsieve-sql") as pool:
+        list(pool.map(write, texts))
 
 
 def _commented(folder: OutputFolder, manifest: Manifest) -> frozenset[str]:

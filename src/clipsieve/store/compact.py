@@ -23,12 +23,15 @@ from clipsieve.store import names
 from clipsieve.store.canonical import canonical_json, short_hash
 from clipsieve.store.documents import footer_rows
 from clipsieve.store.folder import OutputFolder
-from clipsieve.store.glue import GluedShards, check_aligned, conformed, unified
+from clipsieve.store.glue import GluedShards, check_aligned, conformed
 from clipsieve.store.members import ledger_key
 from clipsieve.store.parquet import ROW_GROUP_ROWS
 from clipsieve.store.removals import removed_column, removed_footers
+from clipsieve.threads import read_ahead
 
 PART_ROWS = 1_000_000
+#: Shards that are read at once from an object store.
+_AHEAD = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,25 +149,30 @@ def plan_build(
         removed rows were not looked for.
     """
     parts: list[Part] = []
-    waiting: list[tuple[str, int, str]] = []
+    waiting: list[tuple[str, str]] = []
     reserved = {*reserved, REMOVED} if removals else set(reserved)
     marks = _removal_marks(folder, removals)
 
+    waiting_rows = 0
+
     def close() -> None:
-        shards = tuple(shard for shard, _, _ in waiting)
+        nonlocal waiting_rows
+        shards = tuple(shard for shard, _ in waiting)
         content: dict[str, Any] = {
             "families": dict(families),
-            "members": [key for _, _, key in waiting],
+            "members": [key for _, key in waiting],
             "reserved": sorted(reserved),
         }
         if removals:
             content["removals"] = [marks[shard] for shard in shards]
-        parts.append(Part(shards, sum(rows for _, rows, _ in waiting), short_hash(content)))
+        parts.append(Part(shards, waiting_rows, short_hash(content)))
         waiting.clear()
+        waiting_rows = 0
 
     for shard, rows, key in _aligned_shards(folder, families):
-        waiting.append((shard, rows, key))
-        if sum(count for _, count, _ in waiting) >= part_rows:
+        waiting.append((shard, key))
+        waiting_rows += rows
+        if waiting_rows >= part_rows:
             close()
     if waiting:
         close()
@@ -185,7 +193,7 @@ def write_part(folder: OutputFolder, build: Build, part: Part) -> None:
                 folder.files.copy(known, target)
             return
     glued = GluedShards(folder, build.families, build.reserved)
-    schema = unified(map(glued.schema, part.shards))
+    schema = glued.common_schema(part.shards)
     if build.removals:
         schema = schema.append(pa.field(REMOVED, pa.string()))
     footer = {
@@ -236,15 +244,22 @@ def _removal_marks(folder: OutputFolder, removals: str) -> dict[str, str]:
 def _row_groups(
     glued: GluedShards, part: Part, schema: pa.Schema, removals: str
 ) -> Iterator[pa.Table]:
-    """Yield the part's rows in tables of about a row group: no more than that is in memory."""
-    waiting: list[pa.Table] = []
-    for shard in part.shards:
+    """Yield the part's rows in tables of about a row group: little more than that is in memory."""
+
+    def read(shard: str) -> pa.Table:
         table = glued.read(shard)
         if removals:
             table = table.append_column(REMOVED, removed_column(glued.folder, shard, removals))
-        waiting.append(conformed(table, schema))
-        if sum(table.num_rows for table in waiting) >= ROW_GROUP_ROWS:
+        return conformed(table, schema)
+
+    waiting: list[pa.Table] = []
+    rows = 0
+    for table in read_ahead(read, part.shards, _AHEAD if glued.folder.files.is_remote else 0):
+        waiting.append(table)
+        rows += table.num_rows
+        if rows >= ROW_GROUP_ROWS:
             yield pa.concat_tables(waiting)
             waiting.clear()
+            rows = 0
     if waiting:
         yield pa.concat_tables(waiting)

@@ -317,6 +317,20 @@ class OutputFolder:
             write_parquet(path, table, footer)
             return seal.seal(path)
 
+    def write_tables(
+        self, tables: Iterable[tuple[str, pa.Table, Mapping[str, str]]]
+    ) -> dict[str, Seal]:
+        """Replace tables as `write_table` does, in an object store all at once; seals by name.
+
+        If one cannot be written, others may have been.
+        """
+        listed = list(tables)
+        if not self.files.is_remote or len(listed) < 2:
+            return {name: self.write_table(name, *rest) for name, *rest in listed}
+        with ThreadPoolExecutor(len(listed), "clipsieve-tables") as pool:
+            seals = pool.map(lambda each: self.write_table(*each), listed)
+            return {name: seal for (name, *_), seal in zip(listed, seals, strict=True)}
+
     @contextmanager
     def writing_table(
         self, name: str, schema: pa.Schema, footer: Mapping[str, str]

@@ -59,6 +59,7 @@ class FooterCache:
 
     def table(self, present: Collection[str]) -> pa.Table | None:
         """Return what is known of the objects that are `present`; None if that is nothing new."""
+        there = frozenset(present)
         with self._lock:
             if not self._is_changed:
                 return None
@@ -66,7 +67,7 @@ class FooterCache:
             rows = [
                 {"name": name, "bytes": s.bytes, "version": s.version, "footer": list(f.items())}
                 for name, (s, f) in sorted(self._known.items())
-                if name in present
+                if name in there
             ]
         return pa.Table.from_pylist(rows, schema=FOOTERS_SCHEMA)
 

@@ -6,7 +6,7 @@ makes.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -23,6 +23,8 @@ from clipsieve.store.folder import READERS, OutputFolder
 from clipsieve.store.records import read_records
 from clipsieve.store.seal import Damaged, Seal
 
+#: Folders of a store that are listed at once: a listing of 100,000 objects takes some 100 MB.
+_LISTERS = 8
 #: Ends the name of a damaged file that was moved aside; a number follows if there is one already.
 _ASIDE = re.compile(r"(.+)\.damaged[0-9]*")
 #: Begins what is wrong with a sound file in the place of another, which its seal cannot tell.
@@ -60,11 +62,9 @@ def sealed_files(folder: OutputFolder, below: str | None = None) -> list[str]:
 
 def _sealed_statuses(folder: OutputFolder, below: str | None) -> dict[str, FileStatus]:
     """Return the status of all files that clipsieve writes with a seal, sorted by name."""
-    tops = names.FOLDERS if below is None else (below,)
     found = {
         name: status
-        for top in tops
-        for name, status in _walk(folder, top)
+        for name, status in _walk(folder, names.FOLDERS if below is None else (below,))
         if names.is_sealed(name) and name not in names.CACHES
     }
     if below is None:
@@ -207,12 +207,11 @@ def move_aside(folder: OutputFolder, name: str) -> str:
 
 def drop_replaced(folder: OutputFolder) -> None:
     """Remove the files moved aside that have been made again."""
-    for top in names.FOLDERS:
-        present = dict(_walk(folder, top))
-        for name in present:
-            match = _ASIDE.fullmatch(name)
-            if match and names.is_sealed(match[1]) and match[1] in present:
-                folder.files.delete(name)
+    present = dict(_walk(folder, names.FOLDERS))
+    for name in present:
+        match = _ASIDE.fullmatch(name)
+        if match and names.is_sealed(match[1]) and match[1] in present:
+            folder.files.delete(name)
 
 
 def _check(
@@ -242,11 +241,17 @@ def _check(
         return FileCheck(name, 0, 0, None, f"it cannot be read ({error.__cause__ or error})")
 
 
-def _walk(folder: OutputFolder, top: str) -> Iterator[tuple[str, FileStatus]]:
-    """Yield name and status of every file below a folder, past hidden folders."""
-    entries = folder.files.entries(top)
-    for name, status in entries.files.items():
-        yield f"{top}/{name}", status
-    for name in entries.folders:
-        if not name.startswith("."):
-            yield from _walk(folder, f"{top}/{name}")
+def _walk(folder: OutputFolder, tops: Sequence[str]) -> Iterator[tuple[str, FileStatus]]:
+    """Yield name and status of every file below some folders, past hidden folders.
+
+    In an object store the folders of one level are listed at once.
+    """
+    with ThreadPoolExecutor(_LISTERS if folder.files.is_remote else 1, "clipsieve-list") as pool:
+        level = list(tops)
+        while level:
+            below: list[str] = []
+            for top, entries in zip(level, pool.map(folder.files.entries, level), strict=True):
+                for name, status in entries.files.items():
+                    yield f"{top}/{name}", status
+                below += [f"{top}/{n}" for n in entries.folders if not n.startswith(".")]
+            level = below

@@ -28,9 +28,11 @@ def store_errors(verb: str, url: str, passing: tuple[type[Exception], ...] = ())
     """
     try:
         yield
-    except (FileNotFoundError, FileExistsError, ClipsieveError, *passing):
+    except (FileNotFoundError, FileExistsError, ClipsieveError):
         raise
     except Exception as error:  # each store has exceptions of its own
+        if isinstance(error, passing):
+            raise
         raise refusal(verb, url, error) from error
 
 

@@ -310,7 +310,8 @@ class ObjectStoreFiles:
     def _abort_uploads(self) -> None:
         """Abort the multi-part uploads below the folder that were begun and not completed.
 
-        Where the rights for that are missing a line on standard error says so: nothing depends on it.
+        Where the rights for that are missing, a line on standard error says so; nothing depends on
+        it.
         """
         if not hasattr(self.system, "call_s3"):
             return

@@ -19,7 +19,6 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clipsieve.errors import Locked
 from clipsieve.formats.inputs import info_fingerprint
 from clipsieve.object_stores.address import canonical_url, connect
 from clipsieve.object_stores.errors import refusal, store_errors
@@ -189,6 +188,9 @@ class ObjectStoreFiles:
             path = Path(scratch) / os.path.basename(temporary_stem(name))
             with write_errors(path, Path(scratch)):
                 yield path
+            lock = held_lock(self.root)
+            if lock is not None:
+                lock.require(ask=False)
             with self._writing(name):
                 self.system.put_file(os.fspath(path), self._key(name))
 
@@ -277,8 +279,8 @@ class ObjectStoreFiles:
           Locked: says so.
         """
         lock = held_lock(self.root)
-        if lock is not None and not lock.is_held():
-            raise Locked(lock.lost_message())
+        if lock is not None:
+            lock.require()
 
     def staying(self) -> AbstractContextManager[None]:
         """Nothing to watch: objects have no folder that could be moved away."""

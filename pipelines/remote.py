@@ -45,7 +45,7 @@ def run_on_workers(backend: Backend, stage: Stage, elements: Sequence[Element]) 
                 guarded = GuardedStage(stage, uuid4().hex, inputs)
                 try:
                     return run_groups(guarded, groups, backend)
-                except BaseException as error:
+                except Exception as error:
                     with abort():
                         backend.settle()
                     cause = _cause(error, folder, stage)
@@ -57,10 +57,8 @@ def run_on_workers(backend: Backend, stage: Stage, elements: Sequence[Element]) 
         folder.sweep()
 
 
-def _cause(error: BaseException, folder: OutputFolder, stage: Stage) -> BaseException:
+def _cause(error: Exception, folder: OutputFolder, stage: Stage) -> Exception:
     """Return what a worker has left as its error, where there is something."""
-    if not isinstance(error, Exception):  # a second signal
-        return error
     with suppress(StorageError):
         return left_error(folder, stage.run_id) or error
     return error

@@ -7,6 +7,7 @@ import time
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from multiprocessing import resource_tracker
 from typing import Any
 
 from clipsieve.cores import usable_cores
@@ -25,8 +26,9 @@ PARTITIONS_UNKNOWN = 32
 #: Cores of a worker without a GPU, where `workers` does not say how many there are.
 CORES_A_WORKER = 4
 POLL_SECONDS = 5.0
-#: A scheduler without any worker for this long gets none.
+#: A scheduler without any worker for this long gets none; nannies start one again in seconds.
 NO_WORKER_SECONDS = 600.0
+NO_WORKER_HERE_SECONDS = 60.0
 #: Tasks that run cannot be taken back: they end at the next shard.
 SETTLE_SECONDS = 120.0
 CLOSE_SECONDS = 10.0
@@ -156,6 +158,7 @@ class DaskBackend(Backend):
     def _start(self) -> None:
         if self._scheduler is None and self._cluster is None:
             self._closing.enter_context(_quiet())
+            resource_tracker.ensure_running()  # it would let SIGINT through again in the block
             with interrupts_held():
                 self._cluster = _start_cluster(self._workers)
             self._closing.callback(self._cluster.close, timeout=CLOSE_SECONDS)
@@ -194,6 +197,7 @@ class DaskBackend(Backend):
         """
         import distributed
 
+        limit = NO_WORKER_SECONDS if self._cluster is None else NO_WORKER_HERE_SECONDS
         alone_since: float | None = None
         while True:
             with suppress(asyncio.TimeoutError):
@@ -203,10 +207,10 @@ class DaskBackend(Backend):
                 alone_since = None
                 continue
             alone_since = alone_since or time.monotonic()
-            if time.monotonic() - alone_since > NO_WORKER_SECONDS:
+            if time.monotonic() - alone_since > limit:
                 raise EngineError(
-                    f"the Dask scheduler{self._place()} has had no worker for "
-                    f"{NO_WORKER_SECONDS:.0f} s; start some: dask worker ADDRESS --nthreads 1"
+                    f"the Dask scheduler{self._place()} has had no worker for {limit:.0f} s; start "
+                    "some: dask worker ADDRESS --nthreads 1"
                 )
 
     def _place(self) -> str:
@@ -240,7 +244,7 @@ def _start_cluster(workers: int | None) -> Any:
         # Dask stops giving work to a process at 80 % of its share, for ever if that is the model.
         "memory_limit": 0,
         "silence_logs": logging.CRITICAL,
-        "preload": ["clipsieve.pipelines.runners"],  # quiets Beam before it is imported
+        "preload": ["clipsieve.pipelines.engines.dask_worker"],
     }
     specs = {
         number: {

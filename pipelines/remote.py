@@ -11,7 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 from clipsieve.control import LOOK_SECONDS, stop_marker
-from clipsieve.errors import StorageError, WorkersLost
+from clipsieve.errors import EngineError, StorageError, WorkersLost
 from clipsieve.job.attempts import Deaths, clear_attempts
 from clipsieve.job.guarded import GuardedStage, guard, release
 from clipsieve.job.remote_progress import RemoteProgress, watched_progress
@@ -46,8 +46,9 @@ def run_on_workers(backend: Backend, stage: Stage, elements: Sequence[Element]) 
                 try:
                     return run_groups(guarded, groups, backend)
                 except Exception as error:
-                    with abort():
-                        backend.settle()
+                    if not isinstance(error, EngineError) or isinstance(error, WorkersLost):
+                        with abort():
+                            backend.settle()
                     cause = _cause(error, folder, stage)
                     if not isinstance(cause, WorkersLost) or deaths.are_in_vain(cause):
                         raise cause from error

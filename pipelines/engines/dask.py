@@ -6,7 +6,10 @@ import os
 import time
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager, suppress
+from multiprocessing import resource_tracker
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from clipsieve.cores import usable_cores
@@ -25,11 +28,14 @@ PARTITIONS_UNKNOWN = 32
 #: Cores of a worker without a GPU, where `workers` does not say how many there are.
 CORES_A_WORKER = 4
 POLL_SECONDS = 5.0
-#: A scheduler without any worker for this long gets none.
+#: A scheduler without any worker for this long gets none; nannies start one again in seconds.
 NO_WORKER_SECONDS = 600.0
+NO_WORKER_HERE_SECONDS = 60.0
 #: Tasks that run cannot be taken back: they end at the next shard.
 SETTLE_SECONDS = 120.0
 CLOSE_SECONDS = 10.0
+#: For connections that are not needed for the result.
+LEAVING_TIMEOUT = "5s"
 
 
 class DaskBackend(Backend):
@@ -106,8 +112,6 @@ class DaskBackend(Backend):
                 self._wait(result.client, result.futures)
                 for future in result.futures:
                     future.result()
-            except asyncio.CancelledError as error:  # no Exception
-                raise ConnectionError(str(error)) from error
             except BaseException:
                 with suppress(Exception):
                     result.client.cancel(result.futures)
@@ -128,10 +132,12 @@ class DaskBackend(Backend):
             )
         if isinstance(error, EngineError):
             return error
-        if isinstance(error, OSError):  # also a closed connection, and a time-out
+        # Futures are cancelled when the connection is lost; a time-out is an OSError.
+        if isinstance(error, OSError | CancelledError):
             return EngineError(
-                f"the connection to the Dask scheduler{self._place()} was lost ({error}); see "
-                "whether it runs, then repeat the command: what is done is kept"
+                f"the connection to the Dask scheduler{self._place()} was lost "
+                f"({type(error).__name__}); see whether it runs, then repeat the command: what is "
+                "done is kept"
             )
         return super().explain(
             type(error)(f"{type(error).__module__}.{type(error).__name__}: {error}")
@@ -142,22 +148,26 @@ class DaskBackend(Backend):
     def settle(self) -> None:
         """Wait until no worker has a task any more."""
         end = time.monotonic() + SETTLE_SECONDS
-        with _quiet(), suppress(Exception), self._client() as client:
+        with _quiet(), suppress(Exception), self._client(LEAVING_TIMEOUT) as client:
             while any(client.processing().values()) and time.monotonic() < end:
                 time.sleep(0.2)
 
     def close(self) -> None:
         """End the workers that were started; release what others hold for this command."""
         if self._scheduler is not None:
-            with _quiet(), suppress(Exception), self._client() as client:
+            with _quiet(), suppress(Exception), self._client(LEAVING_TIMEOUT) as client:
                 client.run(release)
         self._closing.close()
 
     def _start(self) -> None:
         if self._scheduler is None and self._cluster is None:
             self._closing.enter_context(_quiet())
+            resource_tracker.ensure_running()  # it would let SIGINT through again in the block
             with interrupts_held():
-                self._cluster = _start_cluster(self._workers)
+                scratch = self._closing.enter_context(
+                    TemporaryDirectory(prefix="clipsieve-dask-", ignore_cleanup_errors=True)
+                )
+                self._cluster = _start_cluster(self._workers, scratch)
             self._closing.callback(self._cluster.close, timeout=CLOSE_SECONDS)
 
     def _count_partitions(self) -> int:
@@ -172,13 +182,14 @@ class DaskBackend(Backend):
             ) from error
         return PARTITIONS_A_WORKER * workers or PARTITIONS_UNKNOWN
 
-    def _client(self) -> Any:
+    def _client(self, timeout: str | None = None) -> Any:
         """Return a client of our own, to be closed."""
         import distributed
 
         common: dict[str, Any] = {"set_as_default": False}
-        if self._timeout is not None:
-            common["timeout"] = self._timeout
+        timeout = timeout or self._timeout
+        if timeout is not None:
+            common["timeout"] = timeout
         if self._is_file:
             if not os.path.isfile(str(self._scheduler)):  # a client waits for it, for ever
                 raise FileNotFoundError(f"there is no scheduler file {self._scheduler}")
@@ -194,6 +205,7 @@ class DaskBackend(Backend):
         """
         import distributed
 
+        limit = NO_WORKER_SECONDS if self._cluster is None else NO_WORKER_HERE_SECONDS
         alone_since: float | None = None
         while True:
             with suppress(asyncio.TimeoutError):
@@ -203,10 +215,10 @@ class DaskBackend(Backend):
                 alone_since = None
                 continue
             alone_since = alone_since or time.monotonic()
-            if time.monotonic() - alone_since > NO_WORKER_SECONDS:
+            if time.monotonic() - alone_since > limit:
                 raise EngineError(
-                    f"the Dask scheduler{self._place()} has had no worker for "
-                    f"{NO_WORKER_SECONDS:.0f} s; start some: dask worker ADDRESS --nthreads 1"
+                    f"the Dask scheduler{self._place()} has had no worker for {limit:.0f} s; start "
+                    "some: dask worker ADDRESS --nthreads 1"
                 )
 
     def _place(self) -> str:
@@ -226,7 +238,7 @@ def _named(words: Sequence[str]) -> Any:
         raise UsageError(f"options of Dask's runner: {error}") from error
 
 
-def _start_cluster(workers: int | None) -> Any:
+def _start_cluster(workers: int | None, scratch: str) -> Any:
     """Start a scheduler in this process and worker processes, each with a GPU where there are."""
     import dask
     import distributed
@@ -240,7 +252,7 @@ def _start_cluster(workers: int | None) -> Any:
         # Dask stops giving work to a process at 80 % of its share, for ever if that is the model.
         "memory_limit": 0,
         "silence_logs": logging.CRITICAL,
-        "preload": ["clipsieve.pipelines.runners"],  # quiets Beam before it is imported
+        "preload": ["clipsieve.pipelines.engines.dask_worker"],
     }
     specs = {
         number: {
@@ -255,7 +267,8 @@ def _start_cluster(workers: int | None) -> Any:
     # Dask gives each process one thread of OpenMP otherwise.
     environment = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
     key = "distributed.nanny.pre-spawn-environ"
-    with dask.config.set({key: {**dask.config.get(key, {}), **environment}}):
+    changed = {key: {**dask.config.get(key, {}), **environment}, "temporary-directory": scratch}
+    with dask.config.set(changed):
         return SpecCluster(
             workers=specs,
             scheduler={

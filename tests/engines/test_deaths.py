@@ -1,20 +1,25 @@
 """Workers that die, and what they raise, on engines that know nothing of shards."""
 
+import threading
 import time
 from collections import Counter
+from functools import partial
 from typing import Any
 
+import psutil
 import pytest
 
 from clipsieve.control import Control
-from clipsieve.errors import ClipsieveError, UsageError, WorkersLost
+from clipsieve.errors import ClipsieveError, EngineError, UsageError, WorkersLost
 from clipsieve.job.attempts import attempts_folder
 from clipsieve.pipelines.engine import BeamEngine
 from clipsieve.stage import Report
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.records import FAILED, read_records
+from tests.engines import clusters
 from tests.engines.clusters import Cluster
 from tests.engines.stages import Eventful
+from tests.pipelines.jobs import wait_for
 
 NAMES = [f"shard-{at}" for at in range(8)]
 
@@ -99,6 +104,41 @@ def test_a_pool_that_is_gone_is_an_error_and_no_endless_loop(cluster, place):
     with pytest.raises(WorkersLost, match=r"stage eventful: workers were lost 3 times .*see the l"):
         run(Cluster("portable", nowhere), eventful(place("out")), "a")
     assert time.monotonic() - start < 60
+
+
+def test_a_scheduler_that_ends_under_a_run_is_told_of_at_once(site, tmp_path, place):
+    with clusters.dask(tmp_path, site, workers=1) as lost:
+        stage = eventful(place("out"))
+        scheduler = process_of(lost.options[0].partition("=")[2])
+        folder = OutputFolder.open(stage.out)
+        done = partial(folder.files.list_files, "done")
+
+        def end() -> None:
+            wait_for(done, "a shard")
+            scheduler.kill()
+
+        ending = threading.Thread(target=end)
+        ending.start()
+        start = time.monotonic()
+        with pytest.raises(EngineError, match=r"connection to the Dask scheduler \S+ was lost"):
+            run(lost, stage, *(f"{name}:slow" for name in NAMES))
+        ending.join()
+    assert time.monotonic() - start < 60
+    check_clean(stage.out)
+
+
+def process_of(word: str) -> psutil.Process:
+    """The process with this word in its command."""
+    found = (p for p in psutil.process_iter() if is_scheduler(p, word))
+    return next(found)
+
+
+def is_scheduler(process: psutil.Process, word: str) -> bool:
+    try:
+        words = process.cmdline()
+    except psutil.Error:
+        return False
+    return word in words and "distributed.cli.dask_scheduler" in words
 
 
 def test_what_one_stage_left_open_is_dropped_for_the_next(dask, place):

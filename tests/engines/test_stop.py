@@ -1,6 +1,7 @@
 """A stop reaches workers of an engine between shards; a shard that crashes a decoder; progress."""
 
 import json
+import os
 import re
 import signal
 import time
@@ -44,6 +45,22 @@ def test_sigterm_finishes_the_shards_in_hand_and_counts_what_is_left(dask, place
     assert temporary(out) == []
     rest = run_job(source, out)
     assert (rest.exit_code, rest.skipped, rest.done) == (0, written, 40 - written)
+
+
+def test_ctrl_c_in_a_terminal_is_for_the_driver_and_ends_workers_here_in_order(place, tmp_path):
+    source, out = tmp_path / "source", place("out")
+    write_shards(source, 240, 40, seed=4)
+    folder = OutputFolder.open(out)
+    words = run_command(source, out, "--batch-size", "1", "--runner", "dask", "--workers", "2")
+    with start(words, start_new_session=True) as process:
+        wait_for(folder.shards, "the first shard")
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate()
+    assert process.returncode == 130, said
+    written = len(folder.shards())
+    assert f"stopped by SIGINT; {40 - written} shards left: run it again" in said
+    assert "Traceback" not in said and "istributed" not in said
+    assert temporary(out) == []
 
 
 def test_a_deadline_reaches_workers_between_shards(cluster, place):

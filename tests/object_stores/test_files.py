@@ -148,6 +148,17 @@ def test_a_sweep_ends_uploads_that_nobody_will_complete(url):
     assert left == [beside]
 
 
+def test_a_sweep_without_rights_for_uploads_says_so(url, capsys, monkeypatch):
+    files = ObjectStoreFiles(url)
+
+    def refused(*words, **options):
+        raise PermissionError("Access Denied")
+
+    monkeypatch.setattr(files.system, "call_s3", refused)
+    assert files.sweep(("samples",), ()) == []
+    assert "stay: Access Denied; allow s3:ListBucketMultipartUploads" in capsys.readouterr().err
+
+
 def test_footers_are_asked_for_once_as_long_as_objects_are_the_same(url, server):
     folder = OutputFolder.open(url)
     names = [f"samples/{number:05d}.parquet" for number in range(20)]

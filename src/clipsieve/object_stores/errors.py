@@ -15,12 +15,13 @@ _MOST_CHARACTERS = 500
 
 
 @contextmanager
-def store_errors(verb: str, url: str) -> Iterator[None]:
+def store_errors(verb: str, url: str, passing: tuple[type[Exception], ...] = ()) -> Iterator[None]:
     """Within the block raise what the store refuses as one line; a missing object passes.
 
     Args:
       verb: what is done, such as "read" or "write to".
       url: the object.
+      passing: other exceptions that pass.
 
     Raises:
       StorageError: with the store's own words, and the cure.
@@ -30,6 +31,8 @@ def store_errors(verb: str, url: str) -> Iterator[None]:
     except (FileNotFoundError, FileExistsError, ClipsieveError):
         raise
     except Exception as error:  # each store has exceptions of its own
+        if isinstance(error, passing):
+            raise
         raise refusal(verb, url, error) from error
 
 

@@ -7,6 +7,7 @@ commit the half-written object when its `with` block raises.
 
 import io
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from hashlib import sha256
@@ -18,7 +19,6 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clipsieve.errors import Locked
 from clipsieve.formats.inputs import info_fingerprint
 from clipsieve.object_stores.address import canonical_url, connect
 from clipsieve.object_stores.errors import refusal, store_errors
@@ -26,6 +26,7 @@ from clipsieve.object_stores.lock import NumberedLock, held_lock
 from clipsieve.store.files import TEMPORARY, FileStatus, Listing, temporary_stem
 from clipsieve.store.lock_terms import LockTerms
 from clipsieve.store.storage_errors import write_errors
+from clipsieve.terminal import escaped
 
 #: Bytes at an object's end that are read for a footer.
 TAIL_BYTES = 1 << 16
@@ -187,6 +188,9 @@ class ObjectStoreFiles:
             path = Path(scratch) / os.path.basename(temporary_stem(name))
             with write_errors(path, Path(scratch)):
                 yield path
+            lock = held_lock(self.root)
+            if lock is not None:
+                lock.require(ask=False)
             with self._writing(name):
                 self.system.put_file(os.fspath(path), self._key(name))
 
@@ -275,8 +279,8 @@ class ObjectStoreFiles:
           Locked: says so.
         """
         lock = held_lock(self.root)
-        if lock is not None and not lock.is_held():
-            raise Locked(lock.lost_message())
+        if lock is not None:
+            lock.require()
 
     def staying(self) -> AbstractContextManager[None]:
         """Nothing to watch: objects have no folder that could be moved away."""
@@ -306,11 +310,26 @@ class ObjectStoreFiles:
         return sorted(found)
 
     def _abort_uploads(self) -> None:
-        """Abort the multi-part uploads below the folder that were begun and not completed."""
+        """Abort the multi-part uploads below the folder that were begun and not completed.
+
+        Where the rights for that are missing, a line on standard error says so; nothing depends on
+        it.
+        """
         if not hasattr(self.system, "call_s3"):
             return
+        try:
+            self._abort_each()
+        except PermissionError as error:
+            text = (
+                f"clipsieve: interrupted uploads to {self.root}, if there are any, stay: {error}; "
+                "allow s3:ListBucketMultipartUploads and s3:AbortMultipartUpload, or give the "
+                "bucket a life-cycle rule"
+            )
+            print(escaped(text), file=sys.stderr)
+
+    def _abort_each(self) -> None:
         bucket, _, prefix = self._path.partition("/")
-        with store_errors("list uploads to", self.root):
+        with store_errors("list uploads to", self.root, passing=(PermissionError,)):
             found: dict[str, Any] = self.system.call_s3(
                 "list_multipart_uploads", Bucket=bucket, Prefix=f"{prefix}/" if prefix else ""
             )

@@ -13,6 +13,7 @@ import json
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -62,6 +63,9 @@ class NumberedLock:
         self._system, self._folder, self._url = system, folder, url
         self._terms, self._on_lost = terms, on_lost
         self._ended = threading.Event()
+        self._is_lost = False
+        #: When the last renewal that the store took was begun; `time.monotonic`.
+        self._renewed = 0.0
         self._renewal: threading.Thread | None = None
 
     def acquire(self) -> bool:
@@ -71,6 +75,7 @@ class NumberedLock:
           Locked: another process has it.
           UsageError: if the store has no conditional writes and a lock is required.
         """
+        self._renewed = time.monotonic()
         with store_errors("lock", self._url):
             now = self._probe()
             if now is None:
@@ -95,17 +100,23 @@ class NumberedLock:
         self._renewal.start()
         return True
 
-    def is_held(self) -> bool:
-        """Ask the store whether no other process has taken the lock over.
+    def require(self, ask: bool = True) -> None:
+        """Refuse to go on if another process has taken the lock over.
+
+        Args:
+          ask: the store; without, only if the last renewal is longer ago than the lease.
 
         Raises:
-          StorageError: if it does not answer.
+          Locked: says so.
+          StorageError: if the store does not answer.
         """
-        with store_errors("lock", self._url):
-            return self._highest() == self.number
+        if not self._is_lost and (ask or time.monotonic() - self._renewed > self._terms.lease):
+            with store_errors("lock", self._url):
+                self._renew_once()
+        if self._is_lost:
+            raise Locked(self._lost_message())
 
-    def lost_message(self) -> str:
-        """Return what to say if it is not."""
+    def _lost_message(self) -> str:
         return (
             f"the lock of {self._url} is gone: this process did not renew it for "
             f"{self._terms.lease:g} s and another one has taken it over, or it was deleted; "
@@ -135,11 +146,20 @@ class NumberedLock:
         """Renew the lock until it is released or lost."""
         while not self._ended.wait(self._terms.lease / _RENEWALS):
             with suppress(Exception):  # tried again; the lease decides
-                if self._highest() != self.number:
-                    if self._on_lost is not None:
-                        self._on_lost("lock lost")
-                    return
-                self._write(self._content("held"))
+                self._renew_once()
+            if self._is_lost:
+                if self._on_lost is not None:
+                    self._on_lost("lock lost")
+                return
+
+    def _renew_once(self) -> None:
+        """Renew the lock, or note that it is lost."""
+        begun = time.monotonic()
+        if self._highest() != self.number:
+            self._is_lost = True
+        elif not self._ended.is_set():
+            self._write(self._content("held"))
+            self._renewed = begun
 
     def _probe(self) -> datetime.datetime | None:
         """Return the store's time; None if it cannot lock, which the terms must allow."""

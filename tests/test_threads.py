@@ -8,7 +8,7 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from clipsieve.cores import cores
-from clipsieve.threads import map_parts
+from clipsieve.threads import map_parts, read_ahead
 
 
 def blas_threads():
@@ -101,3 +101,31 @@ def test_without_a_number_it_is_every_core_of_the_process(monkeypatch, share):
     if share is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", share)
     assert cores() == every
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 8])
+def test_what_is_read_ahead_comes_in_order_and_no_further_than_that(ahead):
+    begun = []
+
+    def read(part):
+        begun.append(part)
+        return part * part
+
+    taken = []
+    for value in read_ahead(read, iter(range(20)), ahead):
+        taken.append(value)
+        assert len(begun) <= len(taken) + ahead
+    assert taken == [part * part for part in range(20)]
+
+
+@pytest.mark.parametrize("ahead", [0, 3])
+def test_an_error_of_reading_ahead_comes_in_its_place(ahead):
+    def read(part):
+        if part == 2:
+            raise ValueError("two")
+        return part
+
+    values = read_ahead(read, range(20), ahead)
+    assert [next(values), next(values)] == [0, 1]
+    with pytest.raises(ValueError, match="two"):
+        next(values)

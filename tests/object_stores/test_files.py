@@ -216,3 +216,16 @@ def test_a_server_that_is_gone_is_a_storage_error(monkeypatch):
     files.system = type(files.system)(skip_instance_cache=True)
     with pytest.raises(StorageError, match="check the address and the network"):
         files.read("a")
+
+
+def test_tables_written_at_once_have_the_seals_of_their_names(files):
+    folder = OutputFolder(files)
+    tables = [
+        (f"a/{n}.parquet", pa.table({"n": [n] * n}), {"clipsieve.rows": str(n)}) for n in (1, 2, 3)
+    ]
+    seals = folder.write_tables(tables)
+    assert list(seals) == [name for name, *_ in tables]
+    for name, table, footer in tables:
+        assert folder.verify(name) == seals[name]
+        assert folder.read_table(name).equals(table)
+        assert footer.items() <= folder.read_footer(name).items()

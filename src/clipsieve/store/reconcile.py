@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
@@ -14,11 +15,12 @@ from clipsieve.schemas.states import RowState
 from clipsieve.store import names
 from clipsieve.store.cures import cure
 from clipsieve.store.documents import footer_rows
-from clipsieve.store.folder import OutputFolder
+from clipsieve.store.folder import READERS, OutputFolder
 from clipsieve.store.manifest import Manifest
 from clipsieve.store.parquet import Footer
 from clipsieve.store.source import fingerprint_text
-from clipsieve.store.subsets import kept_counts, require_subset, subset_names
+from clipsieve.store.subsets import Subset, kept_counts, require_subset, subset_names
+from clipsieve.threads import read_ahead
 
 #: What is wrong with a shard that no input gives.
 NO_SOURCE = "in the ledger, but its source is no longer among the inputs"
@@ -64,8 +66,13 @@ def reconcile(
     """
     seen: dict[str, str] = {}
     left = dict(damage or {})
-    for item in items:
-        account = _account(folder, manifest, item, count_rows, left)
+    planned, subsets = list(items), _readable_subsets(folder)
+
+    def read(item: WorkItem) -> ShardAccount:
+        return _account(folder, manifest, item, count_rows, left, subsets)
+
+    accounts = read_ahead(read, planned, READERS if folder.files.is_remote else 0)
+    for item, account in zip(planned, accounts, strict=True):
         own = _tables(manifest, item.shard).values()
         damaged = [_damage(folder, name, left.pop(name)) for name in own if name in left]
         account = replace(account, problems=(*account.problems, *damaged))
@@ -118,6 +125,7 @@ def _account(
     item: WorkItem,
     count_rows: Callable[[WorkItem], int],
     damage: Mapping[str, str],
+    subsets: Mapping[str, Subset],
 ) -> ShardAccount:
     problems: list[str] = []
     source_rows = None
@@ -142,7 +150,7 @@ def _account(
         problems.append("source has changed since it was read: run `clipsieve run` again")
     problems += _ledger_problems(item, ledger)
     problems += _family_problems(folder, manifest, item.shard, ledger["uid"], damage)
-    problems += _subset_problems(folder, item.shard, ledger)
+    problems += _subset_problems(folder, subsets, item.shard, ledger)
     states = dict(sorted(Counter(ledger["status"].to_pylist()).items(), key=str))
     return ShardAccount(item.shard, item.uri, source_rows, ledger.num_rows, states, tuple(problems))
 
@@ -201,14 +209,21 @@ def _family_problems(
             yield f"{family}: uids differ from the ledger's"
 
 
-def _subset_problems(folder: OutputFolder, shard: str, ledger: pa.Table) -> Iterator[str]:
+def _readable_subsets(folder: OutputFolder) -> dict[str, Subset]:
+    """Return the subsets whose description can be read, by name; others have an account."""
+    subsets = {}
+    for name in subset_names(folder):
+        with suppress(UsageError):
+            subsets[name] = require_subset(folder, name)
+    return subsets
+
+
+def _subset_problems(
+    folder: OutputFolder, subsets: Mapping[str, Subset], shard: str, ledger: pa.Table
+) -> Iterator[str]:
     """Which subsets do not have every row of the ledger exactly once, kept or dropped."""
     rows = ledger.select(["uid", "row"])
-    for name in subset_names(folder):
-        try:
-            subset = require_subset(folder, name)
-        except UsageError:
-            continue  # an account of its own says so
+    for name, subset in subsets.items():
         if shard not in subset.shards:
             continue  # it was made before this shard came
         tables = (table(name, subset.revision, shard) for table in (names.kept, names.dropped))

@@ -9,6 +9,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from hashlib import sha256
 from pathlib import Path
@@ -36,6 +37,8 @@ WHOLE_BYTES = 64 << 20
 _BLOCK_BYTES = 8 << 20
 #: For how long queries may use a listing.
 _LISTINGS_SECONDS = 5.0
+#: Folders that are listed at once.
+_LISTERS = 8
 #: Where the numbered locks are.
 LOCK_FOLDER = ".lock"
 #: Ends a Parquet file: four bytes of length, then its magic.
@@ -298,10 +301,12 @@ class ObjectStoreFiles:
         removed where the protocol is S3's.
         """
         self.require_lock()
+        with ThreadPoolExecutor(_LISTERS, "clipsieve-sweep") as pool:
+            listed = list(pool.map(self.list_files, folders))
         found = [
             f"{folder}/{name}"
-            for folder in folders
-            for name in self.list_files(folder)
+            for folder, files in zip(folders, listed, strict=True)
+            for name in files
             if TEMPORARY.search(name)
         ]
         for name in found:

@@ -4,10 +4,11 @@
 
 Each case runs `clipsieve run` on a scheduler with two worker processes, into a new folder of an S3
 server on loopback, and kills at a moment drawn evenly between the driver's start and the time of an
-undisturbed run: one worker, both workers, or the driver.  A driver that was killed is started again
-until the lock of the dead one has ended (exit code 75 until then, lease 3 s).  In the end the
-tables and arrays must equal, byte for byte, those of a run on this machine alone, and nothing
-temporary may be left.  A line of JSON a case goes to FILE.  Exit code 1 if a case fails.
+undisturbed run (`alive`: whether it still ran): one worker, both workers, or the driver.  A driver
+that was killed is started again until the lock of the dead one has ended (exit code 75 until then,
+lease 3 s).  In the end the tables and arrays must equal, byte for byte, those of a run on this
+machine alone, and nothing temporary may be left.  A line of JSON a case goes to FILE.  Exit code 1
+if a case fails.
 """
 
 import argparse
@@ -54,9 +55,10 @@ def main() -> int:
         source = Path(folder) / "source"
         write_shards(source, options.rows, options.shards, options.seed)
         expected = reference(source)
-        life = undisturbed(source, cluster, expected)
+        # The first one waits for the workers to import everything.
+        life = min(undisturbed(source, cluster, expected, number) for number in range(2))
         print(f"an undisturbed run takes {life:.1f} s")
-        print("kind      case   at (s)  ended (s)  runs  waits  problems", flush=True)
+        print("kind      case   at (s)  alive  ended (s)  runs  waits  problems", flush=True)
         rng = random.Random(options.seed)
         for number in range(options.cases):
             for kind in options.kinds.split(","):
@@ -64,8 +66,8 @@ def main() -> int:
                 failures += bool(case["problems"])
                 problems = ", ".join(case["problems"]) or "none"
                 print(
-                    f"{kind:<8} {number:>5} {case['at']:>8.1f} {case['seconds']:>10.1f} "
-                    f"{case['runs']:>5} {case['waits']:>6}  {problems}",
+                    f"{kind:<8} {number:>5} {case['at']:>8.1f} {case['was_alive']!s:>6} "
+                    f"{case['seconds']:>10.1f} {case['runs']:>5} {case['waits']:>6}  {problems}",
                     flush=True,
                 )
                 if options.results is not None:
@@ -111,9 +113,9 @@ def reference(source: Path) -> dict[str, bytes]:
     return contents(out)
 
 
-def undisturbed(source: Path, cluster: Cluster, expected: dict[str, bytes]) -> float:
+def undisturbed(source: Path, cluster: Cluster, expected: dict[str, bytes], number: int) -> float:
     """Seconds of a run on the cluster that nobody kills."""
-    out = f"s3://{BUCKET}/undisturbed"
+    out = f"s3://{BUCKET}/undisturbed-{number}"
     began = time.monotonic()
     code, error = finish(start(words(source, out, cluster)))
     assert code == 0, error
@@ -137,6 +139,7 @@ def run_case(
     began = time.monotonic()
     driver = start(command)
     time.sleep(moment)
+    was_alive = driver.poll() is None
     targets = {"worker": workers[:1], "workers": workers, "driver": [driver.pid]}[kind]
     for target in targets:
         with suppress(ProcessLookupError):
@@ -163,6 +166,7 @@ def run_case(
         "kind": kind,
         "number": number,
         "at": round(moment, 2),
+        "was_alive": was_alive,
         "seconds": round(time.monotonic() - began, 1),
         "runs": runs,
         "waits": waits,

@@ -1,6 +1,10 @@
-"""What all tests share: a cache of encoded prompts of their own."""
+"""What all tests share: a cache of encoded prompts of their own, and one S3 server."""
+
+from collections.abc import Iterator
 
 import pytest
+
+from tests.object_stores.server import S3Server, s3_server
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -9,3 +13,10 @@ def prompt_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CLIPSIEVE_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[S3Server]:
+    """An S3 server; processes that are started after it inherit how to reach it."""
+    with s3_server() as running:
+        yield running

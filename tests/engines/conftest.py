@@ -7,7 +7,6 @@ import pytest
 
 from tests.engines import clusters
 from tests.engines.clusters import Cluster
-from tests.object_stores.server import S3Server, s3_server
 from tests.pipelines.test_workers import DECODER
 
 
@@ -17,13 +16,6 @@ def site(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     (folder / "simplejpeg.py").write_text(DECODER)
     return Path(folder)
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[S3Server]:
-    """An S3 server; before the engines, whose workers inherit how to reach it."""
-    with s3_server() as running:
-        yield running
 
 
 @pytest.fixture(scope="session")

@@ -2,16 +2,10 @@ from uuid import uuid4
 
 import pytest
 
-from tests.object_stores.server import BUCKET, s3_server
+from tests.object_stores.server import BUCKET
 
 pytest.importorskip("moto")
 pytest.importorskip("s3fs")
-
-
-@pytest.fixture(scope="session")
-def server():
-    with s3_server() as running:
-        yield running
 
 
 @pytest.fixture

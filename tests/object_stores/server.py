@@ -76,18 +76,27 @@ def s3_server(*options: str) -> Iterator[S3Server]:
     try:
         _wait_for(process, port)
         os.environ.update(server.environment)
+        _forget_clients()
         import fsspec
 
-        fsspec.filesystem("s3", skip_instance_cache=True).mkdir(BUCKET)
+        fsspec.filesystem("s3").mkdir(BUCKET)
         server.requests()
         yield server
     finally:
         os.environ.clear()
         os.environ.update(before)
+        _forget_clients()
         process.kill()
         process.wait()
         if process.stdin is not None:
             process.stdin.close()
+
+
+def _forget_clients() -> None:
+    """Make new clients: fsspec keeps those of another server, by the same options."""
+    import fsspec
+
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
 
 
 def _wait_for(process, port: int) -> None:

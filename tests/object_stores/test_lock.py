@@ -201,7 +201,7 @@ def test_a_slow_process_that_reuses_a_number_has_no_lock(url, monkeypatch):
 
 def test_a_store_without_conditional_writes_is_refused_unless_told(url):
     with s3_server("--unconditional"):
-        folder = OutputFolder(_fresh(f"s3://{BUCKET}/out"))
+        folder = OutputFolder.open(f"s3://{BUCKET}/out")
         with pytest.raises(UsageError, match=r"ignores conditional writes.*--no-lock"):
             with folder.lock():
                 pass
@@ -209,10 +209,3 @@ def test_a_store_without_conditional_writes_is_refused_unless_told(url):
         with folder.lock(LockTerms(is_required=False)):
             folder.save_manifest(Manifest())
             assert folder.files.entries("").folders == ("_runs",)
-
-
-def _fresh(url):
-    """A file system that asks the server of this moment: fsspec keeps instances."""
-    files = ObjectStoreFiles(url)
-    files.system = files.query_system()
-    return files

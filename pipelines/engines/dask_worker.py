@@ -1,9 +1,16 @@
-"""What a Dask worker of our own does before all else; Dask imports it by name, see `preload`."""
+"""What a Dask worker of our own does before its first task; Dask calls it by name, see `preload`."""
 
 import logging
 import signal
 
-# A terminal's Ctrl-C goes to every process of the command, and is the driver's to deal with.
-signal.signal(signal.SIGINT, signal.SIG_IGN)
-# Beam tells every importer that Google's client libraries are missing.
-logging.getLogger().addFilter(lambda record: "apitools not found" not in record.getMessage())
+
+def dask_setup(worker: object) -> None:
+    """Leave Ctrl-C to the driver, and keep a warning of Beam's from standard error.
+
+    Args:
+      worker: Dask's, which is not looked at.
+    """
+    # A terminal's Ctrl-C goes to every process of the command, and is the driver's to deal with.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Beam tells every importer that Google's client libraries are missing.
+    logging.getLogger().addFilter(lambda record: "apitools not found" not in record.getMessage())

@@ -1,5 +1,7 @@
 """Which engines can be named, under which names, and what each of them is refused without."""
 
+import importlib
+import signal
 import subprocess
 import sys
 
@@ -141,3 +143,9 @@ def test_an_engine_s_packages_are_imported_for_that_engine_only():
     words = [sys.executable, "-c", code]
     loaded = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
     assert "apache_beam" in loaded and not {"dask", "distributed"} & set(loaded)
+
+
+def test_only_a_dask_worker_leaves_interrupts_to_the_driver():
+    before = signal.getsignal(signal.SIGINT)
+    importlib.reload(importlib.import_module("clipsieve.pipelines.engines.dask_worker"))
+    assert signal.getsignal(signal.SIGINT) is before

@@ -1,4 +1,4 @@
-"""What a Dask worker of our own does before its first task; Dask calls it by name, see `preload`."""
+"""What a Dask worker of our own does before its first task; Dask calls it, see `preload`."""
 
 import logging
 import signal

@@ -4,7 +4,6 @@
 so comments vanish and parentheses are explicit.
 """
 
-import atexit
 import json
 from collections.abc import Iterable, Iterator
 from functools import cache
@@ -170,8 +169,6 @@ def _too_deep(depth: str) -> UsageError:
 def _parser() -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect()
     connection.execute("SET enable_external_access = false; SET lock_configuration = true")
-    # DuckDB's binding reports objects that are alive when the process ends as leaked.
-    atexit.register(_parser.cache_clear)
     return connection
 
 

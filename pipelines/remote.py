@@ -21,6 +21,7 @@ from clipsieve.pipelines.engines.base import Backend
 from clipsieve.pipelines.run_stage import run_groups
 from clipsieve.stage import Element, Report, Stage
 from clipsieve.store.folder import OutputFolder
+from clipsieve.threads import in_background
 
 #: Sources that every worker must be able to read, before it begins.
 REQUIRED_INPUTS = 4
@@ -101,9 +102,9 @@ def announced_stop(stage: Stage) -> Iterator[Any]:
     """
     folder, marker = OutputFolder.open(stage.out), stop_marker(stage.run_id)
     control = stage.control
-    ended, lock = threading.Event(), threading.Lock()
+    lock = threading.Lock()
 
-    def watch() -> None:
+    def watch(ended: threading.Event) -> None:
         while True:
             if control.stopped:
                 with suppress(StorageError), lock:  # tried again
@@ -124,11 +125,8 @@ def announced_stop(stage: Stage) -> Iterator[Any]:
                     folder.files.delete(marker)
 
     folder.files.delete(marker)
-    watcher = threading.Thread(target=watch, name="clipsieve-stop", daemon=True)
-    watcher.start()
     try:
-        yield abort
+        with in_background(watch, "clipsieve-stop"):
+            yield abort
     finally:
-        ended.set()
-        watcher.join()
         folder.files.delete(marker)

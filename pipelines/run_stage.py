@@ -8,7 +8,7 @@ from clipsieve.pipelines.stage import build
 from clipsieve.runner_names import LOCAL_RUNNER
 from clipsieve.stage import Report, Stage
 from clipsieve.store import names
-from clipsieve.store.files import temporary_name
+from clipsieve.store.file_system import temporary_name
 from clipsieve.store.folder import OutputFolder
 
 

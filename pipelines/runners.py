@@ -6,15 +6,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from clipsieve.errors import ClipsieveError, UsageError
+from clipsieve.pipelines.quiet import hide_missing_clients
 
 if TYPE_CHECKING:
     from clipsieve.pipelines.engines.base import Backend
 
 __all__ = ["beam", "create_runner", "run_pipeline"]
 
-# Beam tells every importer that Google's client libraries are missing.
-logging.getLogger().addFilter(lambda record: "apitools not found" not in record.getMessage())
-# It also logs the traceback of an exception that it then raises: once is enough.
+hide_missing_clients()
+# Beam also logs the traceback of an exception that it then raises: once is enough.
 logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -22,13 +22,13 @@ from clipsieve.errors import ClipsieveError
 from clipsieve.job.signals import stopping_on_sigterm
 from clipsieve.job.workers import write_report
 from clipsieve.pipelines.run_stage import run_groups
-from clipsieve.stage import Report, Stage, Worker, on_device
+from clipsieve.stage import Report, Stage, Worker, WrappedStage, on_device
 from clipsieve.store.folder import OutputFolder
 from clipsieve.terminal import escape_stream
 
 
 @dataclass(frozen=True, slots=True)
-class ReportingStage:
+class ReportingStage(WrappedStage):
     """The same stage, whose reports are also kept in a file, as they come; finishes nothing.
 
     Attributes:
@@ -36,33 +36,7 @@ class ReportingStage:
       path: the file.
     """
 
-    stage: Stage
     path: str
-
-    @property
-    def name(self) -> str:
-        """Name of the stage."""
-        return self.stage.name
-
-    @property
-    def out(self) -> str:
-        """Output folder of the stage."""
-        return self.stage.out
-
-    @property
-    def run_id(self) -> str:
-        """Run of the stage."""
-        return self.stage.run_id
-
-    @property
-    def device(self) -> str:
-        """Device of the stage."""
-        return self.stage.device
-
-    @property
-    def control(self) -> Control:
-        """Stop and progress of the stage."""
-        return self.stage.control
 
     def open(self) -> Worker:
         """Open the stage."""

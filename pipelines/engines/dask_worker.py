@@ -1,7 +1,8 @@
 """What a Dask worker of our own does before its first task; Dask calls it, see `preload`."""
 
-import logging
 import signal
+
+from clipsieve.pipelines.quiet import hide_missing_clients
 
 
 def dask_setup(worker: object) -> None:
@@ -12,5 +13,4 @@ def dask_setup(worker: object) -> None:
     """
     # A terminal's Ctrl-C goes to every process of the command, and is the driver's to deal with.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Beam tells every importer that Google's client libraries are missing.
-    logging.getLogger().addFilter(lambda record: "apitools not found" not in record.getMessage())
+    hide_missing_clients()

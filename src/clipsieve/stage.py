@@ -136,6 +136,42 @@ class Engine(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class WrappedStage:
+    """What a stage that wraps another has of it.
+
+    Attributes:
+      stage: the other.
+    """
+
+    stage: Stage
+
+    @property
+    def name(self) -> str:
+        """Name of the stage."""
+        return self.stage.name
+
+    @property
+    def out(self) -> str:
+        """Output folder of the stage."""
+        return self.stage.out
+
+    @property
+    def run_id(self) -> str:
+        """Run of the stage."""
+        return self.stage.run_id
+
+    @property
+    def device(self) -> str:
+        """Device of the stage."""
+        return self.stage.device
+
+    @property
+    def control(self) -> Control:
+        """Stop and progress of the stage."""
+        return self.stage.control
+
+
 def on_device(stage: Any, device: str) -> Any:
     """Return the same stage for another device."""
     return replace(stage, device=device)

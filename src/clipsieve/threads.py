@@ -4,6 +4,7 @@ Products and sums of a batch are then made in the same order whatever the number
 results do not depend on it, to the last bit.
 """
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -67,6 +68,24 @@ def read_ahead(read: Callable[[P], T], parts: Iterable[P], ahead: int) -> Iterat
         finally:  # who takes them may have failed
             for future in waiting:
                 future.cancel()
+
+
+@contextmanager
+def in_background(work: Callable[[threading.Event], None], name: str) -> Iterator[None]:
+    """Within the block run `work` in a thread of that name; at its end wait for it.
+
+    Args:
+      work: is handed what is set at the block's end, and must return soon after.
+      name: of the thread.
+    """
+    ended = threading.Event()
+    thread = threading.Thread(target=work, args=(ended,), name=name, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import clipsieve
 from clipsieve.cli import main
 from clipsieve.demo.shards import write_shards
 from clipsieve.store import names
-from clipsieve.store.files import FileSystem
+from clipsieve.store.file_system import FileSystem
 from clipsieve.store.folder import OutputFolder
 from tests.pipelines.jobs import SETTINGS
 

@@ -16,7 +16,7 @@ from clipsieve.exports.folder import ExportFolder
 from clipsieve.job.export import export as export_job
 from clipsieve.schemas.subsets import kept_schema
 from clipsieve.store import names
-from clipsieve.store.files import MARK
+from clipsieve.store.file_system import MARK
 from tests.exports.rows import contents
 from tests.exports.subsets import make_subset, write_subset
 from tests.limits import file_sizes_at_most

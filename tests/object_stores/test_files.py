@@ -8,7 +8,8 @@ import pytest
 
 from clipsieve.errors import StorageError, UsageError
 from clipsieve.object_stores.files import TAIL_BYTES, ObjectStoreFiles
-from clipsieve.store.files import LocalFiles, temporary_name
+from clipsieve.store.file_system import temporary_name
+from clipsieve.store.files import LocalFiles
 from clipsieve.store.folder import OutputFolder
 
 

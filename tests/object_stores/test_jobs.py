@@ -14,8 +14,10 @@ import clipsieve
 from clipsieve.demo.shards import write_shards
 from clipsieve.object_stores.files import ObjectStoreFiles
 from clipsieve.store import names
-from clipsieve.store.files import MARK, LocalFiles
+from clipsieve.store.file_system import MARK
+from clipsieve.store.files import LocalFiles
 from clipsieve.store.folder import OutputFolder
+from tests.engines.jobs import walk
 from tests.object_stores.server import SECRET, kinds
 from tests.pipelines.jobs import SETTINGS, exit_code, run_command, start, wait_for
 
@@ -23,25 +25,9 @@ from tests.pipelines.jobs import SETTINGS, exit_code, run_command, start, wait_f
 HISTORY = re.compile(r"_runs/|\.lock|dataset\.json|\.json$")
 
 
-def every_file(files, folder=""):
+def every_file(files):
     """Content of all files but the history, by name."""
-    found = {}
-    entries = files.entries(folder)
-    for name in entries.files:
-        path = f"{folder}/{name}" if folder else name
-        if not HISTORY.search(path):
-            found[path] = files.read(path)
-    for name in entries.folders:
-        found |= every_file(files, f"{folder}/{name}" if folder else name)
-    return found
-
-
-def all_objects(files, folder=""):
-    entries = files.entries(folder)
-    for name in entries.files:
-        yield f"{folder}/{name}" if folder else name
-    for name in entries.folders:
-        yield from all_objects(files, f"{folder}/{name}" if folder else name)
+    return {name: files.read(name) for name in walk(files) if not HISTORY.search(name)}
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +62,7 @@ def test_a_run_writes_what_it_writes_on_disk(store, on_disk):
     stored, expected = every_file(store), every_file(on_disk)
     assert sorted(stored) == sorted(expected)
     assert [name for name in stored if stored[name] != expected[name]] == []
-    assert not [name for name in all_objects(store) if MARK in name]
+    assert not [name for name in walk(store) if MARK in name]
 
 
 def test_worker_processes_write_the_same(server, shards, url, on_disk):
@@ -200,7 +186,7 @@ def test_damage_is_named_and_mended(server, shards, url, capsys, on_disk):
 
 
 def _first(files, folder):
-    return next(name for name in all_objects(files, folder.rstrip("/")))
+    return next(name for name in walk(files, folder.rstrip("/")))
 
 
 def test_other_commands_work_there_as_on_disk(server, shards, url, on_disk, tmp_path, capsys):
@@ -241,7 +227,7 @@ def test_credentials_are_in_no_object_and_no_message(store, shards, caplog, caps
     captured = capsys.readouterr()
     written = [captured.out, captured.err, caplog.text]
     assert not [text for text in written if SECRET in text or "AKIA" in text]
-    for name in all_objects(store):
+    for name in walk(store):
         content = store.read(name)
         assert SECRET.encode() not in content and b"AKIA" not in content, name
 

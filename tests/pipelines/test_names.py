@@ -15,7 +15,7 @@ from clipsieve.formats.names import MAX_SHARD_BYTES
 from clipsieve.job.status import status_lines
 from clipsieve.schemas import footers
 from clipsieve.store import names
-from clipsieve.store.files import MARK
+from clipsieve.store.file_system import MARK
 from clipsieve.store.folder import OutputFolder
 from tests.pipelines.jobs import exit_code, leftovers, read, run_job, tables
 

@@ -2,7 +2,6 @@
 
 import pickle
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -36,6 +35,7 @@ from clipsieve.scoring.prompts import PromptStage
 from clipsieve.scoring.score import FamilySpec, ScoreStage
 from clipsieve.stage import Report, Stage, on_device
 from clipsieve.store.compact import Build, CompactStage, Part
+from tests.engines.clusters import answers, free_port
 from tests.pipelines.jobs import leftovers, run_job, tables, wait_for, write_one
 from tests.pipelines.plugins import install_scorer
 from tests.store.folders import DIM, MODEL
@@ -137,17 +137,6 @@ def test_our_own_pipelines_are_portable(tmp_path):
         names.add(stage.name)
     assert len(names) == 7
     assert not out.exists()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return int(probe.getsockname()[1])
-
-
-def answers(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("localhost", port)) == 0
 
 
 PROMPTED = """

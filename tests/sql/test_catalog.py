@@ -13,7 +13,7 @@ from clipsieve.errors import UsageError
 from clipsieve.schemas import __name__ as SCHEMAS
 from clipsieve.sql.catalog import write_catalog
 from clipsieve.sql.connect import connect
-from clipsieve.store.files import temporary_name
+from clipsieve.store.file_system import temporary_name
 from clipsieve.store.folder import OutputFolder
 from tests.sql.folders import make_scored_folder
 from tests.store.folders import path_of

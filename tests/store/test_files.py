@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from clipsieve.errors import UsageError
-from clipsieve.store.files import MARK, LocalFiles, temporary_name
+from clipsieve.store.file_system import MARK, temporary_name
+from clipsieve.store.files import LocalFiles
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.name_limits import check_shard_names
 

@@ -23,7 +23,8 @@ from clipsieve.errors import LedgerError, UsageError
 from clipsieve.exports.disk_errors import disk_errors
 from clipsieve.exports.parts import Part
 from clipsieve.exports.records import LEFT_OUT_SCHEMA, FileRecord, PartRecord
-from clipsieve.store.files import MARK, LocalFiles, temporary_stem
+from clipsieve.store.file_system import MARK, temporary_stem
+from clipsieve.store.files import LocalFiles
 from clipsieve.store.name_limits import MAX_NAME_BYTES
 from clipsieve.store.parquet import open_writer
 

@@ -11,12 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from clipsieve.control import Control, remote_control
+from clipsieve.control import remote_control
 from clipsieve.errors import UsageError
 from clipsieve.job.attempts import Attempts, Suspect, blamed
 from clipsieve.job.reach import REACH_CURE, input_problems, output_problem
 from clipsieve.job.worker_errors import leave_error
-from clipsieve.stage import Element, Report, Stage, Worker
+from clipsieve.stage import Element, Report, Worker, WrappedStage
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.records import FAILED, ShardRecord, add_record
 
@@ -27,7 +27,7 @@ _opened: dict[str, "_Opened"] = {}
 
 
 @dataclass(frozen=True, slots=True)
-class GuardedStage:
+class GuardedStage(WrappedStage):
     """The same stage for workers on other machines; its elements are those of `guard`.
 
     Attributes:
@@ -36,34 +36,8 @@ class GuardedStage:
       inputs: sources that a worker must be able to read, if the stage reads sources.
     """
 
-    stage: Stage
     execution: str
     inputs: tuple[str, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """Name of the stage."""
-        return self.stage.name
-
-    @property
-    def out(self) -> str:
-        """Output folder of the stage."""
-        return self.stage.out
-
-    @property
-    def run_id(self) -> str:
-        """Run of the stage."""
-        return self.stage.run_id
-
-    @property
-    def device(self) -> str:
-        """Device of the stage."""
-        return self.stage.device
-
-    @property
-    def control(self) -> Control:
-        """Stop and progress of the stage, as the driver has them."""
-        return self.stage.control
 
     def open(self) -> Worker:
         """Open nothing yet: another worker of this process may have done so."""

@@ -10,6 +10,7 @@ from clipsieve.control import Control, Snapshot
 from clipsieve.errors import StorageError
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.records import DONE, FAILED, SCORED, RecordSummary, record_names
+from clipsieve.threads import in_background
 
 #: Seconds between two listings.
 LIST_SECONDS = 3.0
@@ -66,9 +67,8 @@ def watched_progress(folder: OutputFolder, control: Control) -> Iterator[RemoteP
     """Within the block bring the counters of `control` up to date every few seconds."""
     progress = RemoteProgress(folder, control.run_id)
     shown = control.snapshot()
-    ended = threading.Event()
 
-    def watch() -> None:
+    def watch(ended: threading.Event) -> None:
         wait = LIST_SECONDS
         while not ended.wait(wait):
             start = time.monotonic()
@@ -76,12 +76,9 @@ def watched_progress(folder: OutputFolder, control: Control) -> Iterator[RemoteP
                 control.replace_progress(shown + progress.snapshot())
             wait = max(LIST_SECONDS, LIST_SHARE * (time.monotonic() - start))
 
-    watcher = threading.Thread(target=watch, name="clipsieve-remote-progress", daemon=True)
-    watcher.start()
     try:
-        yield progress
+        with in_background(watch, "clipsieve-remote-progress"):
+            yield progress
     finally:
-        ended.set()
-        watcher.join()
         with suppress(StorageError):
             control.replace_progress(shown + progress.snapshot())

@@ -16,6 +16,7 @@ from rich.text import Text
 from clipsieve.control import STAGES, Snapshot
 from clipsieve.job.error_stream import ErrorConsole, ignoring_broken_pipe
 from clipsieve.terminal import escaped_line, json_text
+from clipsieve.threads import in_background
 
 LIVE_SECONDS = 0.5
 LINE_SECONDS = 10.0
@@ -52,23 +53,17 @@ class Reporter:
         self, snapshot: Callable[[], Snapshot], total: int | None, unit: str = "rows"
     ) -> Iterator[None]:
         """Within the block show `snapshot()` against `total` rows, as it changes."""
-        ended = threading.Event()
         start = time.monotonic()
 
-        def lines() -> None:
+        def lines(ended: threading.Event) -> None:
             while not ended.wait(LINE_SECONDS):
                 now = snapshot()
                 text = self._progress(now, total, time.monotonic() - start, unit)
                 self.report("progress", text, total_rows=total, **now.to_json())
 
         if not self.live:
-            thread = threading.Thread(target=lines, name="clipsieve-progress", daemon=True)
-            thread.start()
-            try:
+            with in_background(lines, "clipsieve-progress"):
                 yield
-            finally:
-                ended.set()
-                thread.join()
             return
 
         def line() -> Text:

@@ -24,7 +24,7 @@ from clipsieve.formats.inputs import info_fingerprint
 from clipsieve.object_stores.address import canonical_url, connect
 from clipsieve.object_stores.errors import refusal, store_errors
 from clipsieve.object_stores.lock import NumberedLock, held_lock
-from clipsieve.store.files import TEMPORARY, FileStatus, Listing, temporary_stem
+from clipsieve.store.file_system import LISTERS, TEMPORARY, FileStatus, Listing, temporary_stem
 from clipsieve.store.lock_terms import LockTerms
 from clipsieve.store.storage_errors import write_errors
 from clipsieve.terminal import escaped
@@ -37,8 +37,6 @@ WHOLE_BYTES = 64 << 20
 _BLOCK_BYTES = 8 << 20
 #: For how long queries may use a listing.
 _LISTINGS_SECONDS = 5.0
-#: Folders that are listed at once.
-_LISTERS = 8
 #: Where the numbered locks are.
 LOCK_FOLDER = ".lock"
 #: Ends a Parquet file: four bytes of length, then its magic.
@@ -46,7 +44,7 @@ _PARQUET_END = 8
 
 
 class ObjectStoreFiles:
-    """Objects below one URL.  See `clipsieve.store.files.FileSystem`.
+    """Objects below one URL.  See `clipsieve.store.file_system.FileSystem`.
 
     Attributes:
       root: the URL, without a slash at its end.
@@ -301,7 +299,7 @@ class ObjectStoreFiles:
         removed where the protocol is S3's.
         """
         self.require_lock()
-        with ThreadPoolExecutor(_LISTERS, "clipsieve-sweep") as pool:
+        with ThreadPoolExecutor(LISTERS, "clipsieve-sweep") as pool:
             listed = list(pool.map(self.list_files, folders))
         found = [
             f"{folder}/{name}"

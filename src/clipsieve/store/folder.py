@@ -14,13 +14,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clipsieve.errors import LedgerError, UsageError
+from clipsieve.errors import ClipsieveError, LedgerError, UsageError
 from clipsieve.formats.urls import is_url
 from clipsieve.schemas import footers
 from clipsieve.schemas.files import FOOTERS_SCHEMA
 from clipsieve.store import names, seal
 from clipsieve.store.arrays import parse_npz
-from clipsieve.store.files import FileStatus, FileSystem, LocalFiles
+from clipsieve.store.file_system import FileStatus, FileSystem
+from clipsieve.store.files import LocalFiles
 from clipsieve.store.footer_cache import by_folder, footer_cache
 from clipsieve.store.json_text import MOST_BYTES, parse_json
 from clipsieve.store.lock_terms import LockTerms
@@ -213,7 +214,7 @@ class OutputFolder:
             if len(listed) < _LISTED_FROM:
                 few.update(listed)
                 continue
-            cache.load(self._saved_footers)
+            cache.load(lambda: self.read_cache(names.FOOTERS, FOOTERS_SCHEMA))
             entries = self.files.entries(folder)
             statuses |= {f"{folder}/{name}": each for name, each in entries.files.items()}
 
@@ -232,14 +233,21 @@ class OutputFolder:
         with ThreadPoolExecutor(READERS, "clipsieve-footers") as pool:
             return list(pool.map(footer, tables))
 
-    def _saved_footers(self) -> pa.Table | None:
-        """Return the footers that `save_footers` left; None if there are none, or damaged ones."""
+    def read_cache(self, name: str, schema: pa.Schema) -> pa.Table | None:
+        """Return a table of `names.CACHES`; None if there is none, or a damaged one.
+
+        Whoever asks finds out anew what it would have said.
+        """
         try:
-            self.verify(names.FOOTERS)
-            table = self.read_table(names.FOOTERS)
-            return table.select(FOOTERS_SCHEMA.names).cast(FOOTERS_SCHEMA)
-        except (FileNotFoundError, LedgerError, ValueError, KeyError):
-            return None  # they are all read again
+            self.verify(name)
+            return self.read_table(name).select(schema.names).cast(schema)
+        except (FileNotFoundError, ClipsieveError, ValueError, KeyError):
+            return None
+
+    def write_cache(self, name: str, table: pa.Table) -> None:
+        """Replace a table of `names.CACHES`."""
+        footer = {footers.LAYOUT: footers.LAYOUT_VERSION, footers.ROWS: str(len(table))}
+        self.write_table(name, table, footer)
 
     def save_footers(self, present: Collection[str]) -> None:
         """Keep the footers that were read of a folder in a store for the next process.
@@ -250,8 +258,7 @@ class OutputFolder:
         if self.files.is_remote:
             table = footer_cache(self.root).table(present)
             if table is not None:
-                footer = {footers.LAYOUT: footers.LAYOUT_VERSION, footers.ROWS: str(len(table))}
-                self.write_table(names.FOOTERS, table, footer)
+                self.write_cache(names.FOOTERS, table)
 
     @contextmanager
     def open_table(self, name: str) -> Iterator[pq.ParquetFile]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 import pyarrow as pa
 
 from clipsieve.schemas.files import FOOTERS_SCHEMA
-from clipsieve.store.files import FileStatus
+from clipsieve.store.file_system import FileStatus
 from clipsieve.store.parquet import Footer
 
 

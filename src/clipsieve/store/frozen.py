@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pyarrow.parquet as pq
 
-from clipsieve.store.files import FileStatus, FileSystem, Listing
+from clipsieve.store.file_system import FileStatus, FileSystem, Listing
 from clipsieve.store.folder import OutputFolder
 
 

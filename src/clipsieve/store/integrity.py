@@ -18,13 +18,11 @@ from clipsieve.errors import ClipsieveError, LedgerError
 from clipsieve.schemas import footers
 from clipsieve.schemas.files import FILES_SCHEMA
 from clipsieve.store import names
-from clipsieve.store.files import FileStatus
+from clipsieve.store.file_system import LISTERS, FileStatus
 from clipsieve.store.folder import READERS, OutputFolder
 from clipsieve.store.records import read_records
 from clipsieve.store.seal import Damaged, Seal
 
-#: Folders of a store that are listed at once: a listing of 100,000 objects takes some 100 MB.
-_LISTERS = 8
 #: Ends the name of a damaged file that was moved aside; a number follows if there is one already.
 _ASIDE = re.compile(r"(.+)\.damaged[0-9]*")
 #: Begins what is wrong with a sound file in the place of another, which its seal cannot tell.
@@ -165,10 +163,8 @@ def read_checks(folder: OutputFolder, below: str | None = None) -> Mapping[str, 
       folder: the output folder.
       below: a folder in it to which they are limited.
     """
-    try:
-        folder.verify(names.FILES)
-        table = folder.read_table(names.FILES).select(FILES_SCHEMA.names).cast(FILES_SCHEMA)
-    except (FileNotFoundError, ClipsieveError, ValueError, KeyError):
+    table = folder.read_cache(names.FILES, FILES_SCHEMA)
+    if table is None:
         return {}  # all files are read, then
     if below is not None:
         table = table.filter(pc.starts_with(table["name"], f"{below}/"))
@@ -179,8 +175,7 @@ def save_checks(folder: OutputFolder, checks: Iterable[FileCheck]) -> None:
     """Keep checks for the next look at the folder."""
     rows = [asdict(check) for check in checks if check.name not in names.CACHES]
     table = pa.Table.from_pylist(rows, schema=FILES_SCHEMA)
-    footer = {footers.LAYOUT: footers.LAYOUT_VERSION, footers.ROWS: str(len(table))}
-    folder.write_table(names.FILES, table, footer)
+    folder.write_cache(names.FILES, table)
 
 
 def add_checks(folder: OutputFolder, written: Mapping[str, Seal]) -> None:
@@ -246,7 +241,7 @@ def _walk(folder: OutputFolder, tops: Sequence[str]) -> Iterator[tuple[str, File
 
     In an object store the folders of one level are listed at once.
     """
-    with ThreadPoolExecutor(_LISTERS if folder.files.is_remote else 1, "clipsieve-list") as pool:
+    with ThreadPoolExecutor(LISTERS if folder.files.is_remote else 1, "clipsieve-list") as pool:
         level = list(tops)
         while level:
             below: list[str] = []

@@ -146,10 +146,10 @@ class DaskBackend(Backend):
         )
 
     def settle(self) -> None:
-        """Wait until no worker has a task any more."""
+        """Wait until no thread of a worker has a task any more."""
         end = time.monotonic() + SETTLE_SECONDS
         with _quiet(), suppress(Exception), self._client(LEAVING_TIMEOUT) as client:
-            while any(client.processing().values()) and time.monotonic() < end:
+            while time.monotonic() < end and _is_busy(client):
                 time.sleep(0.2)
 
     def close(self) -> None:
@@ -223,6 +223,14 @@ class DaskBackend(Backend):
 
     def _place(self) -> str:
         return f" {self._scheduler}" if self._scheduler is not None else ""
+
+
+def _is_busy(client: Any) -> bool:
+    """Whether a thread of a worker has a task; a worker that does not answer has none."""
+    from clipsieve.pipelines.engines.dask_worker import count_running
+
+    counts = client.run(count_running, on_error="return")
+    return any(isinstance(count, int) and count for count in counts.values())
 
 
 def _named(words: Sequence[str]) -> Any:

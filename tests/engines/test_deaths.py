@@ -81,6 +81,17 @@ def test_what_a_worker_raises_on_purpose_comes_out_as_itself_naming_the_worker(c
     check_clean(place("out"))
 
 
+def test_an_error_is_raised_once_the_other_workers_are_idle(dask, place):
+    out = place("out")
+    with pytest.raises(UsageError):
+        run(dask, eventful(out), "bad:UsageError", *(f"{name}:slow" for name in NAMES))
+    check_clean(out)
+    done = OutputFolder.open(out).files.list_files("done")
+    time.sleep(1.0)  # two slow shards
+    check_clean(out)
+    assert OutputFolder.open(out).files.list_files("done") == done
+
+
 def test_what_a_worker_raises_by_mistake_is_one_line_with_shard_and_worker(cluster, place):
     line = r"^worker \S+:\d+ with shard b in hand: ValueError: no value in b \(raised at .*stages"
     with pytest.raises(ClipsieveError, match=line) as raised:

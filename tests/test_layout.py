@@ -41,6 +41,7 @@ OWNERS = {
     "braceexpand": ("clipsieve.formats.inputs",),
     "img2dataset": ("clipsieve.pipelines.ingest",),
     "mmh3": ("clipsieve.store.id_values",),
+    "prometheus_client": ("clipsieve.job.prometheus",),
     "faiss": (),
 }
 #: Rooms that build on all others, in this order.

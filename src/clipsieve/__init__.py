@@ -22,9 +22,10 @@ from clipsieve.api import (
     score,
     sql_recipe,
     verify,
+    watch,
 )
 from clipsieve.errors import ClipsieveError, UsageError
-from clipsieve.settings import RunConfig, ScoreConfig
+from clipsieve.settings import RunConfig, ScoreConfig, WatchConfig
 
 if TYPE_CHECKING:
     from clipsieve.neighbours.lists import NeighbourLists
@@ -92,6 +93,7 @@ __all__ = [
     "Statistic",
     "UnitMoments",
     "UsageError",
+    "WatchConfig",
     "connect",
     "evaluate",
     "export",
@@ -102,6 +104,7 @@ __all__ = [
     "score_column",
     "sql_recipe",
     "verify",
+    "watch",
 ]
 
 

@@ -12,7 +12,10 @@ import pytest
 
 import clipsieve
 from clipsieve.demo.shards import write_shards
+from clipsieve.job.run import dry_run
 from clipsieve.object_stores.files import ObjectStoreFiles
+from clipsieve.pipelines.engine import make_engine
+from clipsieve.settings import RunConfig
 from clipsieve.store import names
 from clipsieve.store.file_system import MARK
 from clipsieve.store.files import LocalFiles
@@ -102,6 +105,24 @@ def test_a_second_run_does_nothing_and_asks_little(store, shards, server):
     read = [r for r in requests if re.match(r"GET /bucket/finished/out/(samples|embed)", r)]
     assert len(read) <= 2  # one footer for each kind of file, of all shards
     assert kinds(requests)["PUT"] < 40
+
+
+def test_without_kept_footers_planning_asks_for_one_footer_a_shard(store, shards, url, server):
+    for name in walk(store):
+        if name != names.FOOTERS and not name.startswith(".lock"):
+            store.system.pipe_file(ObjectStoreFiles(url)._key(name), store.read(name))
+    config = RunConfig((f"{shards}/*.parquet",), url, **SETTINGS)
+    server.requests()
+    plan = dry_run(config, make_engine(config))
+    assert (plan["done"], plan["todo"]) == (5, [])
+    read = [r for r in server.requests() if re.match(r"GET .*/(samples|embed\w*|scores)/", r)]
+    assert sum("/samples/" in each for each in read) == len(read) == 5
+    gone = next(n for n in walk(store) if n.startswith("embeddings/") and "00003" in n)
+    ObjectStoreFiles(url).delete(gone)
+    assert dry_run(config, make_engine(config))["todo"] == ["00003"]
+    cut = next(n for n in walk(store) if n.startswith("scores/clip/") and "00001" in n)
+    store.system.pipe_file(ObjectStoreFiles(url)._key(cut), store.read(cut)[:-9])
+    assert dry_run(config, make_engine(config))["todo"] == ["00001", "00003"]
 
 
 def query(text, out, capsys, *options):

@@ -168,6 +168,19 @@ def test_a_sound_file_in_the_place_of_another_is_told_until_it_changes(folder):
     assert damaged(check_files(folder)) == {}
 
 
+def test_a_file_that_was_not_written_with_its_ledger_is_told(folder, tmp_path):
+    other, _ = make_folder(tmp_path / "other", [shard_of("a", 7, seed=5), shard_of("b", 5)])
+    (name,) = (n for n in sealed_files(folder) if "embeddings" in n and n.endswith("a.parquet"))
+    assert damaged(with_replaced(folder, check_files(folder))) == {}
+    path_of(folder, name).write_bytes(path_of(other, name).read_bytes())
+    assert damaged(check_files(folder)) == {}
+    told = {name: "it is not the file that was written with the shard's ledger"}
+    checks = with_replaced(folder, check_files(folder))
+    assert damaged(checks) == told
+    save_checks(folder, checks)
+    assert damaged(check_files(folder)) == told
+
+
 def test_a_file_of_a_run_whose_record_was_lost_is_not_told(folder):
     other = folder.verify(names.samples("b"))
     add_record(folder, ShardRecord("r9", "a", "", DONE, files={names.samples("a"): other}))

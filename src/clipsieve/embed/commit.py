@@ -27,10 +27,11 @@ from clipsieve.scorers.registry import EMBEDDED, make_scorer
 from clipsieve.store import names
 from clipsieve.store.canonical import canonical_json, short_hash
 from clipsieve.store.documents import footer_states
-from clipsieve.store.folder import OutputFolder
+from clipsieve.store.folder import LISTED_FROM, OutputFolder
 from clipsieve.store.manifest import EmbeddingsEntry, FamilyEntry, ScorerEntry
 from clipsieve.store.parquet import Footer, nullable, vectors
 from clipsieve.store.seal import Seal
+from clipsieve.store.siblings import read_siblings, siblings_text
 from clipsieve.store.source import source_footer
 from clipsieve.store.storage_errors import byte_count
 
@@ -128,13 +129,46 @@ class ShardWriter:
         # The ledger is written last: without it the others need not be looked for.
         ledgers = self._matching("samples", items, all_names, run_id)
         present = [at for at, ledger in enumerate(ledgers) if ledger is not None]
+        if self.folder.files.is_remote and len(items) >= LISTED_FROM:
+            present = self._without_siblings(present, ledgers, all_names)
         for family in (EMBEDDED, "embeddings"):
             matching = self._matching(
                 family, [items[at] for at in present], [all_names[at] for at in present], run_id
             )
             for at, footer in zip(present, matching, strict=True):
-                ledgers[at] = ledgers[at] if footer is not None else None
+                # One of another run was written over, by a run that was killed before its ledger.
+                if footer is None or not _is_of_same_run(footer, ledgers[at]):
+                    ledgers[at] = None
         return ledgers
+
+    def _without_siblings(
+        self,
+        present: Sequence[int],
+        ledgers: list[Footer | None],
+        files: Sequence[Mapping[str, str]],
+    ) -> list[int]:
+        """Look for the files that ledgers name, in listings alone; drop ledgers that lack one.
+
+        Returns:
+          Positions of ledgers that name none, as earlier versions wrote them.
+        """
+        listed = {
+            folder: self.folder.files.entries(folder).files
+            for folder in sorted({names.parent(n) for f in files for n in _others(f)})
+        }
+        unknown = []
+        for at in present:
+            siblings = read_siblings(ledgers[at] or {})
+            if not siblings:
+                unknown.append(at)
+            elif not all(
+                name in siblings
+                and (status := listed[names.parent(name)].get(name.rpartition("/")[2])) is not None
+                and status.bytes == siblings[name].bytes
+                for name in _others(files[at])
+            ):
+                ledgers[at] = None
+        return unknown
 
     def _matching(
         self,
@@ -202,7 +236,8 @@ class ShardWriter:
                 ),
             ]
         )
-        ledger = (name["samples"], samples_table(shard), self._footer(common, "samples"))
+        footer = self._footer(common, "samples") | {footers.SIBLINGS: siblings_text(seals)}
+        ledger = (name["samples"], samples_table(shard), footer)
         return {**seals, name["samples"]: self.folder.write_table(*ledger)}
 
     def _scores_revision(self) -> str:
@@ -226,6 +261,15 @@ class ShardWriter:
         del expected[footers.SOURCE_URI]
         expected |= {footers.FAMILY: family, footers.REVISION: self._revision(family)}
         return all(footer.get(key) == value for key, value in expected.items())
+
+
+def _others(files: Mapping[str, str]) -> list[str]:
+    """Return the names of the files that a ledger is written after."""
+    return [name for family, name in files.items() if family != "samples"]
+
+
+def _is_of_same_run(footer: Footer, ledger: Footer | None) -> bool:
+    return ledger is not None and footer.get(footers.RUN_ID) == ledger.get(footers.RUN_ID)
 
 
 def states_from_footer(ledger: Footer) -> dict[str, int]:

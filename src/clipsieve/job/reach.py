@@ -1,11 +1,11 @@
 """Whether this process can read the inputs and write to the output folder."""
 
 from collections.abc import Iterable, Iterator
-from uuid import uuid4
 
 from clipsieve.errors import StorageError
 from clipsieve.formats.inputs import is_present
 from clipsieve.store import names
+from clipsieve.store.file_system import temporary_name
 from clipsieve.store.folder import OutputFolder
 
 #: What helps where one of them is out of reach.
@@ -27,7 +27,7 @@ def input_problems(uris: Iterable[str]) -> Iterator[str]:
 def output_problem(out: str) -> str | None:
     """Return why the output folder cannot be written to; None if it can."""
     folder = OutputFolder.open(out)
-    name = f"{names.RUNS}/{uuid4().hex}.probe"
+    name = temporary_name(f"{names.RUNS}/probe")  # swept if this process dies here
     try:
         folder.write_text(name, "")
         folder.files.delete(name)

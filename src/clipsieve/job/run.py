@@ -28,7 +28,7 @@ from clipsieve.job.signals import (
 )
 from clipsieve.settings import RunConfig
 from clipsieve.sql.checks import check_query
-from clipsieve.sql.views import write_sql
+from clipsieve.sql.views import write_sql, write_views
 from clipsieve.stage import Engine
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.manifest import Manifest
@@ -112,6 +112,7 @@ def _run(
         check_ledger(folder, plan, records)
         findings, ood, left = "", "", 0
         is_finished = not wide or (not control.stopped and not folder.shards())
+        is_compacted = False
         if not is_finished and not control.stopped:
             mending.begin_scores(manifest)
             scored = _score(folder, manifest, plan, engine, reporter, control)
@@ -120,7 +121,7 @@ def _run(
                 mending.begin_wide()
                 manifest = compact_folder(folder, manifest, engine, control)
                 drop_revisions(folder, manifest, previous)
-                is_finished = True
+                is_finished = is_compacted = True
                 if not control.stopped:
                     findings = unseen_findings(folder, manifest)
                     ood = ood_line(folder, manifest) if manifest.wide != previous.wide else ""
@@ -137,7 +138,7 @@ def _run(
         if is_complete:
             seals |= measure_run(folder, result, has_scores=wide and bool(folder.shards()))
             clear_parts(folder.files, config.lock_terms())
-        write_sql(folder, folder.require_manifest())
+        (write_views if is_compacted else write_sql)(folder, folder.require_manifest())
         save_verification(folder, seals, control.stopped)
         if is_complete and config.fail_if:
             checks = run_checks(config, folder)

@@ -17,7 +17,7 @@ from clipsieve.job.signals import exit_code_of, start_control, stopping_on_signa
 from clipsieve.scorers.registry import EMBEDDED
 from clipsieve.settings import ScoreConfig
 from clipsieve.sql.checks import CheckResult, check_query
-from clipsieve.sql.views import write_sql
+from clipsieve.sql.views import write_sql, write_views
 from clipsieve.stage import Engine
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.records import write_run
@@ -111,8 +111,8 @@ def _score(config: ScoreConfig, engine: Engine, reporter: Reporter) -> ScoreResu
         status = "ok" if not scored.left else "stopped" if control.stopped else "failed"
         content = {"status": status, "argv": sys.argv, "scorers": list(scorers)}
         write_run(folder, control.run_id, content)
-        # Again: the view of records names files that are gathered now.
-        write_sql(folder, folder.require_manifest())
+        # The view of records names files that are gathered now.
+        (write_sql if scored.left else write_views)(folder, folder.require_manifest())
         if not control.stopped:
             mending.report_left()
             save_verification(folder, {})

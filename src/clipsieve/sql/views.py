@@ -126,6 +126,11 @@ def write_sql(folder: OutputFolder, manifest: Manifest) -> None:
         list(pool.map(write, texts))
 
 
+def write_views(folder: OutputFolder, manifest: Manifest) -> None:
+    """Write the views anew, where only records of runs have come since `write_sql`."""
+    folder.write_sql(f"{names.SQL}/views.sql", views_sql(frozen(folder), manifest))
+
+
 def _commented(folder: OutputFolder, manifest: Manifest) -> frozenset[str]:
     """Return the columns of the view `scores`, of which scores are in every part alike."""
     if manifest.wide is None:

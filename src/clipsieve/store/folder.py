@@ -34,7 +34,7 @@ from clipsieve.store.table_types import TableTypeError, check_table
 #: Footers read at once; a local disk needs few, an object store many.
 READERS = 16
 #: Names in a folder from which it takes fewer requests to list it than to ask for each.
-_LISTED_FROM = 4
+LISTED_FROM = 4
 #: How a table shows that it is missing or damaged.
 _DAMAGE = (OSError, pa.ArrowException, UnicodeDecodeError, TableTypeError)
 
@@ -212,7 +212,7 @@ class OutputFolder:
         few: set[str] = set()
         statuses: dict[str, FileStatus] = {}
         for folder, listed in by_folder(tables).items():
-            if len(listed) < _LISTED_FROM:
+            if len(listed) < LISTED_FROM:
                 few.update(listed)
                 continue
             cache.load(lambda: self.read_cache(names.FOOTERS, FOOTERS_SCHEMA))

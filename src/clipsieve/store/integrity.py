@@ -22,11 +22,14 @@ from clipsieve.store.file_system import LISTERS, FileStatus
 from clipsieve.store.folder import READERS, OutputFolder
 from clipsieve.store.records import read_records
 from clipsieve.store.seal import Damaged, Seal
+from clipsieve.store.siblings import read_siblings
 
 #: Ends the name of a damaged file that was moved aside; a number follows if there is one already.
 _ASIDE = re.compile(r"(.+)\.damaged[0-9]*")
-#: Begins what is wrong with a sound file in the place of another, which its seal cannot tell.
-_REPLACED = "it is not the file that run"
+#: Begin what is wrong with a sound file in the place of another, which its seal cannot tell.
+_UNLIKE_RECORD = "it is not the file that run"
+_UNLIKE_LEDGER = "it is not the file that was written with the shard's ledger"
+_UNLIKE = (_UNLIKE_RECORD, _UNLIKE_LEDGER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +133,31 @@ def damaged(checks: Iterable[FileCheck]) -> dict[str, str]:
 
 
 def with_replaced(folder: OutputFolder, checks: Iterable[FileCheck]) -> list[FileCheck]:
-    """Return checks in which sound files that are not those that their run recorded are damaged.
+    """Return checks in which sound files that were not written with the rest are damaged.
 
-    A file of another run than the last record of it, as a kill leaves, is not compared; none is
-    if a record is none that clipsieve writes.
+    A file must be the one that its run recorded, and that the ledger of its shard names.  One of
+    another run than the last record of it, as a kill leaves, is not compared with the record; none
+    is if a record is none that clipsieve writes.
     """
-    checks = list(checks)
+    return _unlike_ledgers(folder, _unlike_records(folder, list(checks)))
+
+
+def _unlike_ledgers(folder: OutputFolder, checks: list[FileCheck]) -> list[FileCheck]:
+    """Return checks in which sound files are damaged of which the ledger names another content."""
+    ledgers = folder.read_footers(map(names.samples, folder.shards()))
+    siblings = {name: seal for each in ledgers for name, seal in read_siblings(each).items()}
+
+    def compared(check: FileCheck) -> FileCheck:
+        seal = siblings.get(check.name)
+        if check.sha256 is None or seal is None or check.sha256 == seal.sha256:
+            return check
+        return FileCheck(check.name, check.bytes, check.version, None, _UNLIKE_LEDGER)
+
+    return [compared(check) for check in checks]
+
+
+def _unlike_records(folder: OutputFolder, checks: list[FileCheck]) -> list[FileCheck]:
+    """Return checks in which sound files are damaged that are not those that their run recorded."""
     try:
         records = read_records(folder, damaged=damaged(checks))
     except (LedgerError, ValueError):
@@ -150,7 +172,7 @@ def with_replaced(folder: OutputFolder, checks: Iterable[FileCheck]) -> list[Fil
             return check
         if folder.read_footer(check.name).get(footers.RUN_ID) != run_id:
             return check
-        problem = f"{_REPLACED} {run_id} wrote"
+        problem = f"{_UNLIKE_RECORD} {run_id} wrote"
         return FileCheck(check.name, check.bytes, check.version, None, problem)
 
     return [compared(check) for check in checks]
@@ -220,7 +242,7 @@ def _check(
     if written is not None and written.bytes == status.bytes:
         return FileCheck(name, *status, written.sha256)
     if known is not None and (known.bytes, known.version) == status:
-        if known.problem is None or known.problem.startswith(_REPLACED) or not reads:
+        if known.problem is None or known.problem.startswith(_UNLIKE) or not reads:
             return known
     if not reads:
         return None

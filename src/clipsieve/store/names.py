@@ -97,6 +97,15 @@ def _sql_names() -> frozenset[str]:
     return frozenset(f"{SQL}/{name}" for name in ("views.sql", "macros.sql", *stems))
 
 
+def parent(name: str) -> str:
+    """Name the folder of a file.
+
+    >>> parent("scores/clip/rev=0a1b2c3d/00000.parquet")
+    'scores/clip/rev=0a1b2c3d'
+    """
+    return name.rpartition("/")[0]
+
+
 def is_own(name: str, ending: str) -> bool:
     """Whether a file can be one of clipsieve's: hidden ones are of other programs, as `._a.json`.
 

@@ -12,7 +12,8 @@ import pytest
 from clipsieve import settings
 from clipsieve.definitions import definitions_of
 from clipsieve.errors import UsageError
-from clipsieve.settings import RunConfig, ScoreConfig, load_toml, parse_options, seconds
+from clipsieve.setting_values import seconds
+from clipsieve.settings import RunConfig, ScoreConfig, load_toml, parse_options
 
 
 @pytest.mark.parametrize(
@@ -215,7 +216,7 @@ def test_the_name_of_an_option_follows_the_last_dot():
 
 
 def test_unknown_key_is_refused_with_the_known_ones(tmp_path):
-    message = r"run\.toml has unknown keys \['modell'\]; known: \['batch_size'"
+    message = r"run\.toml has unknown keys \['modell'\]; known: \['allow_private'"
     with pytest.raises(UsageError, match=message):
         load_toml(write(tmp_path, 'modell = "tiny"'))
 

@@ -17,6 +17,7 @@ from clipsieve.api import (
     evaluate,
     export,
     filter,
+    ingest,
     remove,
     run,
     score,
@@ -24,6 +25,7 @@ from clipsieve.api import (
     verify,
 )
 from clipsieve.errors import ClipsieveError, UsageError
+from clipsieve.ingest.settings import IngestConfig
 from clipsieve.settings import RunConfig, ScoreConfig
 
 if TYPE_CHECKING:
@@ -79,6 +81,7 @@ __all__ = [
     "Embedded",
     "ExactSum",
     "HashSample",
+    "IngestConfig",
     "Input",
     "NeighbourLists",
     "NeighbourSpec",
@@ -96,6 +99,7 @@ __all__ = [
     "evaluate",
     "export",
     "filter",
+    "ingest",
     "remove",
     "run",
     "score",

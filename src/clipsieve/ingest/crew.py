@@ -36,6 +36,7 @@ class _Member:
     fetched: dict[Task, set[int]] = field(default_factory=dict)
     is_asking: bool = False
     progress: Snapshot = field(default_factory=Snapshot)
+    listener: threading.Thread | None = None
 
     def send(self, message: dict[str, Any]) -> None:
         """Tell the process; one that is gone is noticed where its messages are read."""
@@ -43,6 +44,15 @@ class _Member:
         with suppress(OSError):
             self.process.stdin.write(json.dumps(message).encode() + b"\n")
             self.process.stdin.flush()
+
+    def close(self) -> None:
+        """Close this side of the pipes of a process that has ended."""
+        if self.listener is not None:
+            self.listener.join()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                with suppress(OSError):
+                    pipe.close()
 
 
 class Crew:
@@ -105,7 +115,8 @@ class Crew:
             )
         member = _Member(process)
         member.send(self._start)
-        threading.Thread(target=self._listen, args=(member,), daemon=True).start()
+        member.listener = threading.Thread(target=self._listen, args=(member,), daemon=True)
+        member.listener.start()
         return member
 
     def _listen(self, member: _Member) -> None:
@@ -149,6 +160,7 @@ class Crew:
     def _replace(self, member: _Member) -> None:
         """Start another process for one that died, and give it what that had."""
         code = member.process.wait()
+        member.close()
         self._members.remove(member)
         self._deaths += 1
         if self._deaths > MAX_DEATHS:
@@ -171,14 +183,8 @@ class Crew:
             except subprocess.TimeoutExpired:
                 member.process.kill()
                 member.process.wait()
-            for pipe in (member.process.stdin,):
-                if pipe is not None:
-                    with suppress(OSError):
-                        pipe.close()
-        while True:  # what the last messages say was finished, is
-            try:
-                member, message = self._events.get(timeout=0.05)
-            except queue.Empty:
-                break
+            member.close()
+        while not self._events.empty():  # what the last messages say was finished, is
+            member, message = self._events.get()
             if message is not None and ("finished" in message or "rows" in message):
                 self._take(member, message)

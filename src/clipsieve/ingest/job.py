@@ -82,6 +82,8 @@ def ingest(config: IngestConfig) -> IngestResult:
         for note in plan.notes:
             reporter.report("list", note)
         crew = _fetch(config, plan, control, reporter)
+        if all(task in crew.finished for task in plan.tasks if task.is_retry):
+            files.delete(layout.RETRY_RECORD)
         result = _result(files, plan, crew, control, started)
     _report(reporter, result)
     return result

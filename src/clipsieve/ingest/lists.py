@@ -1,8 +1,6 @@
 """Lists of URLs of any kind, read in pieces: columns found by name, rows in order."""
 
-import codecs
 import gzip
-import io
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -150,7 +148,8 @@ def _require(name: str, option: str, schema: pa.Schema, uri: str) -> None:
 
 
 def _plain(type_: pa.DataType) -> pa.DataType:
-    return type_.value_type if pa.types.is_dictionary(type_) else type_
+    plain = type_.value_type if pa.types.is_dictionary(type_) else type_
+    return pa.string() if pa.types.is_null(plain) else plain
 
 
 @contextmanager
@@ -248,8 +247,8 @@ def _text_table(rows: list[list[str | None]], columns: Sequence[str]) -> pa.Tabl
 
 def _lines(file: BinaryIO) -> Iterator[str]:
     """Yield lines that are not blank; bytes that are not UTF-8 are replaced."""
-    for line in io.TextIOWrapper(file, "utf-8", "replace", newline=None):
-        text = line.strip().removeprefix(codecs.BOM_UTF8.decode())
+    for line in file:
+        text = line.decode("utf-8", "replace").removeprefix("\ufeff").strip()
         if text:
             yield text
 

@@ -7,12 +7,21 @@ import json
 import os
 import struct
 import threading
+import time
 import zlib
 from pathlib import Path
 from typing import BinaryIO
 
+from clipsieve.errors import Locked
 from clipsieve.ingest.outcomes import Outcome
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+#: A process whose driver is gone ends at once; it is waited for so long.
+LOCK_SECONDS = 10.0
 #: Mark, row, bytes of JSON, bytes of the image, CRC-32 of all that follows it and of those three.
 _HEAD = struct.Struct("<4sIIII")
 _NUMBERS = struct.Struct("<III")
@@ -27,11 +36,13 @@ class Spool:
 
         Raises:
           OSError: the file cannot be read or written.
+          Locked: another process writes to it.
         """
         self._path = path
         self._lock = threading.Lock()
         self._places: dict[int, int] = {}
         self._file: BinaryIO = open(path, "a+b", buffering=0)
+        _lock(self._file, path)
         self._end = self._read_places()
         os.ftruncate(self._file.fileno(), self._end)
         self._is_closed = False
@@ -101,6 +112,22 @@ class Spool:
             self._places[row] = place
             place = after
         return place
+
+
+def _lock(file: BinaryIO, path: Path) -> None:
+    """Wait for a process that was left behind by a killed driver, and is about to end."""
+    end = time.monotonic() + LOCK_SECONDS
+    while fcntl is not None:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                file.close()
+                raise Locked(
+                    f"{path} is being written by a process that an earlier ingest left; end that "
+                    "process, then run again"
+                ) from None
+            time.sleep(0.05)
 
 
 def _read(file: BinaryIO, size: int) -> bytearray:

@@ -82,6 +82,8 @@ def parse_url(text: str | None) -> Url:
     if scheme not in _DEFAULT_PORTS:
         named = f"of scheme {scheme!r}" if scheme else "without a scheme"
         raise FetchError(f"the URL is {named}; only http and https are fetched")
+    if "\\" in parts.netloc:  # browsers end the host there, others do not
+        raise FetchError("the URL has a backslash before its path")
     if not parts.netloc or not host:
         raise FetchError("the URL has no host")
     port = _DEFAULT_PORTS[scheme] if port is None else port

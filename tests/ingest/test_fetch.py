@@ -18,7 +18,7 @@ def fetcher(**settings: Any) -> Fetcher:
     resolver = settings.pop("resolver", system_resolver)
     tls = settings.pop("tls", None)
     given = {"allow_ranges": "127.0.0.0/8", "timeout_per_url": 2, **settings}
-    return Fetcher(IngestConfig("list", "shards", **given), "1.2.3", resolver, tls)
+    return Fetcher(IngestConfig(("list",), "shards", **given), "1.2.3", resolver, tls)
 
 
 def fetch(url: str, **settings: Any) -> Outcome:

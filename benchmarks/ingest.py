@@ -7,8 +7,8 @@ at once and 200 ms late.  Both keep the original bytes, their sha256 and EXIF, w
 processes and threads; img2dataset with `--resize_mode no --disable_all_reencoding True`.
 
 A rate is of the time from the first request to the last file: neither start is in it, and
-img2dataset takes some seconds for its own.  The seconds of the whole command stand beside it.  Memory is the
-largest sum of resident sizes over all processes of a command.
+img2dataset takes some seconds for its own.  The seconds of the whole command stand beside it.
+Memory is the largest sum of resident sizes over all processes of a command.
 """
 
 import argparse

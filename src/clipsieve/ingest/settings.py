@@ -43,6 +43,12 @@ def _check_ranges(ranges: tuple[str, ...]) -> tuple[str, ...]:
         ) from error
 
 
+def _check_max_bytes(count: int) -> int:
+    if count > 1 << 30:
+        raise UsageError(f"max_bytes {count:,} is more than 1G; give 1G at most")
+    return count
+
+
 def _check_contact(contact: str) -> str:
     if not re.fullmatch(r"[!-'*-~]{3,200}", contact):
         raise UsageError(
@@ -79,6 +85,7 @@ class IngestConfig:
         32 << 20,
         minimum=1,
         parse=partial(byte_size, name="max_bytes"),
+        check=_check_max_bytes,
     )
     timeout_per_url: float = setting(
         "a URL fails after this long in all, redirects and retries included: seconds, or 90s, 2m",

@@ -40,7 +40,7 @@ class Spool:
         """
         self._path = path
         self._lock = threading.Lock()
-        self._places: dict[int, int] = {}
+        self._places: dict[int, tuple[int, int]] = {}
         self._file: BinaryIO = open(path, "a+b", buffering=0)
         _lock(self._file, path)
         self._end = self._read_places()
@@ -74,27 +74,26 @@ class Spool:
             written = 0
             while written < len(record):
                 written += os.write(self._file.fileno(), record[written:])
-            self._places[row] = self._end
+            self._places[row] = self._end, len(record)
             self._end += len(record)
 
     def outcome(self, row: int) -> Outcome:
         """Return the outcome of a row."""
-        with open(self._path, "rb", buffering=0) as file:
-            return self._outcome(file, self._places[row])
+        place, length = self._places[row]
+        record = memoryview(os.pread(self._file.fileno(), length, place))
+        if len(record) < length:
+            raise OSError(f"{self._path} is shorter than it was")
+        _, _, text_length, _, _ = _HEAD.unpack_from(record)
+        text = bytes(record[_HEAD.size : _HEAD.size + text_length])
+        status, error, has_data, width, height, exif, sha256 = json.loads(text)
+        data = bytes(record[_HEAD.size + text_length :]) if has_data else None
+        return Outcome(status, error, data, width, height, exif, sha256)
 
     def close(self) -> None:
         """Take no outcome any more."""
         with self._lock:
             self._is_closed = True
             self._file.close()
-
-    def _outcome(self, file: BinaryIO, place: int) -> Outcome:
-        file.seek(place)
-        _, _, text_length, data_length, _ = _HEAD.unpack(_read(file, _HEAD.size))
-        content = _read(file, text_length + data_length)
-        status, error, has_data, width, height, exif, sha256 = json.loads(content[:text_length])
-        data = bytes(content[text_length:]) if has_data else None
-        return Outcome(status, error, data, width, height, exif, sha256)
 
     def _read_places(self) -> int:
         """Find the records that are whole; return where the last of them ends."""
@@ -109,7 +108,7 @@ class Spool:
             content = _read(self._file, text_length + data_length)
             if zlib.crc32(content, zlib.crc32(_NUMBERS.pack(row, text_length, data_length))) != crc:
                 break
-            self._places[row] = place
+            self._places[row] = place, after - place
             place = after
         return place
 

@@ -54,7 +54,7 @@ class Worker:
         self._fetcher = Fetcher(config, version)
         self._seconds = config.timeout_per_url
         self._schedule: Schedule[_Open] = Schedule(per_host)
-        self._low = 2 * config.threads
+        self._low = 4 * config.threads
         self.inbox: queue.Queue[dict[str, Any]] = queue.Queue()
         self._open: dict[Task, _Open] = {}
         self._lock = threading.Lock()
@@ -148,6 +148,8 @@ class Worker:
     def _fetch_jobs(self) -> None:
         try:
             while (taken := self._schedule.take()) is not None:
+                if self._schedule.waiting == self._low - 1:
+                    self.inbox.put({})  # time to ask for another shard
                 self._fetch(*taken)
         except BaseException as error:  # a full disk: told by the main thread
             self.inbox.put({"error": error})

@@ -79,7 +79,7 @@ def test_bytes_are_those_of_the_server(site: Site, path: str, number: int) -> No
         ("/endless", "failed_to_download", "more than 1 MB", 1),
         ("/400mb", "failed_to_download", "more than 1 MB", 1),
         ("/garbage", "failed_to_download", "the answer is not HTTP: SSH-2.0", 2),
-        ("/reset", "failed_to_download", "", 2),
+        ("/reset", "failed_to_download", "connection lost: ", 2),
         ("/to?ftp://example.com/x", "failed_to_download", "the URL is of scheme 'ftp'; only", 1),
         ("/to?http://10.0.0.1/x", "failed_to_download", "address 10.0.0.1 is not public (redir", 1),
         ("/to?http://[fd00::1]/x", "failed_to_download", "address fd00::1 is not public (redi", 1),

@@ -226,6 +226,8 @@ def read_errors(seconds: float) -> Iterator[None]:
         raise FetchError(f"TLS: {error.reason or error_text(error)}", may_pass=True) from None
     except IncompleteRead as error:
         raise FetchError(f"the body ended early: {error}", may_pass=True) from None
+    except ConnectionError as error:  # http.client's RemoteDisconnected is one, too
+        raise FetchError(f"connection lost: {error_text(error)}", may_pass=True) from None
     except HTTPException as error:
         text = str(error) or type(error).__name__
         raise FetchError(f"the answer is not HTTP: {text}", may_pass=True) from None

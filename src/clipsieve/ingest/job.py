@@ -27,7 +27,7 @@ class IngestResult:
     """How an ingest ended.
 
     Attributes:
-      shards: folder of the shards.
+      shards: folder of the shards, as it was given.
       list_hash: of the list; it names what `--extend` leaves behind.
       planned: shards of all lists that were taken.
       done: shards that this run finished.
@@ -84,7 +84,7 @@ def ingest(config: IngestConfig) -> IngestResult:
         crew = _fetch(config, plan, control, reporter)
         if all(task in crew.finished for task in plan.tasks if task.is_retry):
             files.delete(layout.RETRY_RECORD)
-        result = _result(files, plan, crew, control, started)
+        result = _result(config, files, plan, crew, control, started)
     _report(reporter, result)
     return result
 
@@ -107,7 +107,12 @@ def _fetch(config: IngestConfig, plan: Plan, control: Control, reporter: Reporte
 
 
 def _result(
-    files: LocalFiles, plan: Plan, crew: Crew, control: Control, started: float
+    config: IngestConfig,
+    files: LocalFiles,
+    plan: Plan,
+    crew: Crew,
+    control: Control,
+    started: float,
 ) -> IngestResult:
     """Add up the counts of all finished shards."""
     left = len(plan.tasks) - len(crew.finished)
@@ -122,7 +127,7 @@ def _result(
         reasons.update(stats["status_dict"])
     del reasons["success"]
     return IngestResult(
-        shards=str(files.root),
+        shards=config.shards,
         list_hash=plan.taken.hash,
         planned=plan.record.shards,
         done=len(crew.finished),

@@ -131,7 +131,7 @@ def make_plan(config: IngestConfig, files: LocalFiles) -> Plan:
         lines = files.read(gone).count(b"\n")
         notes.append(
             f"{lines:,} URLs of earlier lists are not in this one; to leave them out of what was "
-            f"made of them: clipsieve remove OUT {files.path(gone)} --by url"
+            f"made of them: clipsieve remove OUT {config.shards.rstrip('/')}/{gone} --by url"
         )
     return Plan(record, taken, _tasks(config, files, record), tuple(notes))
 

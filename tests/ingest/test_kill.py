@@ -2,6 +2,7 @@
 
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -35,10 +36,20 @@ class Job:
         urls[7], urls[33] = site.url("/status/404"), site.url("/flaky.jpg")
         ingesting.write(urls)
 
-    def start(self, *words: str) -> "subprocess.Popen[bytes]":
+    def command(self, *words: str) -> list[str]:
         command = [sys.executable, "-m", "clipsieve.cli", "ingest"]
-        command += [str(self.ingesting.list), str(self.ingesting.shards), *self.options, *words]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        return [
+            *command,
+            str(self.ingesting.list),
+            str(self.ingesting.shards),
+            *self.options,
+            *words,
+        ]
+
+    def start(self, *words: str) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
+            self.command(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
 
     options = (
         *("--allow-ranges", "127.0.0.0/8", "--rows-per-shard", "20", "--per-host", "4"),
@@ -215,3 +226,19 @@ def test_a_spool_is_cut_where_it_is_damaged(tmp_path: Path) -> None:
     damaged = Spool(path)
     assert len(damaged) == 2
     damaged.close()
+
+
+def test_a_disk_that_is_full_is_said_and_gone_on_with(
+    job: Job, undisturbed: dict[str, bytes]
+) -> None:
+    """A limit of file sizes stands for the disk: writes fail in the same places."""
+    limited = "ulimit -f 8; exec " + shlex.join(job.command())
+    process = subprocess.run(["bash", "-c", limited], capture_output=True, text=True)
+    assert process.returncode == 1
+    assert "Traceback" not in process.stderr
+    assert "clipsieve: " in process.stderr
+    last = job.start()
+    last.communicate()
+    assert last.returncode == 0
+    assert job.ingesting.files() == undisturbed
+    assert set(job.site.images().values()) <= {1, 2}

@@ -15,10 +15,12 @@ from typing import Any
 from clipsieve import errors
 from clipsieve.control import Control, Snapshot
 from clipsieve.errors import EngineError, WorkersLost
+from clipsieve.ingest.layout import rows_name
 from clipsieve.ingest.settings import IngestConfig
-from clipsieve.ingest.shard import Task
+from clipsieve.ingest.shard import Task, stored_stats
 from clipsieve.ingest.worker import GRACE_SECONDS
 from clipsieve.job.signals import interrupts_held
+from clipsieve.store.files import LocalFiles
 from clipsieve.versions import __version__
 
 #: Deaths of processes after which the command gives up.
@@ -70,6 +72,7 @@ class Crew:
         self._tasks = deque(tasks)
         self._unfinished = {task.shard for task in tasks}
         self._control = control
+        self._files = LocalFiles(config.shards)
         self._events: queue.Queue[tuple[_Member, dict[str, Any] | None]] = queue.Queue()
         self._members: list[_Member] = []
         self._gone = Snapshot()
@@ -169,7 +172,11 @@ class Crew:
                 "fetched is kept: run it again, with fewer --threads if memory is short"
             )
         for task in sorted(member.tasks, key=lambda task: task.shard, reverse=True):
-            self._tasks.appendleft(task)
+            if self._files.exists(rows_name(task.shard, task.is_retry)):
+                self._tasks.appendleft(task)
+            else:  # it had finished the shard, and died before it said so
+                self._unfinished.discard(task.shard)
+                self.finished[task] = stored_stats(self._files, task.shard)
         self._members.append(self._new_member())
 
     def _stop(self) -> None:

@@ -10,7 +10,7 @@ from clipsieve.cores import usable_cores
 from clipsieve.formats.names import plural
 from clipsieve.ingest import layout
 from clipsieve.ingest.crew import Crew
-from clipsieve.ingest.plan import Plan, make_plan
+from clipsieve.ingest.plan import Plan, PlanStopped, make_plan
 from clipsieve.ingest.settings import IngestConfig
 from clipsieve.ingest.shard import stored_stats
 from clipsieve.job.reporter import Reporter, clock
@@ -78,7 +78,10 @@ def ingest(config: IngestConfig) -> IngestResult:
     reporter = Reporter(config.log_format, control.run_id)
     with files.lock(), stopping_on_signals(control):
         files.sweep(("",), ())
-        plan = make_plan(config, files)
+        try:
+            plan = make_plan(config, files, control)
+        except PlanStopped:
+            return _stopped_early(config, control, reporter)
         for note in plan.notes:
             reporter.report("list", note)
         crew = _fetch(config, plan, control, reporter)
@@ -86,6 +89,15 @@ def ingest(config: IngestConfig) -> IngestResult:
             files.delete(layout.RETRY_RECORD)
         result = _result(config, files, plan, crew, control, started)
     _report(reporter, result)
+    return result
+
+
+def _stopped_early(config: IngestConfig, control: Control, reporter: Reporter) -> IngestResult:
+    """Report that nothing was fetched."""
+    code = exit_code_of(1, control)
+    result = IngestResult(config.shards, "", 0, 0, 0, 0, 0, 0, 0, 0, {}, control.reason, 0.0, code)
+    text = f"stopped by {control.reason} while the list was read; run it again"
+    reporter.report("result", text, **result.to_json())
     return result
 
 

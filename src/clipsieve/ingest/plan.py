@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from clipsieve.control import Control
 from clipsieve.errors import LedgerError, UsageError
 from clipsieve.ingest import layout
 from clipsieve.ingest.digests import (
@@ -91,7 +92,11 @@ class _Places:
         )
 
 
-def make_plan(config: IngestConfig, files: LocalFiles) -> Plan:
+class PlanStopped(Exception):
+    """The run was stopped while its list was read; nothing was recorded."""
+
+
+def make_plan(config: IngestConfig, files: LocalFiles, control: Control) -> Plan:
     """Return what is to be done, after writing down what a new list adds.
 
     Only the holder of the folder's lock may call this.
@@ -99,6 +104,7 @@ def make_plan(config: IngestConfig, files: LocalFiles) -> Plan:
     Raises:
       UsageError: the list cannot be read, or is not the one of the folder.
       LedgerError: the folder lacks something that it must have.
+      PlanStopped: the control said to stop.
     """
     record = read_record(files)
     if record is None:
@@ -109,7 +115,8 @@ def make_plan(config: IngestConfig, files: LocalFiles) -> Plan:
             f"{record.rows_per_shard} rows; say --rows-per-shard {record.rows_per_shard}, or "
             "ingest into another folder"
         )
-    urls = open_list(config.urls, config.url_col, config.caption_col, config.carry)
+    found = open_list(config.urls, config.url_col, config.caption_col, config.carry)
+    urls = _Stoppable(found, control)
     scan = _scan(urls, config.extend and record is not None)
     if not len(scan.urls):
         raise UsageError(f"{', '.join(config.urls)} has no rows; name a list that has some")
@@ -136,6 +143,20 @@ def make_plan(config: IngestConfig, files: LocalFiles) -> Plan:
     return Plan(record, taken, _tasks(config, files, record), tuple(notes))
 
 
+class _Stoppable:
+    """A list that is read until the run is stopped."""
+
+    def __init__(self, urls: UrlList, control: Control) -> None:
+        self._urls, self._control = urls, control
+        self.files, self.origins, self.schema = urls.files, urls.origins, urls.schema
+
+    def batches(self) -> Iterator[pa.Table]:
+        for table in self._urls.batches():
+            if self._control.stopped:
+                raise PlanStopped
+            yield table
+
+
 def gone_name(taken: TakenList) -> str:
     """Name the file of URLs that a list does not have any more."""
     return f"{layout.ROOM}/gone-{taken.hash[:8]}.txt"
@@ -151,7 +172,7 @@ def _require_no_shards(files: LocalFiles) -> None:
         )
 
 
-def _description(urls: UrlList, rows: int) -> str:
+def _description(urls: _Stoppable, rows: int) -> str:
     """What list was found, in a line."""
     names = dict(zip(urls.schema.names, urls.origins, strict=True))
     caption = f"caption column {names['caption']}" if "caption" in names else "no caption column"
@@ -163,7 +184,7 @@ def _description(urls: UrlList, rows: int) -> str:
     return text + (f"; carried: {', '.join(carried)}" if carried else "")
 
 
-def _scan(urls: UrlList, with_rows: bool) -> _Scan:
+def _scan(urls: _Stoppable, with_rows: bool) -> _Scan:
     """Read a list once."""
     columns = {field.name: str(field.type) for field in urls.schema}
     hasher = blake2b(json.dumps(columns).encode(), digest_size=16)
@@ -177,7 +198,7 @@ def _scan(urls: UrlList, with_rows: bool) -> _Scan:
     return _Scan(hasher.hexdigest(), as_array(by_url), as_array(by_row))
 
 
-def _first_plan(urls: UrlList, scan: _Scan, files: LocalFiles, rows_per_shard: int) -> Record:
+def _first_plan(urls: _Stoppable, scan: _Scan, files: LocalFiles, rows_per_shard: int) -> Record:
     """Write down all rows of the first list of a folder."""
     rows = len(scan.urls)
     places = _new_places(rows, 0, rows_per_shard)
@@ -191,7 +212,7 @@ def _first_plan(urls: UrlList, scan: _Scan, files: LocalFiles, rows_per_shard: i
     return record
 
 
-def _extended_plan(urls: UrlList, scan: _Scan, files: LocalFiles, record: Record) -> Record:
+def _extended_plan(urls: _Stoppable, scan: _Scan, files: LocalFiles, record: Record) -> Record:
     """Write down the rows of a further list that the shards do not have, and the URLs gone."""
     columns = {field.name: str(field.type) for field in urls.schema}
     if columns != record.columns:
@@ -254,7 +275,7 @@ def _held(
 
 def _write_rows(
     files: LocalFiles,
-    urls: UrlList,
+    urls: _Stoppable,
     is_taken: NDArray[np.bool_],
     places: _Places,
     firsts: tuple[pa.Array, pa.Array],

@@ -6,6 +6,7 @@ regular expression, and none takes long.
 
 import re
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ MAX_ROBOTS = 512 << 10
 _MAX_RULES = 10_000
 #: Origins whose rules are kept.
 _KEPT_ORIGINS = 5_000
+#: Times that a robots.txt is asked for in vain before it is left alone for a while; and how long
+#: what is known of an origin holds (RFC 9309: a day at most).
+_ATTEMPTS, _FAILURE_SECONDS, _RULES_SECONDS = 3, 600.0, 86_400.0
 #: Longer rules are of no use: no URL is matched by them.
 _MAX_PATTERN = 8_192
 
@@ -125,6 +129,7 @@ class RobotsCache:
             if entry.answer is None or (not is_first and entry.is_worth_another):
                 entry.answer = self._read(origin, deadline)
                 entry.failures += isinstance(entry.answer, FetchError)
+                entry.read_at = time.monotonic()
         answer = entry.answer
         if isinstance(answer, FetchError):
             raise FetchError(answer.reason, may_pass=answer.may_pass)
@@ -134,19 +139,19 @@ class RobotsCache:
 class _Entry:
     """What is known of an origin."""
 
-    #: Times that an origin's robots.txt is asked for in vain.
-    ATTEMPTS = 3
-
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.answer: Rules | FetchError | None = None
         self.failures = 0
+        self.read_at = 0.0
 
     @property
     def is_worth_another(self) -> bool:
-        answer = self.answer
-        is_failure = isinstance(answer, FetchError) and answer.may_pass
-        return is_failure and self.failures < self.ATTEMPTS
+        age = time.monotonic() - self.read_at
+        if not isinstance(self.answer, FetchError):
+            return age > _RULES_SECONDS
+        is_first_failures = self.answer.may_pass and self.failures < _ATTEMPTS
+        return is_first_failures or age > _FAILURE_SECONDS
 
 
 def _agent(value: str) -> str:

@@ -130,6 +130,12 @@ class Schedule(Generic[Owner]):
             self._list(host)
             self._changed.notify_all()
 
+    def pause(self, job: Job[Owner], seconds: float) -> None:
+        """Hand out no job of the host of this one for so long."""
+        with self._changed:
+            host = self._host(job)
+            host.paused_until = max(host.paused_until, time.monotonic() + seconds)
+
     def refuse(self, job: Job[Owner], seconds: float, reason: str) -> None:
         """Note that the host of a job asked everybody to stay away for so long."""
         with self._changed:

@@ -169,6 +169,8 @@ class Worker:
                 return
             if outcome.seconds >= self._seconds:
                 self._schedule.refuse(job, outcome.seconds, error.reason)
+            elif outcome.is_for_host:
+                self._schedule.pause(job, outcome.seconds)
             outcome = Outcome(error.status, error.reason)
         self._schedule.done(job)
         self._add(job.owner, job.row, outcome)

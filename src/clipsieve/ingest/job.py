@@ -10,7 +10,8 @@ from clipsieve.cores import usable_cores
 from clipsieve.formats.names import plural
 from clipsieve.ingest import layout
 from clipsieve.ingest.crew import Crew
-from clipsieve.ingest.plan import Plan, PlanStopped, make_plan
+from clipsieve.ingest.plan import Plan, make_plan
+from clipsieve.ingest.scan import PlanStopped
 from clipsieve.ingest.settings import IngestConfig
 from clipsieve.ingest.shard import stored_stats
 from clipsieve.job.reporter import Reporter, clock

@@ -54,6 +54,7 @@ HOSTILE = [
     ("http://[2001:0:7f00:1::]/x.jpg", ADDRESS),
     ("http://[fe80::1]/x.jpg", ADDRESS),
     ("http://[fe80::1%25eth0]/x.jpg", MALFORMED),
+    ("http://[v1.a:b]/x.jpg", MALFORMED),
     ("http://[fd00:ec2::254]/latest/meta-data", ADDRESS),
     ("http://[ff02::1]/x.jpg", ADDRESS),
     ("http://[2001:db8::1]/x.jpg", ADDRESS),

@@ -3,13 +3,16 @@
 import threading
 import time
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
 
+from clipsieve.errors import UsageError
 from clipsieve.ingest.digests import as_array, first_rows, is_among, unmatched, url_digests
 from clipsieve.ingest.robots import is_disallowed_by_tag, parse_robots
 from clipsieve.ingest.schedule import Job, Schedule
+from clipsieve.ingest.settings import IngestConfig
 from clipsieve.ingest.urls import parse_url
 
 
@@ -152,3 +155,27 @@ class TestSchedule:
         schedule.done(first[0])
         second = schedule.take()
         assert second is not None and second[1] == "busy"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"urls": ()}, "urls is empty; name a list of URLs"),
+        ({"shards": ""}, "shards is empty, which would mean the current folder"),
+        ({"shards": "gs://b/x"}, "shards 'gs://b/x' is a URL; ingest writes to a disk"),
+        ({"max_bytes": "32X"}, "max_bytes '32X' is not a size; say 500K, 32M or 1G"),
+        ({"max_bytes": "0"}, "max_bytes must be an int of at least 1, got 0"),
+        ({"max_bytes": "2G"}, r"max_bytes 2,147,483,648 is more than 1G; give 1G at most"),
+        ({"timeout_per_url": "soon"}, "timeout_per_url 'soon' is not a time"),
+        ({"timeout_per_url": 0}, "timeout_per_url must be more than 0; say 20s"),
+        ({"per_host": 0}, "per_host must be an int of at least 1, got 0"),
+        ({"allow_ranges": "10.0.0.1/8"}, r"allow_ranges: 10\.0\.0\.1/8 has host bits set; give"),
+        ({"allow_ranges": "localhost"}, "allow_ranges: 'localhost' does not appear to be an IPv4"),
+        ({"contact": "me (at home)"}, "contact 'me .at home.' is no address; give a URL or a mail"),
+        ({"contact": "a\r\nX-Y: z"}, "contact .* is no address"),
+    ],
+)
+def test_a_wrong_setting_is_refused(values: dict[str, Any], message: str) -> None:
+    given: dict[str, Any] = {"urls": "list", "shards": "shards", **values}
+    with pytest.raises(UsageError, match=message):
+        IngestConfig(**given)

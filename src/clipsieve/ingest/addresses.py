@@ -44,7 +44,7 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 KEPT_SECONDS, KEPT_FAILURE_SECONDS = 60.0, 10.0
 _KEPT_NAMES = 20_000
 #: Lookups at once; the C library's cannot be interrupted.
-_LOOKUPS = 16
+_LOOKUPS = 32
 #: Addresses of a name that are tried.
 _TRIED = 4
 

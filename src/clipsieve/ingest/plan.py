@@ -66,10 +66,11 @@ def make_plan(config: IngestConfig, files: LocalFiles, control: Control) -> Plan
     if record is None:
         record = _first_plan(urls, scan, files, config.rows_per_shard)
     elif taken is None and not config.extend:
+        columns = ", ".join(record.columns)
         raise UsageError(
             f"{', '.join(config.urls)} is not the list that {files.root} was made of (hash "
-            f"{scan.hash[:8]}, there {record.lists[-1].hash[:8]}); say --extend to fetch its new "
-            "rows, name that list, or ingest into another folder"
+            f"{scan.hash[:8]}, there {record.lists[-1].hash[:8]} of the columns {columns}); say "
+            "--extend to fetch its new rows, name that list, or ingest into another folder"
         )
     elif taken is None:
         record = extended_plan(urls, scan, files, record)

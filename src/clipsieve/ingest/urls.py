@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from ipaddress import ip_address
 from urllib.parse import quote, urljoin, urlsplit
 
 from clipsieve.ingest.outcomes import FetchError
@@ -98,9 +99,13 @@ def parse_url(text: str | None) -> Url:
 def _host(host: str) -> str:
     """A host in ASCII; full-width digits become digits before they are looked at."""
     if ":" in host:
+        try:
+            address = ip_address(host)
+        except ValueError:
+            raise FetchError("the URL has brackets around what is no address") from None
         if "%" in host:
             raise FetchError("the URL has an address with a zone")
-        return host
+        return str(address)
     try:
         name = host.encode("idna").decode("ascii").lower() if not host.isascii() else host
     except UnicodeError as error:

@@ -148,8 +148,9 @@ class Worker:
     def _fetch_jobs(self) -> None:
         try:
             while (taken := self._schedule.take()) is not None:
-                if self._schedule.waiting == self._low - 1:
-                    self.inbox.put({})  # time to ask for another shard
+                if not self._is_asking and self._schedule.waiting < self._low:
+                    if self.inbox.empty():
+                        self.inbox.put({})  # time to ask for another shard
                 self._fetch(*taken)
         except BaseException as error:  # a full disk: told by the main thread
             self.inbox.put({"error": error})

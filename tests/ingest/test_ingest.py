@@ -72,8 +72,15 @@ def test_another_list_is_refused(site: Site, ingesting: Ingesting) -> None:
     ingesting.write([site.url("/good/1.jpg")], caption=["another caption"])
     with pytest.raises(UsageError, match=r"is not the list that .* was made of .* --extend"):
         ingesting()
+    assert "say --extend" in str(_refusal(ingesting, rows_per_shard=None))
     with pytest.raises(UsageError, match=r"rows_per_shard 11: the shards .* have 10 rows"):
         ingesting(rows_per_shard=11)
+
+
+def _refusal(ingesting: Ingesting, **settings: Any) -> UsageError:
+    with pytest.raises(UsageError) as refused:
+        ingesting(**settings)
+    return refused.value
 
 
 def test_the_hash_is_of_the_rows_and_not_of_the_file(site: Site, ingesting: Ingesting) -> None:

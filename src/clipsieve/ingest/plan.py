@@ -14,7 +14,7 @@ from clipsieve.ingest.record import Record, TakenList, read_record, write_record
 from clipsieve.ingest.retries import retry_tasks
 from clipsieve.ingest.rows import missing_shard, new_places, write_rows
 from clipsieve.ingest.scan import Scan, StoppableList, scan_list
-from clipsieve.ingest.settings import IngestConfig
+from clipsieve.ingest.settings import ROWS_PER_SHARD, IngestConfig
 from clipsieve.ingest.shard import Task, remove_work
 from clipsieve.store.files import LocalFiles
 from clipsieve.versions import __version__
@@ -50,7 +50,7 @@ def make_plan(config: IngestConfig, files: LocalFiles, control: Control) -> Plan
     record = read_record(files)
     if record is None:
         _require_no_shards(files)
-    elif record.rows_per_shard != config.rows_per_shard:
+    elif config.rows_per_shard not in (None, record.rows_per_shard):
         raise UsageError(
             f"rows_per_shard {config.rows_per_shard}: the shards in {files.root} have "
             f"{record.rows_per_shard} rows; say --rows-per-shard {record.rows_per_shard}, or "
@@ -64,7 +64,7 @@ def make_plan(config: IngestConfig, files: LocalFiles, control: Control) -> Plan
     notes = [_description(urls, len(scan.urls))]
     taken = next((t for t in record.lists if t.hash == scan.hash), None) if record else None
     if record is None:
-        record = _first_plan(urls, scan, files, config.rows_per_shard)
+        record = _first_plan(urls, scan, files, config.rows_per_shard or ROWS_PER_SHARD)
     elif taken is None and not config.extend:
         columns = ", ".join(record.columns)
         raise UsageError(

@@ -13,6 +13,8 @@ from clipsieve.setting_values import byte_size, seconds, split_names
 
 #: Where a server's owner finds out what asks, if the user names no contact.
 DEFAULT_CONTACT = "https://pypi.org/project/clipsieve"
+#: Of a first list, as img2dataset has by default.
+ROWS_PER_SHARD = 10_000
 #: Directives of `X-Robots-Tag` that img2dataset obeys by default.
 DISALLOWED_DIRECTIVES = ("noai", "noimageai", "noindex", "noimageindex")
 
@@ -79,7 +81,12 @@ class IngestConfig:
         unset="uid if there is one",
         parse=split_names,
     )
-    rows_per_shard: int = setting("rows of the list in a shard", 10_000, minimum=1)
+    rows_per_shard: int | None = setting(
+        "rows of the list in a shard",
+        None,
+        unset=f"{ROWS_PER_SHARD}, or those of the shards that are there",
+        minimum=1,
+    )
     max_bytes: int = setting(
         "larger images fail, and are not read further: bytes, or 500K, 32M",
         32 << 20,

@@ -72,8 +72,11 @@ class Spool:
             if self._is_closed:
                 return
             written = 0
-            while written < len(record):
-                written += os.write(self._file.fileno(), record[written:])
+            try:
+                while written < len(record):
+                    written += os.write(self._file.fileno(), record[written:])
+            except OSError as error:  # with its place, for the message
+                raise OSError(error.errno, error.strerror, str(self._path)) from error
             self._places[row] = self._end, len(record)
             self._end += len(record)
 

@@ -44,6 +44,8 @@ def kill_after(process: "subprocess.Popen[bytes]", site: Site, requests: int) ->
     enough = site.requests.total() + requests
     while site.requests.total() < enough:
         if process.poll() is not None:
+            if process.returncode:
+                raise SystemExit(f"a run that was not killed ended with {process.returncode}")
             return False
         time.sleep(0.001)
     children = psutil.Process(process.pid).children()

@@ -26,6 +26,7 @@ STATES = PREFIX + "states"  #: JSON: rows per state
 VERSIONS = PREFIX + "versions"  #: JSON: clipsieve, torch, open_clip, decoder, ...
 DEVICE = PREFIX + "device"
 RUN_ID = PREFIX + "run_id"
+MEASURED_AT = PREFIX + "measured_at"  #: run metrics with scores: seconds since the epoch
 REFERENCES = PREFIX + "references_col"  #: column of reference captions, if one was named
 LEDGER = PREFIX + "ledger_rev"  #: scores from storage only: revision of the ledger they follow
 LEDGER_KEY = PREFIX + "ledger_key"  #: removals: hash of the ledger's rows that were looked at

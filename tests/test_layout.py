@@ -42,6 +42,7 @@ OWNERS = {
     "img2dataset": ("clipsieve.ingest",),
     "exifread": ("clipsieve.ingest.picture",),
     "mmh3": ("clipsieve.store.id_values",),
+    "prometheus_client": ("clipsieve.job.prometheus",),
     "faiss": (),
 }
 #: Rooms that build on all others, in this order.

@@ -60,6 +60,38 @@ CREATE OR REPLACE VIEW runs AS
   SELECT * EXCLUDE ("clipsieve.sha256")
   FROM read_json('{root}_runs/[!.]*.json', union_by_name = true);
 
+--: run_metrics
+-- What each run has measured of itself and of the rows that it wrote.  The macros look at the last run:
+-- value_of('mean', 'clip_score'), share_of('fetch_failed') among the rows that it wrote, and
+-- change_of('mean', 'clip_score') since the last run before it that has this value.
+CREATE OR REPLACE VIEW run_metrics AS
+  FROM read_parquet('{root}_runs/[!.]*.metrics.parquet', hive_partitioning = false);
+
+CREATE OR REPLACE MACRO value_of(metric_, name_) AS (
+  WITH m AS (FROM read_parquet('{root}_runs/[!.]*.metrics.parquet', hive_partitioning = false)),
+       v AS (SELECT value FROM m WHERE metric = metric_ AND name = name_
+             AND ended_at = (SELECT max(ended_at) FROM m))
+  SELECT CASE WHEN count(*) > 0 THEN max(value) ELSE error('run_metrics has no ' || metric_ || ' of '
+    || name_ || ' for the last run; see SELECT DISTINCT metric, name FROM run_metrics') END FROM v);
+
+CREATE OR REPLACE MACRO share_of(state_) AS (
+  WITH m AS (FROM read_parquet('{root}_runs/[!.]*.metrics.parquet', hive_partitioning = false)),
+       v AS (SELECT value FROM m WHERE metric = 'share' AND name = state_
+             AND ended_at = (SELECT max(ended_at) FROM m))
+  SELECT CASE WHEN count(*) > 0 THEN max(value) ELSE error('there is no row state ' || state_
+    || '; the states are in docs/tables.md') END FROM v);
+
+CREATE OR REPLACE MACRO change_of(metric_, name_) AS (
+  WITH m AS (FROM read_parquet('{root}_runs/[!.]*.metrics.parquet', hive_partitioning = false)),
+       r AS (SELECT max(ended_at) AS last FROM m),
+       v AS (SELECT value, ended_at FROM m WHERE metric = metric_ AND name = name_)
+  SELECT CASE WHEN count(*) FILTER (ended_at = last) > 0
+    THEN max(value) FILTER (ended_at = last)
+         - arg_max(value, ended_at) FILTER (ended_at < last AND value IS NOT NULL)
+    ELSE error('run_metrics has no ' || metric_ || ' of ' || name_
+      || ' for the last run; see SELECT DISTINCT metric, name FROM run_metrics') END
+  FROM v, r);
+
 --: score_columns
 -- What each score column means, and which scorer made it.
 CREATE OR REPLACE VIEW score_columns AS

@@ -23,10 +23,11 @@ from clipsieve.api import (
     score,
     sql_recipe,
     verify,
+    watch,
 )
 from clipsieve.errors import ClipsieveError, UsageError
 from clipsieve.ingest.settings import IngestConfig
-from clipsieve.settings import RunConfig, ScoreConfig
+from clipsieve.settings import RunConfig, ScoreConfig, WatchConfig
 
 if TYPE_CHECKING:
     from clipsieve.neighbours.lists import NeighbourLists
@@ -95,6 +96,7 @@ __all__ = [
     "Statistic",
     "UnitMoments",
     "UsageError",
+    "WatchConfig",
     "connect",
     "evaluate",
     "export",
@@ -106,6 +108,7 @@ __all__ = [
     "score_column",
     "sql_recipe",
     "verify",
+    "watch",
 ]
 
 

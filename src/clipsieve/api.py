@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from clipsieve.errors import UsageError
 from clipsieve.ingest.settings import IngestConfig
-from clipsieve.settings import ExecutionSettings, RunConfig, ScoreConfig
+from clipsieve.settings import ExecutionSettings, RunConfig, ScoreConfig, WatchConfig
 
 if TYPE_CHECKING:
     import duckdb
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from clipsieve.job.export import ExportResult
     from clipsieve.job.filter_result import FilterResult
     from clipsieve.job.removal_report import RemoveResult
-    from clipsieve.job.run import RunResult
+    from clipsieve.job.run_result import RunResult
     from clipsieve.job.score import ScoreResult
     from clipsieve.sql.verify import VerifyResult
     from clipsieve.stage import Engine
@@ -80,6 +80,31 @@ def ingest(
 
     lists, folder = cast(Any, urls), cast(Any, shards)
     return ingest_job(IngestConfig(urls=lists, shards=folder, **settings))
+
+
+def watch(
+    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    **settings: Any,
+) -> int:
+    """Repeat `run` as new shards come, until a time or a signal.
+
+    Args:
+      inputs: a path, glob, brace range or URL, or several; nothing need match yet.
+      out: output folder.
+      **settings: any other field of `WatchConfig`.
+
+    Returns:
+      The exit code of the last run; 143 or 130 after a signal.
+
+    Raises:
+      ClipsieveError: see `clipsieve.errors`.
+    """
+    from clipsieve.job.watch import watch as watch_job
+    from clipsieve.pipelines.engine import make_engine
+
+    paths, folder = cast(Any, inputs), cast(Any, out)
+    return watch_job(WatchConfig(inputs=paths, out=folder, **settings), make_engine)
 
 
 def score(

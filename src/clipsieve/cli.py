@@ -1,8 +1,9 @@
 """The command line: `clipsieve ingest`, `run`, `embed`, `score`, `compact`, `sql`, `status`, ...
 
 Exit codes: 0 done, also if there was nothing to do; 1 failed, rows do not add up, or scores differ
-by more than a tolerance; 2 a usage error; 3 finished, but shards failed or a deadline left some; 75
-another run is writing there; 130 and 143 stopped by SIGINT and SIGTERM, after the shard in hand.
+by more than a tolerance; 2 a usage error; 3 finished, but shards failed or a deadline left some; 4
+finished, but a condition of --fail-if holds; 75 another run is writing there; 130 and 143 stopped
+by SIGINT and SIGTERM, after the shard in hand.
 
 Options of a Beam runner follow `--`:  clipsieve run IN OUT --runner NAME -- --option=value
 """
@@ -32,14 +33,24 @@ from clipsieve.printing import (
     print_metrics,
     print_verification,
 )
-from clipsieve.settings import RunConfig, ScoreConfig
+from clipsieve.settings import RunConfig, ScoreConfig, WatchConfig
 from clipsieve.store.lock_terms import LockTerms
 from clipsieve.terminal import escaped_streams, read_input
 
 #: Errors whose messages have lines of their own.
 _LONG = (QueryError, WeightsMissing)
 #: Commands in which options of the Beam runner follow `--`.
-BEAM_COMMANDS = ("run", "embed", "score", "compact", "evaluate", "filter", "export", "remove")
+BEAM_COMMANDS = (
+    "run",
+    "embed",
+    "watch",
+    "score",
+    "compact",
+    "evaluate",
+    "filter",
+    "export",
+    "remove",
+)
 
 
 class _QueryCommand(click.Command):
@@ -73,6 +84,16 @@ def run(beam_args: Sequence[str], /, dry_run: bool, **options: Any) -> int:
 def embed(beam_args: Sequence[str], /, dry_run: bool, **options: Any) -> int:
     """The first stage of run alone: ledger, embeddings, clip scores."""
     return _run(RunConfig(**settings_of(RunConfig, options, beam_args)), dry_run, wide=False)
+
+
+@cli.command()
+@options_for(WatchConfig)
+@click.pass_obj
+def watch(beam_args: Sequence[str], /, **options: Any) -> int:
+    """Repeat run as new shards come, until a time or a signal."""
+    import clipsieve
+
+    return clipsieve.watch(**settings_of(WatchConfig, options, beam_args))
 
 
 def _run(config: RunConfig, dry_run: bool, wide: bool) -> int:
@@ -332,11 +353,21 @@ def reconcile(out: str, quick: bool) -> int:
 
 @cli.command()
 @click.argument("out")
-def status(out: str) -> int:
+@click.option("--trend", is_flag=True, help="how the last runs compare, and which scores moved")
+@click.option("--format", "form", type=click.Choice(FORMS), default="table", show_default=True)
+def status(out: str, trend: bool, form: str) -> int:
     """What is done, what is left, what failed and why."""
     from clipsieve.job.status import status_lines
 
-    print_lines(status_lines(out))
+    if not trend:
+        print_lines(status_lines(out))
+        return 0
+    from clipsieve.sql.trend import read_trend
+
+    found = read_trend(out)
+    print_answer(found.runs.columns, found.runs.rows, form)
+    if found.columns.rows:
+        print_answer(found.columns.columns, found.columns.rows, form)
     return 0
 
 
@@ -360,6 +391,8 @@ for command in (filter_, export, remove):
 
 def _refused(error: ClipsieveError) -> int:
     """Print why a command ends, if somebody still reads; its exit code."""
+    if error.is_reported:
+        return error.exit_code
     text = f"clipsieve: {error}"
     with suppress(BrokenPipeError):
         print_lines(text.split("\n") if isinstance(error, _LONG) else [text], err=True)

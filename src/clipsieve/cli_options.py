@@ -56,7 +56,7 @@ def _parameter(definition: Definition, note: str) -> Callable[[F], F]:
         option,
         name,
         type=kind if kind in (int, float) and definition.parse is None else str,
-        multiple=kind is Mapping,
+        multiple=kind is Mapping or (kind is tuple and definition.parse is None),
         metavar=f"[{'|'.join(definition.choices)}]" if definition.choices else None,
         help=help,
     )

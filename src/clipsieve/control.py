@@ -96,8 +96,13 @@ class Control:
         deadline: float | None = None,
         listener: Listener | None = None,
         key: str | None = None,
+        on_stop: Callable[[str], None] | None = None,
     ) -> None:
-        """Start at zero; within this process the control of `key` is this one from now on."""
+        """Start at zero; within this process the control of `key` is this one from now on.
+
+        `on_stop` is told of every reason that `stop` is given.
+        """
+        self._on_stop = on_stop
         self.run_id, self.out, self.deadline = run_id, out, deadline
         self.listener = listener
         self.key = key or uuid4().hex
@@ -118,6 +123,8 @@ class Control:
     def stop(self, reason: str) -> None:
         """Ask to finish the shard in hand and take no other; the first reason stays."""
         self._reason = self._reason or reason
+        if self._on_stop is not None:
+            self._on_stop(reason)
 
     @property
     def reason(self) -> str | None:

@@ -2,6 +2,7 @@
 
     ClipsieveError            1
     ├── UsageError            2   a wrong argument, or an output folder that holds something else
+    │   ├── NoInput           2   no input matches; it may come later
     │   ├── WeightsMissing    2   a model that is not on this machine
     │   └── QueryError        2   a query that DuckDB refuses
     ├── DeviceError           2   a device that was asked for, or is present, but cannot be used
@@ -18,15 +19,25 @@ image or caption becomes a row state (`clipsieve.schemas.states`).
 
 
 class ClipsieveError(Exception):
-    """Base of all errors below; catch it to catch everything clipsieve reports."""
+    """Base of all errors below; catch it to catch everything clipsieve reports.
+
+    Attributes:
+      exit_code: with which it ends a command.
+      is_reported: whether its message is on standard error already, as an event.
+    """
 
     exit_code = 1
+    is_reported = False
 
 
 class UsageError(ClipsieveError):
     """The command or call cannot be carried out as given; nothing was written."""
 
     exit_code = 2
+
+
+class NoInput(UsageError):
+    """No input matches a pattern, or a folder holds none."""
 
 
 class WeightsMissing(UsageError):

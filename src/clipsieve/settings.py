@@ -93,6 +93,30 @@ def _check_run_id(run_id: str) -> str:
     return run_id
 
 
+def _check_part(part: str) -> str:
+    form = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", part)
+    if form is None or not 1 <= int(form[1]) <= int(form[2]):
+        raise UsageError(
+            f"part {shown(part)} is not one of 1/N to N/N, such as 3/8; an array that counts from "
+            "0 adds 1"
+        )
+    return f"{int(form[1])}/{int(form[2])}"
+
+
+def _check_metrics_file(path: str) -> str:
+    if not path.endswith(".prom"):
+        raise UsageError(
+            f"metrics_file {shown(path)} does not end in .prom, and node_exporter reads no other"
+        )
+    return _check_result_file(path, "metrics_file")
+
+
+def _check_result_file(path: str, name: str = "result_file") -> str:
+    if not Path(path).absolute().parent.is_dir():
+        raise UsageError(f"{name} {shown(path)} is in a folder that does not exist; make it first")
+    return path
+
+
 def _out() -> Any:
     """The definition of `out`, a positional field of each class of settings."""
     return setting("output folder", check=_check_out)
@@ -143,6 +167,19 @@ class ExecutionSettings:
     )
     log_format: str = setting(
         "lines on standard error; auto is text", "auto", choices=("auto", "text", "json")
+    )
+    fail_if: tuple[str, ...] = setting(
+        "exit code 4 if this holds once all is written: a condition, such as "
+        "share_of('fetch_failed') > 0.1, or a query that has rows; may be repeated",
+        (),
+    )
+    metrics_file: str | None = setting(
+        "file for Prometheus to write at the end, in the textfile format; it ends in .prom",
+        None,
+        check=_check_metrics_file,
+    )
+    result_file: str | None = setting(
+        "file of JSON to write at the end: how the command ended", None, check=_check_result_file
     )
 
     def __post_init__(self) -> None:
@@ -278,9 +315,44 @@ class RunConfig(ScorerSettings):
         "images of more pixels in all are image_too_large", 89_478_485, minimum=1
     )
     reprocess: bool = setting("write shards again that are done", False)
+    part: str | None = setting(
+        "only one of several parts of the shards, such as 3/8: for arrays of jobs that write to "
+        "one OUT at once; the last one to end computes what needs all shards",
+        None,
+        check=_check_part,
+    )
     max_failed_shards: int = setting(
         "more failed shards than this end the run with exit code 3", 0, minimum=0
     )
+
+
+@dataclass(frozen=True, slots=True)
+class WatchConfig(RunConfig):
+    """Settings of `watch`, which repeats `run` over inputs that grow.
+
+    Every setting, with its type, default and meaning: docs/settings.md.
+    """
+
+    _: KW_ONLY
+    every: float = setting(
+        "look for new shards this long after the last look: seconds, or 90s, 10m, 5h",
+        600.0,
+        minimum=1,
+        parse=partial(seconds, name="every"),
+    )
+    until: float | None = setting(
+        "end this long after the start: seconds, or 90s, 30m, 6h",
+        None,
+        unset="at a signal",
+        minimum=0,
+        parse=partial(seconds, name="until"),
+    )
+
+    def run_config(self, deadline: float | None) -> RunConfig:
+        """Return the settings of one run, with this deadline."""
+        names = {field.name for field in dataclasses.fields(RunConfig)}
+        values = {name: getattr(self, name) for name in names}
+        return RunConfig(**{**values, "deadline": deadline})
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,6 +368,7 @@ class ScoreConfig(ScorerSettings):
 #: Classes of settings by the commands that take them.
 CONFIGS: Mapping[str, type] = {
     "run, embed": RunConfig,
+    "watch": WatchConfig,
     "score": ScoreConfig,
     "ingest": IngestConfig,
 }

@@ -43,7 +43,8 @@ def whole_job(source: Path, out: str, **engine: Any) -> None:
 def contents(out: str) -> dict[str, bytes]:
     """Bytes of every table and array, by name; but for that of times."""
     files = OutputFolder.open(out).files
-    listed = [n for n in walk(files) if n.endswith((".parquet", ".npz")) and n not in names.CACHES]
+    timed = (*names.CACHES, names.RUN_METRICS_ENDING)
+    listed = [n for n in walk(files) if n.endswith((".parquet", ".npz")) and not n.endswith(timed)]
     return {name: files.read(name) for name in sorted(listed)}
 
 

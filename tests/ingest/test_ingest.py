@@ -11,6 +11,7 @@ import clipsieve
 from clipsieve.errors import UsageError
 from tests.ingest.conftest import Ingesting
 from tests.ingest.server import Site, answer, jpeg
+from tests.test_events import SCHEMA
 
 
 def test_every_row_of_the_list_is_a_row_in_its_place(site: Site, ingesting: Ingesting) -> None:
@@ -196,8 +197,22 @@ def test_the_command_line(site: Site, ingesting: Ingesting, capfd: Any) -> None:
         main([*words, "--max-bytes", "1M", "--timeout-per-url", "5s", "--log-format", "json"])
     assert ended.value.code == 0
     events = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
-    assert [event["event"] for event in events] == ["list", "plan", "result"]
+    assert [event["event"] for event in events] == ["input", "plan", "result"]
+    for event in events:
+        SCHEMA.validate(event)
     assert (events[-1]["rows"], events[-1]["successes"], events[-1]["exit_code"]) == (3, 3, 0)
+
+
+def test_an_error_is_an_event(ingesting: Ingesting, capfd: Any) -> None:
+    from clipsieve.cli import main
+
+    words = ["ingest", str(ingesting.list), str(ingesting.shards), "--log-format", "json"]
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    (event,) = map(json.loads, capfd.readouterr().err.splitlines())
+    SCHEMA.validate(event)
+    assert (event["event"], event["command"], event["exit_code"]) == ("error", "ingest", 2)
 
 
 def test_rows_are_counted_once(site: Site, ingesting: Ingesting) -> None:

@@ -14,7 +14,8 @@ import pytest
 
 from clipsieve.cli import main
 from clipsieve.demo.shards import write_shards
-from clipsieve.job.run import RunResult, run
+from clipsieve.job.run import run
+from clipsieve.job.run_result import RunResult
 from clipsieve.pipelines.engine import make_engine
 from clipsieve.settings import RunConfig
 from clipsieve.store import names
@@ -72,8 +73,9 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = STARTING_
 
 
 def tables(out: Path) -> dict[str, bytes]:
-    """Bytes of every Parquet file of an output folder, by relative path; but for that of times."""
-    files = [p for p in sorted(out.rglob("*.parquet")) if p != out / names.FILES]
+    """Bytes of every Parquet file of an output folder, by relative path; but for those of times."""
+    timed = (names.FILES, f"{names.RUNS}/*{names.RUN_METRICS_ENDING}")
+    files = [p for p in sorted(out.rglob("*.parquet")) if not any(map(p.match, timed))]
     return {str(p.relative_to(out)): p.read_bytes() for p in files}
 
 

@@ -15,7 +15,7 @@ import pytest
 
 import clipsieve
 from clipsieve.demo.shards import write_shards
-from clipsieve.job.run import RunResult
+from clipsieve.job.run_result import RunResult
 from clipsieve.job.signals import SECOND_SIGNAL
 from clipsieve.job.status import status_lines
 from clipsieve.job.workers import shares

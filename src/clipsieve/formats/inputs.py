@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 from braceexpand import braceexpand
 
-from clipsieve.errors import UsageError
+from clipsieve.errors import NoInput, UsageError
 from clipsieve.formats.base import SourceFingerprint, WorkItem
 from clipsieve.formats.names import ESCAPED, path_uri, uri_path
 from clipsieve.formats.urls import check_url, protocol_of
@@ -317,14 +317,14 @@ def _match(pattern: str) -> tuple[dict[str, tuple[bool, dict[str, Any]]], list[s
         infos = dict(zip(literal, pool.map(lambda path: _info(system, path), literal), strict=True))
     missing = [path for path, info in infos.items() if info is None]
     if missing:
-        raise UsageError(_missing_message(pattern, len(names), missing))
+        raise NoInput(_missing_message(pattern, len(names), missing))
     matches = {path: (True, info) for path, info in infos.items() if info is not None}
     roots = {_folder_of(path, info) for path, (_, info) in matches.items()}
     for name in filter(_has_wildcard, names):
         path = locate(name)[1]
         globbed = _glob(system, path, name)
         if not globbed:
-            raise UsageError(
+            raise NoInput(
                 f"no input matches {name!r}; check the path, and quote the pattern so that the "
                 "shell leaves it alone"
             )

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from clipsieve.errors import UsageError
+from clipsieve.errors import NoInput, UsageError
 from clipsieve.formats.base import AUTO, Format, InputFormat, Shard
 from clipsieve.formats.folder import folder_files, is_metadata, is_picture
 from clipsieve.formats.inputs import (
@@ -117,7 +117,7 @@ def _look_into(
             for names, word in ((tables, "Parquet file"), (tars, "tar"), (pictures, "picture"))
             if names
         )
-        raise UsageError(
+        raise (UsageError if counts else NoInput)(
             f"folder {path.uri} holds {counts or 'no Parquet files, tars or pictures'}"
             + (f", but input_format is {input_format}; leave it out" * (input_format != AUTO))
             + ("" if counts else "; check the path")

@@ -7,6 +7,7 @@ from typing import Any
 
 from clipsieve.control import Control
 from clipsieve.cores import usable_cores
+from clipsieve.errors import ClipsieveError
 from clipsieve.formats.names import plural
 from clipsieve.ingest import layout
 from clipsieve.ingest.crew import Crew
@@ -72,11 +73,23 @@ def ingest(config: IngestConfig) -> IngestResult:
       Locked: another process writes to the folder.
       ClipsieveError: see `clipsieve.errors`.
     """
+    reporter = Reporter(config.log_format, new_run_id())
+    try:
+        return _ingest(config, reporter)
+    except ClipsieveError as error:
+        if reporter.json:
+            fields = {"command": "ingest", "exit_code": error.exit_code, "error": str(error)}
+            reporter.report("error", str(error), **fields)
+            error.is_reported = True
+        raise
+
+
+def _ingest(config: IngestConfig, reporter: Reporter) -> IngestResult:
+    """Plan, fetch and report; see `ingest`."""
     started = time.time()
     files = LocalFiles(config.shards)
     deadline = None if config.deadline is None else started + config.deadline
-    control = Control(new_run_id(), str(files.root), deadline)
-    reporter = Reporter(config.log_format, control.run_id)
+    control = Control(reporter.run_id or "", str(files.root), deadline)
     with files.lock(), stopping_on_signals(control):
         files.sweep(("",), ())
         try:
@@ -84,7 +97,7 @@ def ingest(config: IngestConfig) -> IngestResult:
         except PlanStopped:
             return _stopped_early(config, control, reporter)
         for note in plan.notes:
-            reporter.report("list", note)
+            reporter.report("input", note)
         crew = _fetch(config, plan, control, reporter)
         if all(task in crew.finished for task in plan.tasks if task.is_retry):
             files.delete(layout.RETRY_RECORD)
@@ -98,7 +111,7 @@ def _stopped_early(config: IngestConfig, control: Control, reporter: Reporter) -
     code = exit_code_of(1, control)
     result = IngestResult(config.shards, "", 0, 0, 0, 0, 0, 0, 0, 0, {}, control.reason, 0.0, code)
     text = f"stopped by {control.reason} while the list was read; run it again"
-    reporter.report("result", text, **result.to_json())
+    reporter.report("result", text, command="ingest", **result.to_json())
     return result
 
 
@@ -110,9 +123,9 @@ def _fetch(config: IngestConfig, plan: Plan, control: Control, reporter: Reporte
         return crew
     retries = sum(task.is_retry for task in plan.tasks)
     again = f", {retries} of them again for rows that failed" if retries else ""
-    reporter.report(
-        "plan", f"{plural(len(plan.tasks), 'shard')} of {plan.record.shards:,} to do{again}"
-    )
+    todo = len(plan.tasks)
+    text = f"{plural(todo, 'shard')} of {plan.record.shards:,} to do{again}"
+    reporter.report("plan", text, planned=plan.record.shards, todo=todo)
     total = None if retries else sum(plan.record.rows_of(task.shard) for task in plan.tasks)
     with reporter.watching(crew.snapshot, total):
         crew.run()
@@ -177,4 +190,4 @@ def _report(reporter: Reporter, result: IngestResult) -> None:
         )
     else:
         lines.append(f"next: clipsieve run {result.shards} OUT")
-    reporter.report_lines("result", lines, **result.to_json())
+    reporter.report_lines("result", lines, command="ingest", **result.to_json())

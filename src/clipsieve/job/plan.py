@@ -42,11 +42,13 @@ from clipsieve.scorers.registry import (
 from clipsieve.settings import RunConfig, merged_options
 from clipsieve.stage import Engine
 from clipsieve.store import names
+from clipsieve.store.canonical import short_hash
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.manifest import InputEntry, Manifest
 from clipsieve.store.name_limits import check_shard_names
 from clipsieve.store.parquet import Footer
 from clipsieve.store.records import DONE, new_run_id, read_records
+from clipsieve.store.source import fingerprint_text
 
 #: Sources that a probe looks at.
 PROBED_INPUTS = 4
@@ -66,6 +68,7 @@ class Plan:
       todo: items to embed.
       done: rows by state of the items that need nothing, by shard.
       earlier: records, as JSON, that an earlier run left under the same run id.
+      digest: of the whole input, for a part of a run, whose `inputs` are its own.
     """
 
     config: RunConfig
@@ -77,6 +80,7 @@ class Plan:
     todo: tuple[WorkItem, ...]
     done: Mapping[str, Mapping[str, int]]
     earlier: frozenset[str]
+    digest: str = ""
 
     @property
     def total_rows(self) -> int | None:
@@ -111,6 +115,11 @@ def make_plan(
     )
     inputs = plan_input(config.inputs, read_options(config))
     reporter.report("input", inputs.description)
+    digest = ""
+    if config.part is not None:
+        digest = short_hash([[item.shard, fingerprint_text(item)] for item in inputs.items])
+        number, count = map(int, config.part.split("/"))
+        inputs = dataclasses.replace(inputs, items=tuple(inputs.items[number - 1 :: count]))
     _check_places(folder, inputs)
     _check_naming(config, manifest)
     scorers, options = _scorers(config, manifest, reporter)
@@ -121,7 +130,7 @@ def make_plan(
         if not config.reprocess:
             _check_names_are_free(folder, items, [None] * len(items))
             _check_model_name(manifest, folder, config)
-        return Plan(config, inputs, None, scorers, options, device, items, {}, earlier)
+        return Plan(config, inputs, None, scorers, options, device, items, {}, earlier, digest)
     if not engine.is_local:  # no worker computes on another kind of device, unasked
         config = dataclasses.replace(config, device=_kind(config.device, device))
     stage = embed_stage(config, inputs, identity, control)
@@ -137,7 +146,7 @@ def make_plan(
     pairs = list(zip(inputs.items, ledgers, strict=True))
     done = {item.shard: states_from_footer(f) for item, f in pairs if f is not None}
     todo = tuple(item for item, footer in pairs if footer is None)
-    return Plan(config, inputs, stage, scorers, options, device, todo, done, earlier)
+    return Plan(config, inputs, stage, scorers, options, device, todo, done, earlier, digest)
 
 
 def embed_stage(

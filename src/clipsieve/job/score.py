@@ -2,18 +2,21 @@
 
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from clipsieve.errors import LedgerError
 from clipsieve.job.asked import asked_scorers, with_enough_classes
 from clipsieve.job.compact import compact_folder
 from clipsieve.job.mend import Mending, find_damage, restore_manifest, save_verification
+from clipsieve.job.outcome import EXIT_FAILED_CHECK, left_outcome, run_checks
 from clipsieve.job.plan import absolute_folder, scorer_options
 from clipsieve.job.reporter import Reporter
 from clipsieve.job.scoring import Scored, Scoring, ScoringSettings, drop_revisions, folder_scorers
 from clipsieve.job.signals import exit_code_of, start_control, stopping_on_signals
 from clipsieve.scorers.registry import EMBEDDED
 from clipsieve.settings import ScoreConfig
+from clipsieve.sql.checks import CheckResult, check_query
 from clipsieve.sql.views import write_sql
 from clipsieve.stage import Engine
 from clipsieve.store.folder import OutputFolder
@@ -27,13 +30,19 @@ class ScoreResult:
     Attributes:
       done: shards scored.
       left: shards not scored: the run was stopped, or they kill their worker.
-      exit_code: 0; 1 with damaged files that only `run` makes again; 3 with shards left, 143 or
-        130 after a signal.
+      exit_code: 0; 1 with damaged files that only `run` makes again; 3 with shards left, 4 with a
+        failed check, 143 or 130 after a signal.
+      checks: of `fail_if`; empty if shards are left.
     """
 
     done: int
     left: int
     exit_code: int
+    checks: tuple[CheckResult, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as plain JSON values."""
+        return {**asdict(self), "checks": [check.to_json() for check in self.checks]}
 
 
 def score(config: ScoreConfig, engine: Engine, reporter: Reporter | None = None) -> ScoreResult:
@@ -51,8 +60,18 @@ def score(config: ScoreConfig, engine: Engine, reporter: Reporter | None = None)
       Locked: if another run is writing to it.
       LedgerError: if files of the folder are missing, damaged, or contradict each other.
     """
-    started = time.time()
     reporter = reporter or Reporter(config.log_format)
+    with left_outcome(config, "score", config.out, reporter) as outcome:
+        for check in config.fail_if:
+            check_query(check)
+        result = _score(config, engine, reporter)
+        outcome.result, outcome.exit_code = result.to_json(), result.exit_code
+    return result
+
+
+def _score(config: ScoreConfig, engine: Engine, reporter: Reporter) -> ScoreResult:
+    """Score, compact and check; see `score`."""
+    started = time.time()
     folder = OutputFolder.open(config.out)
     folder.require_folder()  # before the lock, which would make it
     control = start_control(config, folder, started)
@@ -97,7 +116,13 @@ def score(config: ScoreConfig, engine: Engine, reporter: Reporter | None = None)
         if not control.stopped:
             mending.report_left()
             save_verification(folder, {})
-        text = f"{scored.done} shards scored, {scored.left} left"
-        reporter.report("result", text, done=scored.done, left=scored.left)
-    exit_code = exit_code_of(scored.left, control) or (LedgerError.exit_code if mending.left else 0)
-    return ScoreResult(scored.done, scored.left, exit_code)
+        exit_code = exit_code_of(scored.left, control)
+        exit_code = exit_code or (LedgerError.exit_code if mending.left else 0)
+        checks = () if scored.left else run_checks(config, folder)
+        if any(check.failed for check in checks):
+            exit_code = exit_code or EXIT_FAILED_CHECK
+        result = ScoreResult(scored.done, scored.left, exit_code, checks)
+        lines = [f"{scored.done} shards scored, {scored.left} left"]
+        lines += [check.line() for check in checks]
+        reporter.report_lines("result", lines, command="score", **result.to_json())
+    return result

@@ -8,7 +8,7 @@ import os
 import select
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -133,10 +133,15 @@ def _exit_code(received: Sequence[int]) -> int:
     return EXIT_OF_STOP[signal.Signals(received[-1]).name]
 
 
-def start_control(config: ScorerSettings, folder: OutputFolder, started: float) -> Control:
-    """Return stop and progress of a job that started then."""
+def start_control(
+    config: ScorerSettings,
+    folder: OutputFolder,
+    started: float,
+    on_stop: Callable[[str], None] | None = None,
+) -> Control:
+    """Return stop and progress of a job that started then; for `on_stop` see `Control`."""
     deadline = None if config.deadline is None else started + config.deadline
-    return Control(config.run_id or new_run_id(), folder.root, deadline)
+    return Control(config.run_id or new_run_id(), folder.root, deadline, on_stop=on_stop)
 
 
 def exit_code_of(left: int, control: Control) -> int:

@@ -31,6 +31,7 @@ from clipsieve.job.signals import interrupts_held
 from clipsieve.settings import STALL_SECONDS
 from clipsieve.stage import Element, Report, Stage
 from clipsieve.store.folder import OutputFolder
+from clipsieve.store.part_locks import is_only_writer
 from clipsieve.store.records import FAILED, ShardRecord, add_record
 from clipsieve.store.storage_errors import write_errors
 
@@ -107,8 +108,8 @@ def run_in_workers(
 ) -> Report:
     """Run a stage over `elements` in several processes, and finish it here.
 
-    The caller holds the folder's lock: what a killed worker left half written is swept.  Once the
-    run is stopped the workers are told to finish the shard in hand.
+    What a killed worker left half written is swept if this process is the folder's only writer.
+    Once the run is stopped the workers are told to finish the shard in hand.
 
     Args:
       stage: what to do.
@@ -123,16 +124,17 @@ def run_in_workers(
       ClipsieveError: if a worker ends with an error of its own, or dies again and again without
         a shard in hand.
     """
-    with TemporaryDirectory(prefix="clipsieve-") as folder:
-        watch = _Watch(stage, Path(folder), workers, stall)
+    with TemporaryDirectory(prefix="clipsieve-") as scratch:
+        watch = _Watch(stage, Path(scratch), workers, stall)
         total = watch.run(
             [
                 _Worker(n, {element.name: element for element in share})
                 for n, share in enumerate(shares(elements, workers))
             ]
         )
-    if watch.deaths:  # all workers have ended, and the folder's lock is held
-        OutputFolder.open(stage.out).sweep()
+    folder = OutputFolder.open(stage.out)
+    if watch.deaths and is_only_writer(folder.files):  # all workers have ended
+        folder.sweep()
     return stage.finish(total)
 
 

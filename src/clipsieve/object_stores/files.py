@@ -66,6 +66,10 @@ class ObjectStoreFiles:
         """Return the URL of an object."""
         return f"{self.root}/{name}" if name else self.root
 
+    def below(self, folder: str) -> "ObjectStoreFiles":
+        """Return the file system of a folder below."""
+        return ObjectStoreFiles(self.url(folder))
+
     # Listings
 
     def entries(self, folder: str) -> Listing:

@@ -14,8 +14,9 @@ from clipsieve.store.integrity import check_files, damaged, read_checks, unverif
 from clipsieve.store.manifest import Manifest
 from clipsieve.terminal import escaped
 
-#: The view that a statement of `views_sql` makes or comments on; comments may stand before it.
-_VIEW = re.compile(r'^(?:CREATE OR REPLACE VIEW|COMMENT ON COLUMN) "?(\w+)', re.MULTILINE)
+#: The view or macro that a statement of `views_sql` makes, or the view on which it comments;
+#: comments may stand before it.
+_VIEW = re.compile(r'^(?:CREATE OR REPLACE (?:VIEW|MACRO)|COMMENT ON COLUMN) "?(\w+)', re.MULTILINE)
 _PATH = re.compile(r"""[(\[ ]'((?:[^']|'')*)[/]([^'/]*)'""")
 #: Words of queries that are about all views.
 _OF_ALL_VIEWS = frozenset(

@@ -77,6 +77,8 @@ def views_sql(folder: OutputFolder, manifest: Manifest, root: str = "") -> str:
             parts.append(filled("comment", column=identifier(name), doc=literal(doc)))
     if any(names.is_own(name, ".json") for name in folder.files.list_files(names.RUNS)):
         parts.append(filled("runs"))
+    if any(names.is_own(n, names.RUN_METRICS_ENDING) for n in folder.files.list_files(names.RUNS)):
+        parts.append(filled("run_metrics"))
     records = _record_globs(folder)
     if records:
         paths = ", ".join(literal(root + record) for record in records)

@@ -73,6 +73,10 @@ class FileSystem(Protocol):
         """Where an object lies, for messages and for other programs."""
         ...
 
+    def below(self, folder: str) -> "FileSystem":
+        """Return the file system whose root is a folder of this one; it need not exist yet."""
+        ...
+
     def entries(self, folder: str) -> Listing:
         """Return what is directly in `folder`; nothing if it is missing."""
         ...

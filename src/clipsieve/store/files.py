@@ -51,6 +51,10 @@ class LocalFiles:
         """Return the absolute path."""
         return str(self.root / name)
 
+    def below(self, folder: str) -> "LocalFiles":
+        """Return the file system of a folder below."""
+        return LocalFiles(self.root / folder)
+
     def entries(self, folder: str) -> Listing:
         """Return what is directly in `folder`; nothing if it is missing."""
         files: dict[str, FileStatus] = {}

@@ -27,6 +27,7 @@ from clipsieve.store.json_text import MOST_BYTES, parse_json
 from clipsieve.store.lock_terms import LockTerms
 from clipsieve.store.manifest import Manifest, check_layout
 from clipsieve.store.parquet import Footer, add_footer, footer_values, open_writer, write_parquet
+from clipsieve.store.part_locks import only_writer
 from clipsieve.store.seal import Seal
 from clipsieve.store.table_types import TableTypeError, check_table
 
@@ -74,8 +75,8 @@ class OutputFolder:
     def lock(
         self, terms: LockTerms | None = None, on_lost: Callable[[str], None] | None = None
     ) -> AbstractContextManager[None]:
-        """Hold the writer's lock for the length of the block; see `FileSystem.lock`."""
-        return self.files.lock(terms, on_lost)
+        """Hold the only writer's lock for the length of the block; see `only_writer`."""
+        return only_writer(self.files, terms, on_lost)
 
     def sweep(self) -> list[str]:
         """Remove what interrupted writes left; only for the holder of the lock."""

@@ -32,7 +32,10 @@ FOLDERS = (
     "wide",
 )
 SAMPLES = "samples"
+RUN_METRICS_ENDING = ".metrics.parquet"
 RUNS = "_runs"
+#: Of parts of a run that write at once: a folder for each, with its lock.
+PARTS = "_runs/parts"
 SQL = "sql"
 SUBSETS = "subsets"
 CATALOG = "catalog.duckdb"
@@ -65,6 +68,7 @@ _SEALED = tuple(
         r"removals/[^/]+/(list\.json|ids\.parquet)",
         rf"removals/rev={HASH}/[^/]+\.parquet",
         r"_runs/([^/]+\.json|[^/]+\.shards\.jsonl|dataset\.copy|(files|footers)\.parquet)",
+        r"_runs/[^/]+\.metrics\.parquet",
         r"_runs/[^/]+\.shards/([a-z]+-[0-9]+-[0-9]+-[0-9a-f]{16}-)?[0-9a-f]{32}\.json",
     )
 )
@@ -124,6 +128,15 @@ def slug(name: str) -> str:
     'hf-hub_org_name'
     """
     return re.sub(r"[^A-Za-z0-9.-]+", "_", name).strip("._") or "_"
+
+
+def run_metrics(run_id: str) -> str:
+    """Name the table of what a run has measured.
+
+    >>> run_metrics("nightly-1")
+    '_runs/nightly-1.metrics.parquet'
+    """
+    return f"{RUNS}/{run_id}{RUN_METRICS_ENDING}"
 
 
 def samples(shard: str) -> str:

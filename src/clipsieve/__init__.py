@@ -17,6 +17,7 @@ from clipsieve.api import (
     evaluate,
     export,
     filter,
+    ingest,
     remove,
     run,
     score,
@@ -25,6 +26,7 @@ from clipsieve.api import (
     watch,
 )
 from clipsieve.errors import ClipsieveError, UsageError
+from clipsieve.ingest.settings import IngestConfig
 from clipsieve.settings import RunConfig, ScoreConfig, WatchConfig
 
 if TYPE_CHECKING:
@@ -80,6 +82,7 @@ __all__ = [
     "Embedded",
     "ExactSum",
     "HashSample",
+    "IngestConfig",
     "Input",
     "NeighbourLists",
     "NeighbourSpec",
@@ -98,6 +101,7 @@ __all__ = [
     "evaluate",
     "export",
     "filter",
+    "ingest",
     "remove",
     "run",
     "score",

@@ -9,11 +9,13 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from clipsieve.errors import UsageError
+from clipsieve.ingest.settings import IngestConfig
 from clipsieve.settings import ExecutionSettings, RunConfig, ScoreConfig, WatchConfig
 
 if TYPE_CHECKING:
     import duckdb
 
+    from clipsieve.ingest.job import IngestResult
     from clipsieve.job.evaluate import EvaluateResult
     from clipsieve.job.export import ExportResult
     from clipsieve.job.filter_result import FilterResult
@@ -51,6 +53,33 @@ def run(
     config = RunConfig(inputs=paths, out=folder, **settings)
     with make_engine(config) as engine:
         return run_job(config, engine)
+
+
+def ingest(
+    urls: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    shards: str | os.PathLike[str],
+    **settings: Any,
+) -> "IngestResult":
+    """Fetch the images of a list of URLs into shards that `run` reads.
+
+    Only public addresses are fetched from.  What an earlier call with the same list has fetched is
+    not fetched again.
+
+    Args:
+      urls: lists of URLs (Parquet, CSV, TSV, JSON lines, text): a path, glob or folder, or several.
+      shards: folder of the shards, on this machine.
+      **settings: any other field of `IngestConfig`.
+
+    Returns:
+      How it ended; rows that failed are rows, and no error.
+
+    Raises:
+      ClipsieveError: see `clipsieve.errors`.
+    """
+    from clipsieve.ingest.job import ingest as ingest_job
+
+    lists, folder = cast(Any, urls), cast(Any, shards)
+    return ingest_job(IngestConfig(urls=lists, shards=folder, **settings))
 
 
 def watch(

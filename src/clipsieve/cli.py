@@ -1,4 +1,4 @@
-"""The command line: `clipsieve run`, `embed`, `score`, `compact`, `sql`, `status`, ...
+"""The command line: `clipsieve ingest`, `run`, `embed`, `score`, `compact`, `sql`, `status`, ...
 
 Exit codes: 0 done, also if there was nothing to do; 1 failed, rows do not add up, or scores differ
 by more than a tolerance; 2 a usage error; 3 finished, but shards failed or a deadline left some; 4
@@ -20,6 +20,7 @@ from clipsieve.cli_options import given_options, options_for, settings_of
 from clipsieve.cli_subsets import export, filter_, remove
 from clipsieve.cores import sleep_at_barriers
 from clipsieve.errors import ClipsieveError, QueryError, UsageError, WeightsMissing
+from clipsieve.ingest.settings import IngestConfig
 from clipsieve.printing import (
     FORMS,
     SHOWN_ROWS,
@@ -105,6 +106,19 @@ def _run(config: RunConfig, dry_run: bool, wide: bool) -> int:
         return 0
     with make_engine(config) as engine:
         return job.run(config, engine, wide=wide).exit_code
+
+
+@cli.command()
+@options_for(IngestConfig)
+def ingest(**options: Any) -> int:
+    """Fetch the images of a list of URLs into shards, from public addresses only.
+
+    Every row of the list becomes a row of a shard, with a reason if there is no image. The same
+    command given again goes on where it was stopped. Then: clipsieve run SHARDS OUT
+    """
+    import clipsieve
+
+    return clipsieve.ingest(**settings_of(IngestConfig, options, ())).exit_code
 
 
 @cli.command()

@@ -7,13 +7,13 @@ import click
 
 from clipsieve.definitions import Definition, definitions_of
 from clipsieve.errors import UsageError
-from clipsieve.settings import ExecutionSettings, load_toml, merged_options, parse_options
+from clipsieve.settings import load_toml, merged_options, parse_options
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def options_for(
-    config: type[ExecutionSettings], only: Collection[str] = (), required: Collection[str] = ()
+    config: type, only: Collection[str] = (), required: Collection[str] = ()
 ) -> Callable[[F], F]:
     """Give a command the settings of `config` as arguments and options.
 
@@ -68,7 +68,7 @@ def given_options(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def settings_of(
-    config: type[ExecutionSettings],
+    config: type,
     options: dict[str, Any],
     beam_args: Sequence[str],
     required: Collection[str] = (),

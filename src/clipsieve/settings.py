@@ -16,8 +16,10 @@ from typing import Any, Self
 from clipsieve.definitions import definitions_of, setting, shown
 from clipsieve.errors import UsageError
 from clipsieve.formats.names import path_uri, safe_name
+from clipsieve.ingest.settings import IngestConfig
 from clipsieve.redaction import redacted
 from clipsieve.runner_names import DASK_RUNNER, LOCAL_RUNNER, SHORT_NAMES, beam_runner
+from clipsieve.setting_values import seconds, split_names
 from clipsieve.store.lock_terms import LEASE_SECONDS, LockTerms
 
 #: `stall` of workers where none is given.
@@ -29,36 +31,6 @@ TEMPORARY_MARK = ".tmp-"
 #: Of a TOML file.
 _MAX_CONFIG_BYTES = 16 << 20
 DEFAULT_SCORERS = ("clip", "density", "ood.zero_shot")
-
-
-def seconds(text: str, name: str = "deadline") -> float:
-    """A length of time: a number with s, m or h, seconds if it has none.
-
-    Args:
-      text: what was written.
-      name: of the setting, for the message.
-
-    Raises:
-      UsageError: if it is something else.
-
-    >>> seconds("90"), seconds("1.5m"), seconds("5h")
-    (90.0, 90.0, 18000.0)
-    """
-    units = {"s": 1, "m": 60, "h": 3600}
-    number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "s")
-    try:
-        return float(number) * units[unit]
-    except ValueError as error:
-        raise UsageError(f"{name} {shown(text)} is not a time; say 90s, 30m or 5h") from error
-
-
-def split_names(text: str) -> tuple[str, ...]:
-    """Names separated by commas.
-
-    >>> split_names("clip, own.scorer,")
-    ('clip', 'own.scorer')
-    """
-    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _check_out(out: str) -> str:
@@ -394,10 +366,11 @@ class ScoreConfig(ScorerSettings):
 
 
 #: Classes of settings by the commands that take them.
-CONFIGS: Mapping[str, type[ExecutionSettings]] = {
+CONFIGS: Mapping[str, type] = {
     "run, embed": RunConfig,
     "watch": WatchConfig,
     "score": ScoreConfig,
+    "ingest": IngestConfig,
 }
 
 
@@ -441,7 +414,7 @@ def merged_options(
     return {name: {**held.get(name, {}), **given.get(name, {})} for name in {*held, *given}}
 
 
-def load_toml(path: str | Path, config: type[ExecutionSettings] = RunConfig) -> dict[str, Any]:
+def load_toml(path: str | Path, config: type = RunConfig) -> dict[str, Any]:
     """Settings for `config` from a TOML file, to be overridden by the command line.
 
     One file serves all commands: settings of other commands are checked and left out.
@@ -457,7 +430,7 @@ def load_toml(path: str | Path, config: type[ExecutionSettings] = RunConfig) -> 
         table = tomllib.loads(content.decode("utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"config file {path} cannot be read: {error}") from error
-    known = {d.name: d for part in CONFIGS.values() for d in definitions_of(part)}
+    known = {d.name: d for part in (*CONFIGS.values(), config) for d in definitions_of(part)}
     values = {key.replace("-", "_"): value for key, value in table.items()}
     if len(values) < len(table):
         raise UsageError(f"config file {path} gives a key twice, once with '-' and once with '_'")
@@ -495,16 +468,18 @@ def settings_page() -> str:
         "| setting | command line | a value is | default | meaning | of |",
         "|---|---|---|---|---|---|",
     ]
-    commands: dict[str, list[str]] = {}
+    commands: dict[tuple[str, ...], list[str]] = {}
     definitions = {}
     for names, config in CONFIGS.items():
         for definition in definitions_of(config):
-            commands.setdefault(definition.name, []).append(names)
-            definitions[definition.name] = definition
-    for name, definition in definitions.items():
+            key = definition.name, definition.help, definition.default_text
+            commands.setdefault(key, []).append(names)
+            definitions[key] = definition
+    for key, definition in definitions.items():
+        name = definition.name
         place = f"`{definition.option}`" if definition.option else "argument"
         if not definition.required and definition.option is None:
             place = "after `--`"
         cells = [definition.expected, definition.default_text, definition.help]
-        lines.append(f"| `{name}` | {place} | {' | '.join(cells)} | {', '.join(commands[name])} |")
+        lines.append(f"| `{name}` | {place} | {' | '.join(cells)} | {', '.join(commands[key])} |")
     return "\n".join(lines) + "\n"

@@ -55,6 +55,7 @@ with DAG(
         task_id="reconcile",
         bash_command='exec "$CLIPSIEVE" reconcile "$OUT" --quick',
         execution_timeout=timedelta(hours=2),
+        retries=0,  # what it finds does not mend itself
     )
     run >> keep >> reconcile
 

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from clipsieve.errors import ShardError, StorageError
+from clipsieve.errors import ShardError, StorageError, UsageError
 from clipsieve.formats.base import ReadOptions, WorkItem
 from clipsieve.formats.registry import count_rows, fingerprint, plan_input, read_rows
 from clipsieve.formats.samples import Sample
@@ -215,6 +215,13 @@ def test_a_damaged_sidecar_is_a_problem_of_its_shard(tmp_path):
         with pytest.raises(ShardError, match=rf"00000\.tar: its sidecar {path} cannot be read: "):
             count_rows(damaged)
         assert count_rows(sound) == 1
+
+
+def test_where_all_sidecars_are_damaged_the_first_is_named(tmp_path):
+    write_tar(tmp_path / "00000.tar", members("a"))
+    (tmp_path / "00000.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UsageError, match=r"none of the 1 tars .*0\.tar: its sidecar .*0\.parquet ca"):
+        plan_input(str(tmp_path))
 
 
 def test_a_sidecar_damaged_behind_its_footer_is_named(tmp_path):

@@ -357,7 +357,9 @@ def _first_samples(
     for shard in shards:
         before = len(samples)
         try:
-            if shard.problem is None:
+            if shard.problem is not None:
+                problems.append(f"{shard.uri}: {shard.problem}")
+            else:
                 probed = tar_samples(shard.uri, None, SampleLimits.from_options(options))
                 samples += islice(probed, PROBED_SAMPLES)
         except Exception as error:  # reading the shard will raise; what came before it counts

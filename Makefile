@@ -50,8 +50,10 @@ constraints:  ## Write the versions of a fresh installation into constraints.txt
 	echo '# Exact versions that CI and the Makefile install with; regenerate with `make constraints`.' > constraints.txt
 	build/constraints-venv/bin/pip freeze --exclude-editable >> constraints.txt
 
-settings-page: $(VENV)/.installed  ## Write docs/settings.md from the definitions of the settings
+settings-page: $(VENV)/.installed  ## Write the pages that are made from definitions in the code
 	$(BIN)/python -c 'import clipsieve.settings as s; print(s.settings_page(), end="")' > docs/settings.md
+	$(BIN)/python -c 'import clipsieve.schemas.events as s; print(s.events_page(), end="")' > docs/events.md
+	$(BIN)/python -c 'import clipsieve.schemas.events as s; print(s.schema_text(), end="")' > docs/events.schema.json
 
 train-tiny: $(VENV)/.installed-dev  ## Train the bundled model anew: about ten CPU minutes
 	$(BIN)/python -m clipsieve.demo.train src/clipsieve/demo/tiny

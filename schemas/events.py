@@ -4,6 +4,7 @@ Every event has `time` (seconds since the epoch), `event`, `run_id` (null before
 and `text`, which is what is shown without JSON; some have fields of their own.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -128,3 +129,31 @@ def json_schema() -> dict[str, Any]:
         "title": "clipsieve events",
         "oneOf": kinds,
     }
+
+
+def schema_text() -> str:
+    """Return the text of docs/events.schema.json."""
+    return json.dumps(json_schema(), indent=1) + "\n"
+
+
+def events_page() -> str:
+    """Return the text of docs/events.md."""
+    lines = [
+        "# Events",
+        "",
+        "Generated from `schemas/events.py` by `make settings-page`.",
+        "",
+        "With `--log-format json` every line on standard error is one JSON object. All have `time`",
+        "(seconds since the epoch), `event`, `run_id` (null before the run is named) and `text`,",
+        "which is what is shown without JSON. The [JSON Schema](events.schema.json) says the rest.",
+        "The last event of a command is `result` or `error`; `--result-file` holds the same object",
+        "without `text`.",
+        "",
+        "| event | when | fields of its own |",
+        "|---|---|---|",
+    ]
+    for name, event in EVENTS.items():
+        fields = [RUN, SCORE] if name == "result" else [event.fields]
+        kinds = " or ".join(", ".join(f"`{field}`" for field in part) for part in fields)
+        lines.append(f"| `{name}` | {event.doc} | {kinds} |")
+    return "\n".join(lines) + "\n"

@@ -339,11 +339,21 @@ def reconcile(out: str, quick: bool) -> int:
 
 @cli.command()
 @click.argument("out")
-def status(out: str) -> int:
+@click.option("--trend", is_flag=True, help="how the last runs compare, and which scores moved")
+@click.option("--format", "form", type=click.Choice(FORMS), default="table", show_default=True)
+def status(out: str, trend: bool, form: str) -> int:
     """What is done, what is left, what failed and why."""
     from clipsieve.job.status import status_lines
 
-    print_lines(status_lines(out))
+    if not trend:
+        print_lines(status_lines(out))
+        return 0
+    from clipsieve.sql.trend import read_trend
+
+    found = read_trend(out)
+    print_answer(found.runs.columns, found.runs.rows, form)
+    if found.columns.rows:
+        print_answer(found.columns.columns, found.columns.rows, form)
     return 0
 
 

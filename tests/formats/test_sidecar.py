@@ -1,5 +1,6 @@
 import datetime
 import tempfile
+from random import Random
 
 import fsspec
 import pyarrow as pa
@@ -220,7 +221,9 @@ def test_a_damaged_sidecar_is_a_problem_of_its_shard(tmp_path):
 def test_where_all_sidecars_are_damaged_the_first_is_named(tmp_path):
     write_tar(tmp_path / "00000.tar", members("a"))
     (tmp_path / "00000.parquet").write_bytes(b"PAR1")
-    with pytest.raises(UsageError, match=r"none of the 1 tars .*0\.tar: its sidecar .*0\.parquet ca"):
+    with pytest.raises(
+        UsageError, match=r"none of the 1 tars .*0\.tar: its sidecar .*0\.parquet ca"
+    ):
         plan_input(str(tmp_path))
 
 
@@ -271,3 +274,26 @@ def test_samples_that_wait_are_on_disk_beyond_the_budget(tmp_path, monkeypatch):
     assert len(list(join_sidecar(rows, iter(samples), 1000))) == 10
     with pytest.raises(StorageError, match=r"cannot be kept in .*gone \(No such file or directory"):
         list(join_sidecar(rows, iter(samples), 500))
+
+
+def test_a_sidecar_with_flipped_bytes_is_read_or_fails_its_shard(tmp_path):
+    rows = [(f"{number:03d}", "404" if number % 3 else None) for number in range(60)]
+    plan_of(tmp_path, members(*[key for key, error in rows if not error]), table(*rows))
+    write_tar(tmp_path / "1.tar", members("sound"))
+    path, random = tmp_path / "00000.parquet", Random(7)
+    whole = path.read_bytes()
+    failed = 0
+    for _ in range(60):
+        content = bytearray(whole)
+        for _ in range(random.choice([1, 4, 16])):
+            content[random.randrange(len(content))] = random.randrange(256)
+        path.write_bytes(content)
+        plan = plan_input(str(tmp_path))
+        damaged, sound = plan.items
+        assert sum(map(len, read_rows(sound, plan.source))) == 1
+        try:
+            assert sum(map(len, read_rows(damaged, plan.source))) >= 20
+        except ShardError as error:
+            failed += 1
+            assert "00000.tar" in str(error)
+    assert 10 < failed < 60

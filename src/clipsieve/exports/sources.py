@@ -97,5 +97,7 @@ def _property(item: WorkItem, name: str) -> str:
     """Return what a field of the fingerprint is to the user."""
     if name != "version" or local_path(item.uri) is None:
         return name
+    if item.sidecar is not None:
+        return "modification time of the tar or its sidecar"
     is_folder = item.format is InputFormat.FOLDER
     return "names or modification times" if is_folder else "modification time"

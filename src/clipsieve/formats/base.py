@@ -40,9 +40,11 @@ class SourceFingerprint:
     """Whether a source is still the one that was planned: equal means unchanged.
 
     Attributes:
-      size: bytes; -1 where the server does not say.  For folders, of all files of the item.
+      size: bytes; -1 where the server does not say.  For folders, of all files of the item; for
+        a tar with a sidecar, of both.
       version: `mtime_ns` of a local file, else the ETag, generation or time the store gives;
-        for folders a sha256 over names, sizes and times.  Empty where the store gives nothing.
+        for folders a sha256 over names, sizes and times; for a tar with a sidecar, of both.
+        Empty where the store gives nothing.
       rows: rows that the item covers, or None where only reading tells (tar files).
     """
 
@@ -64,6 +66,7 @@ class WorkItem:
       fingerprint: of the source, when it was planned.
       files: half-open range of the sorted rows of a folder; None for other formats.
       problem: why planning could not read it, or None.  Reading it raises `ShardError`.
+      sidecar: of a tar, address of the Parquet file that has its rows, failed ones too; or None.
     """
 
     shard: str
@@ -74,6 +77,7 @@ class WorkItem:
     fingerprint: SourceFingerprint
     files: tuple[int, int] | None = None
     problem: str | None = None
+    sidecar: str | None = None
 
     def to_json(self) -> str:
         """Return the item as one line of JSON."""

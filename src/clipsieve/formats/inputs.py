@@ -140,12 +140,16 @@ def file_fingerprint(uri: str) -> SourceFingerprint:
     return info_fingerprint(system.info(path))
 
 
-def require_unchanged(item: WorkItem) -> None:
-    """Raise `ValueError` if an item's file is not the planned one.
+def require_unchanged(item: WorkItem, current: SourceFingerprint) -> None:
+    """Raise `ValueError` if an item's source is not the planned one.
 
     Of a file in a store only sizes are compared: listing and opening may word versions in two ways.
+
+    Args:
+      item: as it was planned.
+      current: fingerprint of its source now; rows are not compared.
     """
-    planned, current = item.fingerprint, file_fingerprint(item.uri)
+    planned = item.fingerprint
     other_size = min(planned.size, current.size) >= 0 and planned.size != current.size
     other_version = local_path(item.uri) is not None and planned.version != current.version
     if other_size or other_version:

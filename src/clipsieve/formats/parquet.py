@@ -149,7 +149,7 @@ class Parquet(Format):
 
     def read(self, item: WorkItem, source: SourceConfig) -> Iterator[RowBatch]:
         """Stream the row groups of an item."""
-        require_unchanged(item)
+        require_unchanged(item, file_fingerprint(item.uri))
         yield from read_parquet(item, source)
 
     def count(self, item: WorkItem) -> int:

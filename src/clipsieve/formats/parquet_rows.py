@@ -38,8 +38,8 @@ from clipsieve.schemas.states import RowFailure
 _STEPS_PER_BUDGET = 8
 # Values differ in size: an estimate from their mean is not trusted further.
 _MAX_ROWS_PER_STEP = 128
-# What the carried columns and uids of one step may unfold to.
-_MAX_STEP_BYTES = 128 << 20
+#: What one carried column, or uids, of one step may unfold to.
+MAX_STEP_BYTES = 128 << 20
 # Of a column chunk in a store so much is looked at ahead: reading all page headers would fetch it
 # twice.
 _LOOK_AHEAD_IN_STORES = 4 << 20
@@ -81,6 +81,36 @@ def read_parquet(item: WorkItem, source: SourceConfig) -> Iterator[RowBatch]:
     """
     start, size = item.start, 0
     steps: list[RowBatch] = []
+    for records in read_records(item, source.byte_budget, left_out=source.left_out):
+        step = _to_rows(records, source)
+        steps.append(step)
+        size += step.carried.nbytes + _image_bytes(step.images)
+        if size >= source.byte_budget - source.byte_budget // _STEPS_PER_BUDGET:
+            batch = _join(steps, start, source)
+            start, size, steps = start + len(batch), 0, []
+            yield batch
+    if steps:
+        yield _join(steps, start, source)
+
+
+def read_records(
+    item: WorkItem,
+    byte_budget: int,
+    *,
+    left_out: Sequence[str] = (),
+    only: Sequence[str] | None = None,
+) -> Iterator[pa.RecordBatch]:
+    """Yield the columns of an item's rows, as the file has them, a few rows at a time.
+
+    Args:
+      item: what to read.
+      byte_budget: about eight times what a batch may hold.
+      left_out: columns that are not read if names are unique.
+      only: columns that are read; None is all others.
+
+    Raises:
+      Exception: as `read_parquet`, but for types that do not fit.
+    """
     try:
         with ExitStack() as stack:
             handle = stack.enter_context(_open_handle(item.uri))
@@ -88,16 +118,11 @@ def read_parquet(item: WorkItem, source: SourceConfig) -> Iterator[RowBatch]:
             if any(map(has_fixed_lists, file.schema_arrow.types)):
                 metadata = _without_arrow_schema(file.metadata)
                 file = stack.enter_context(_open_file(handle, metadata=metadata))
-            for records in _read_steps(file, handle, item, source):
-                step = _to_rows(records, source)
-                steps.append(step)
-                size += step.carried.nbytes + _image_bytes(step.images)
-                if size >= source.byte_budget - source.byte_budget // _STEPS_PER_BUDGET:
-                    batch = _join(steps, start, source)
-                    start, size, steps = start + len(batch), 0, []
-                    yield batch
-            if steps:
-                yield _join(steps, start, source)
+            names = file.schema_arrow.names
+            columns = None if only is None else list(only)
+            if columns is None and left_out and len(set(names)) == len(names):
+                columns = [name for name in names if name not in left_out]
+            yield from _read_steps(file, handle, item, byte_budget, columns)
     finally:
         pa.default_memory_pool().release_unused()  # pages may have been much larger than batches
 
@@ -143,13 +168,9 @@ def _row_groups(file: Any, item: WorkItem) -> Iterator[tuple[int, Any]]:
 
 
 def _read_steps(
-    file: Any, handle: Any, item: WorkItem, source: SourceConfig
+    file: Any, handle: Any, item: WorkItem, byte_budget: int, columns: Sequence[str] | None
 ) -> Iterator[pa.RecordBatch]:
-    """Yield small record batches, without the columns of other pixels if names are unique."""
-    names = file.schema_arrow.names
-    columns = None
-    if source.left_out and len(set(names)) == len(names):
-        columns = [name for name in names if name not in source.left_out]
+    """Yield small record batches of these columns; None is all."""
     groups = list(_row_groups(file, item))
     file_bounds = _file_bounds(file, handle, item, columns)
     total = sum(metadata.num_rows for _, metadata in groups)
@@ -162,13 +183,13 @@ def _read_steps(
         for group, metadata in groups:
             if metadata.num_rows == 0:
                 continue
-            rows = _rows_per_step(source, metadata, 0)
+            rows = _rows_per_step(byte_budget, metadata, 0)
             bounds = file_bounds.bound(group, rows)
             if bounds.dictionaries not in readers:
                 paths = sorted(bounds.dictionaries)
                 reader = _open_file(handle, metadata=file.metadata, read_dictionary=paths)
                 readers[bounds.dictionaries] = stack.enter_context(reader)
-            rows = _rows_per_step(source, metadata, bounds.dictionary_bytes)
+            rows = _rows_per_step(byte_budget, metadata, bounds.dictionary_bytes)
             yield from readers[bounds.dictionaries].iter_batches(
                 batch_size=min(rows, bounds.rows),
                 row_groups=[group],
@@ -177,10 +198,10 @@ def _read_steps(
             )
 
 
-def _rows_per_step(source: SourceConfig, group: Any, dictionary_bytes: int) -> int:
+def _rows_per_step(byte_budget: int, group: Any, dictionary_bytes: int) -> int:
     """Return how many rows are decoded at once by their mean size, without shared values."""
     row_size = max(1, (group.total_byte_size - dictionary_bytes) // group.num_rows)
-    rows = source.byte_budget // (_STEPS_PER_BUDGET * row_size)
+    rows = byte_budget // (_STEPS_PER_BUDGET * row_size)
     return int(min(max(1, rows), _MAX_ROWS_PER_STEP))
 
 
@@ -291,7 +312,7 @@ def _take_texts(column: pa.Array | None, rows: Sequence[int]) -> list[str | None
     if column is None or not types.is_string(plain_type(column.type)):
         return [None] * len(rows)
     taken = column.take(pa.array(rows))
-    if decoded_bytes(taken) > _MAX_STEP_BYTES:
+    if decoded_bytes(taken) > MAX_STEP_BYTES:
         raise ValueError(f"a column of messages holds {decoded_bytes(taken):,} bytes in few rows")
     texts: list[str | None] = replace_invalid_utf8(to_plain(taken)).to_pylist()
     return texts
@@ -301,7 +322,7 @@ def _to_type(column: pa.Array | None, kind: pa.DataType, rows: int) -> pa.Array:
     """Return a column in its unified type, strings repaired; NULL where the shard lacks it."""
     if column is None:
         return pa.nulls(rows, kind)
-    if (size := decoded_bytes(column)) > _MAX_STEP_BYTES:
+    if (size := decoded_bytes(column)) > MAX_STEP_BYTES:
         raise ValueError(
             f"a carried column unfolds to {size:,} bytes in {rows:,} rows; leave the "
             "column out with --leave-out"

@@ -92,8 +92,8 @@ def narrowed(item: WorkItem, first: int, stop: int) -> WorkItem:
 def count_rows(item: WorkItem) -> int:
     """Return the number of rows of an item, counted anew from the source alone.
 
-    Parquet: from the footer.  Tars: from the member headers, the whole file is passed over.
-    Folders: from a new listing.
+    Parquet: from the footer.  Tars: from the member headers, the whole file is passed over, and
+    from the keys of a sidecar.  Folders: from a new listing.
 
     Raises:
       ShardError: the source cannot be read.

@@ -1,7 +1,7 @@
 """Rows made of an image, a caption file and JSON fields: what tars and folders have in common."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,7 +82,7 @@ class Sample:
       image: encoded image, None if there is none.
       text: caption file, None if there is none.
       json: JSON file, None if there is none.
-      fields: further fields, from a metadata file.
+      fields: further fields, from a metadata file or a sidecar.
       extensions: what files there are.
       missing: why there is no image, where more is known than that.
       image_bytes: size of the image in its file; the image of one that is too large is not read.
@@ -102,7 +102,7 @@ class Sample:
     json_bytes: int = 0
 
     def all_fields(self) -> dict[str, Any]:
-        """Return the fields: those of the JSON, replaced by those of a metadata file.
+        """Return the fields: those of the JSON, replaced by those of a metadata file or sidecar.
 
         JSON that cannot be read, or is no object, becomes the one field `invalid_json`, its text.
         """
@@ -194,7 +194,11 @@ class SampleColumns:
 
 
 def learn_columns(
-    samples: Iterable[Sample], place: str, format: InputFormat, options: ReadOptions
+    samples: Iterable[Sample],
+    place: str,
+    format: InputFormat,
+    options: ReadOptions,
+    described: Mapping[str, pa.DataType] | None = None,
 ) -> SampleColumns:
     """Return the columns that samples have.
 
@@ -207,6 +211,7 @@ def learn_columns(
       place: what to name in errors.
       format: of the source.
       options: the fields that were named.
+      described: types of further fields, which files beside the samples have.
 
     Raises:
       UsageError: a named field does not exist, or a webdataset has no captions.
@@ -219,6 +224,10 @@ def learn_columns(
             if name != "invalid_json" and (name in kinds or len(kinds) < MAX_COLUMNS):
                 merged = unify_types(kinds.get(name, pa.null()), _type_of(value))
                 kinds[name] = pa.string() if merged is None else merged
+    for name, kind in (described or {}).items():
+        if name in kinds or len(kinds) < MAX_COLUMNS:
+            merged = unify_types(kinds.get(name, pa.null()), kind)
+            kinds[name] = pa.string() if merged is None else merged
     kinds |= {name: kind for name, kind in _KNOWN_TYPES.items() if name in kinds}
     kinds = {name: pa.string() if kind == pa.null() else kind for name, kind in kinds.items()}
     require_column(options.uid_col, kinds, "uid_col", place)
@@ -276,6 +285,7 @@ def batch_samples(
         pending.append(sample)
         size += sum(len(part) for part in (sample.image, sample.text) if part)
         size += _JSON_EXPANSION * len(sample.json or b"")
+        size += sum(len(value) for value in sample.fields.values() if type(value) is str)
         size += 1024  # of Python objects; samples without images have a size too
         if size >= source.byte_budget:
             yield _to_batch(pending, source, start)

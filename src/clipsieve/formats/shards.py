@@ -16,6 +16,7 @@ from clipsieve.formats.inputs import (
     open_binary,
 )
 from clipsieve.formats.names import join_uri, plural
+from clipsieve.formats.sidecar import sidecar_uri
 
 Formats = Mapping[InputFormat, Format]
 
@@ -35,9 +36,10 @@ def find_shards(
     """Return the format of the inputs, the shards among them, and notes for the description.
 
     Folders are looked into, files are recognized by their first bytes.  A folder with tars is
-    these tars (Parquet files beside them are img2dataset's sidecars), else its Parquet files,
-    else its pictures.  Damaged files whose name claims a format are shards with a problem; other
-    files are refused if they were named in full, else left out and counted.
+    these tars, else its Parquet files, else its pictures.  A Parquet file with the name of a tar
+    beside it is no shard: it may be img2dataset's sidecar, which planning of the tar looks at.
+    Damaged files whose name claims a format are shards with a problem; other files are refused if
+    they were named in full, else left out and counted.
 
     Args:
       inputs: from `find_inputs`.
@@ -59,6 +61,8 @@ def find_shards(
                 shards.append((InputFormat.FOLDER, inside))
             else:
                 files.append((inside, False))
+    if input_format != InputFormat.PARQUET:
+        files = _without_sidecars(files, formats)
     sniffed = _sniff_all((shard for shard, _ in files), formats)
     ignored = 0
     for (shard, explicit), (format, words) in zip(files, sniffed, strict=True):
@@ -122,9 +126,12 @@ def _look_into(
             + (f", but input_format is {input_format}; leave it out" * (input_format != AUTO))
             + ("" if counts else "; check the path")
         )
+    if format is InputFormat.WEBDATASET:
+        sidecars = {sidecar_uri(name, formats[format].suffixes) for name in tars}
+        tables = [name for name in tables if name not in sidecars]
     if input_format == AUTO and format is not InputFormat.PARQUET and tables:
-        tail = "pictures not read" if format is InputFormat.FOLDER else "tars taken as sidecars"
-        notes.append(f"{plural(len(tables), 'Parquet file')} beside the {tail}")
+        tail = "pictures" if format is InputFormat.FOLDER else "tars"
+        notes.append(f"{plural(len(tables), 'Parquet file')} beside the {tail} not read")
     elif input_format == AUTO and format is not InputFormat.FOLDER and pictures:
         notes.append(f"{plural(len(pictures), 'picture')} beside the shards not read")
     if format is InputFormat.FOLDER:
@@ -137,6 +144,16 @@ def _look_into(
         version = file_fingerprint(uri) if exists else files[name]
         shards.append(Shard(uri, f"{path.relative}/{name}".strip("/"), version))
     return shards
+
+
+def _without_sidecars(
+    files: Sequence[tuple[Shard, bool]], formats: Formats
+) -> list[tuple[Shard, bool]]:
+    """Return the files without those that have the place of a tar's sidecar."""
+    webdataset = formats[InputFormat.WEBDATASET]
+    tars = [shard.uri for shard, _ in files if webdataset.claims(shard.uri)]
+    sidecars = {sidecar_uri(uri, webdataset.suffixes) for uri in tars}
+    return [(shard, explicit) for shard, explicit in files if shard.uri not in sidecars]
 
 
 def _describe_pictures(tables: Sequence[str], pictures: Sequence[str]) -> bool:

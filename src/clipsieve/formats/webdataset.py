@@ -1,5 +1,7 @@
 """Webdataset tars: one work item a tar, read as a stream, columns from the first samples.
 
+Rows that img2dataset failed to fetch are in no tar; those of a sidecar are joined to it.
+
 A tar that is cut off or damaged is an error, where `tarfile` takes it for the end.
 """
 
@@ -8,7 +10,7 @@ import gzip
 import lzma
 import tarfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import BinaryIO, NoReturn, Self, cast
 
@@ -38,6 +40,12 @@ from clipsieve.formats.samples import (
     caption_note,
     learn_columns,
 )
+from clipsieve.formats.sidecar import (
+    find_sidecars,
+    join_sidecar,
+    joined_fingerprint,
+    sidecar_rows,
+)
 
 _PROBED_TARS = 3
 _BLOCK = 512
@@ -47,6 +55,7 @@ _MAX_EXTENDED_HEADER = 1 << 20
 _MAX_RATIO = 100
 _MIN_UNFOLDED = 64 << 20
 _MAX_MEMBERS = 1000  # of one sample
+_COUNT_BYTES = 1 << 20
 _CHUNK = 1 << 14  # tarfile copies what is left of its buffer on every read: small is fast
 
 
@@ -74,22 +83,24 @@ class WebDataset(Format):
         return True
 
     def plan(self, shards: Sequence[Shard], options: ReadOptions) -> InputPlan:
-        """Learn extensions and fields from the first samples of the first tars."""
-        samples, place = _first_samples(shards, options)
+        """Learn extensions and fields from the first samples, and fields from sidecars."""
+        scan = find_sidecars(shards, self.suffixes)
+        shards = scan.shards
+        samples, place = _first_samples(shards, options, scan.sidecars)
         seen = dict.fromkeys(extension for sample in samples for extension in sample.extensions)
         image = None if options.image_col is None else options.image_col.lower().lstrip(".")
-        if image is not None and image not in seen:
+        if image is not None and image not in seen and samples:
             raise UsageError(
                 f"image_col {options.image_col!r} is not the extension of a member of {place}; "
                 f"its members are {', '.join(seen)}"
             )
         pictures = [extension for extension in seen if extension in PICTURES]
-        if image is None and not pictures:
+        if image is None and not pictures and samples:
             raise UsageError(
                 f"no pictures in {place}: its members are {', '.join(seen)}; name the extension "
                 "of the pictures with image_col"
             )
-        columns = learn_columns(samples, place, InputFormat.WEBDATASET, options)
+        columns = learn_columns(samples, place, self.name, options, scan.columns)
         items = tuple(
             WorkItem(
                 shard=fitted_name(options.shard_prefix + shard_name(shard.relative)),
@@ -99,6 +110,7 @@ class WebDataset(Format):
                 row_groups=None,
                 fingerprint=shard.fingerprint,
                 problem=shard.problem,
+                sidecar=scan.sidecars.get(shard.uri),
             )
             for shard in shards
         )
@@ -106,7 +118,7 @@ class WebDataset(Format):
             "img2dataset webdataset" if columns.img2dataset else "webdataset",
             plural(len(shards), "shard"),
             "rows counted on reading",
-            f"image members {image or '|'.join(pictures)}",
+            f"image members {image or '|'.join(pictures) or 'not seen yet'}",
             caption_note(columns.caption),
             columns.uid_note(),
         ]
@@ -114,23 +126,37 @@ class WebDataset(Format):
         unread = [name for name in seen if name not in {*PICTURES, TEXT_FILE, "json", image}]
         if unread:
             text += f"; members not read: {', '.join(unread)}"
+        text += f"; {scan.note}" if scan.note else ""
         text += columns.carried.renaming_note() + problems_note(items)
         source = columns.source(self.name, "webdataset", options, image, columns.caption)
         return InputPlan(items, source, text)
 
     def read(self, item: WorkItem, source: SourceConfig) -> Iterator[RowBatch]:
-        """Read the tar from its beginning to its end."""
-        require_unchanged(item)
+        """Read the tar from its beginning to its end, beside its sidecar if it has one."""
+        require_unchanged(item, self.fingerprint(item))
         samples = tar_samples(item.uri, source.image, SampleLimits.from_source(source))
+        if item.sidecar is not None:
+            rows = sidecar_rows(item, source.byte_budget)
+            samples = join_sidecar(rows, samples, source.byte_budget)
         yield from batch_samples(samples, source, item.start)
 
     def count(self, item: WorkItem) -> int:
-        """Count the samples in the member headers; the whole file is passed over."""
-        return sum(1 for _ in tar_samples(item.uri, None, None))
+        """Count the samples in the member headers, and the rows of a sidecar.
+
+        The whole tar is passed over.
+        """
+        samples = tar_samples(item.uri, None, None)
+        if item.sidecar is not None:
+            rows = sidecar_rows(item, _COUNT_BYTES, only=["key", "status"])
+            samples = join_sidecar(rows, samples, _COUNT_BYTES)
+        return sum(1 for _ in samples)
 
     def fingerprint(self, item: WorkItem) -> SourceFingerprint:
-        """Return size and version of the file."""
-        return file_fingerprint(item.uri)
+        """Return size and version of the tar, and of its sidecar."""
+        tar = file_fingerprint(item.uri)
+        if item.sidecar is None:
+            return tar
+        return joined_fingerprint(tar, file_fingerprint(item.sidecar))
 
 
 def decompress(file: BinaryIO) -> BinaryIO:
@@ -318,15 +344,22 @@ def _require_end(archive: tarfile.TarFile) -> None:
             raise tarfile.ReadError("there is data after the tar's end marker: joined tars?")
 
 
-def _first_samples(shards: Sequence[Shard], options: ReadOptions) -> tuple[list[Sample], str]:
-    """Return samples of the first tars that have any, without images, and the first such tar."""
+def _first_samples(
+    shards: Sequence[Shard], options: ReadOptions, sidecars: Mapping[str, str]
+) -> tuple[list[Sample], str]:
+    """Return samples of the first tars that have any, without images, and the first such tar.
+
+    Where no tar has a sample, because all downloads failed, the first sidecar is that place.
+    """
     samples: list[Sample] = []
     places: list[str] = []
     problems = []
     for shard in shards:
         before = len(samples)
         try:
-            if shard.problem is None:
+            if shard.problem is not None:
+                problems.append(f"{shard.uri}: {shard.problem}")
+            else:
                 probed = tar_samples(shard.uri, None, SampleLimits.from_options(options))
                 samples += islice(probed, PROBED_SAMPLES)
         except Exception as error:  # reading the shard will raise; what came before it counts
@@ -335,6 +368,8 @@ def _first_samples(shards: Sequence[Shard], options: ReadOptions) -> tuple[list[
             places.append(shard.uri)
         if len(places) == _PROBED_TARS:
             break
+    if not places and sidecars:
+        return [], next(iter(sidecars.values()))
     if not places:
         first = problems[0] if problems else f"{shards[0].uri} has no members"
         raise UsageError(

@@ -33,7 +33,7 @@ from clipsieve.printing import (
     print_metrics,
     print_verification,
 )
-from clipsieve.settings import RunConfig, ScoreConfig, WatchConfig
+from clipsieve.settings import RunConfig, ScoreConfig, WatchConfig, load_toml
 from clipsieve.store.lock_terms import LockTerms
 from clipsieve.terminal import escaped_streams, read_input
 
@@ -71,9 +71,29 @@ def cli() -> None:
 @cli.command()
 @options_for(RunConfig)
 @click.option("--dry-run", is_flag=True, help="say what would be done, and write nothing")
+@click.option(
+    "--ingest",
+    "urls",
+    multiple=True,
+    metavar="URLS",
+    help="list of URLs to fetch into the input, one folder; may be repeated",
+)
+@click.option("--ingest-config", type=click.Path(), help="TOML file with settings of ingest")
 @click.pass_obj
-def run(beam_args: Sequence[str], /, dry_run: bool, **options: Any) -> int:
+def run(
+    beam_args: Sequence[str],
+    /,
+    dry_run: bool,
+    urls: tuple[str, ...],
+    ingest_config: str | None,
+    **options: Any,
+) -> int:
     """Embed, score and compact: shards in, tables out."""
+    if urls or ingest_config:
+        if dry_run or not urls:
+            raise UsageError("--ingest fetches: say --ingest URLS, and leave --dry-run out")
+        config = RunConfig(**settings_of(RunConfig, options, beam_args))
+        return _fetch_and_run(urls, ingest_config, config)
     return _run(RunConfig(**settings_of(RunConfig, options, beam_args)), dry_run, wide=True)
 
 
@@ -106,6 +126,18 @@ def _run(config: RunConfig, dry_run: bool, wide: bool) -> int:
         return 0
     with make_engine(config) as engine:
         return job.run(config, engine, wide=wide).exit_code
+
+
+def _fetch_and_run(urls: tuple[str, ...], file: str | None, config: RunConfig) -> int:
+    """The run command with --ingest."""
+    from clipsieve.ingest.fetch_and_run import fetch_and_run
+    from clipsieve.job.reporter import Reporter
+    from clipsieve.pipelines.engine import make_engine
+
+    given = load_toml(file, IngestConfig) if file else {}
+    common = {"urls": urls, "shards": config.inputs[0], "log_format": config.log_format}
+    fetching = IngestConfig(**{**given, **common})
+    return fetch_and_run(fetching, config, make_engine, Reporter(config.log_format))
 
 
 @cli.command()

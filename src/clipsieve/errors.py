@@ -3,6 +3,7 @@
     ClipsieveError            1
     ├── UsageError            2   a wrong argument, or an output folder that holds something else
     │   ├── NoInput           2   no input matches; it may come later
+    │   ├── NothingScored     2   not one row could be scored; shards that come may have some
     │   ├── WeightsMissing    2   a model that is not on this machine
     │   └── QueryError        2   a query that DuckDB refuses
     ├── DeviceError           2   a device that was asked for, or is present, but cannot be used
@@ -38,6 +39,10 @@ class UsageError(ClipsieveError):
 
 class NoInput(UsageError):
     """No input matches a pattern, or a folder holds none."""
+
+
+class NothingScored(UsageError):
+    """Not one row of an output folder could be scored; its ledger says why, row by row."""
 
 
 class WeightsMissing(UsageError):

@@ -65,17 +65,29 @@ class IngestResult:
         return asdict(self)
 
 
-def ingest(config: IngestConfig) -> IngestResult:
+def ingest(
+    config: IngestConfig, reporter: Reporter | None = None, control: Control | None = None
+) -> IngestResult:
     """Fetch the images of a list of URLs into shards.
+
+    Args:
+      config: settings.
+      reporter: where progress goes; None is standard error.
+      control: stops it, beside signals and the deadline of the settings.
 
     Raises:
       UsageError: the list cannot be read, or the folder holds something else.
       Locked: another process writes to the folder.
       ClipsieveError: see `clipsieve.errors`.
     """
-    reporter = Reporter(config.log_format, new_run_id())
+    reporter = reporter or Reporter(config.log_format)
+    started = time.time()
+    if control is None:
+        deadline = None if config.deadline is None else started + config.deadline
+        control = Control(new_run_id(), config.shards, deadline)
+    reporter.run_id = control.run_id
     try:
-        return _ingest(config, reporter)
+        return _ingest(config, reporter, control, started)
     except ClipsieveError as error:
         if reporter.json:
             fields = {"command": "ingest", "exit_code": error.exit_code, "error": str(error)}
@@ -84,12 +96,11 @@ def ingest(config: IngestConfig) -> IngestResult:
         raise
 
 
-def _ingest(config: IngestConfig, reporter: Reporter) -> IngestResult:
+def _ingest(
+    config: IngestConfig, reporter: Reporter, control: Control, started: float
+) -> IngestResult:
     """Plan, fetch and report; see `ingest`."""
-    started = time.time()
     files = LocalFiles(config.shards)
-    deadline = None if config.deadline is None else started + config.deadline
-    control = Control(reporter.run_id or "", str(files.root), deadline)
     with files.lock(), stopping_on_signals(control):
         files.sweep(("",), ())
         try:

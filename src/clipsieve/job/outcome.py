@@ -61,7 +61,7 @@ def left_outcome(
         code = _exit_code(error)
         text = str(error) or type(error).__name__
         fields = {"command": command, "exit_code": code, "error": text}
-        if isinstance(error, ClipsieveError) and reporter.json:
+        if isinstance(error, ClipsieveError) and reporter.json and not error.is_reported:
             reporter.report("error", text, **fields)
             error.is_reported = True
         try:

@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from clipsieve.errors import UsageError
+from clipsieve.errors import NothingScored
 from clipsieve.job.reporter import Reporter, clock
 from clipsieve.schemas.states import RowState
 from clipsieve.sql.checks import CheckResult
@@ -128,7 +128,7 @@ def _left_text(result: RunResult) -> str:
 def refuse_empty(result: RunResult) -> None:
     """Refuse to call a run without one scored row a success: it is a mistake."""
     if result.exit_code == 0 and not result.counts.states.get(RowState.OK):
-        raise UsageError(
+        raise NothingScored(
             f"none of {result.counts.rows} rows could be scored: {dict(result.counts.states)}; "
             "look at `SELECT status, error, count(*) FROM samples GROUP BY ALL`, and check "
             "--image-col and --caption-col"

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from clipsieve.control import Control
-from clipsieve.errors import Locked, NoInput
+from clipsieve.errors import Locked, NoInput, NothingScored
 from clipsieve.job.reporter import Reporter, clock
 from clipsieve.job.run import run
 from clipsieve.job.signals import exit_code_of, stopping_on_signals
@@ -24,8 +24,8 @@ def watch(
     """Run, wait and run again until `config.until` or a signal; return the exit code.
 
     That is the last run's; 143 or 130 after a signal, whether or not it left work.  Where no input
-    matches yet, or another command writes to the folder, the next look may find otherwise.  A run
-    that is at work at the end begins no further shard.
+    matches yet, no row could be scored, or another command writes to the folder, the next look may
+    find otherwise.  A run that is at work at the end begins no further shard.
 
     Args:
       config: settings.
@@ -49,7 +49,7 @@ def watch(
             try:
                 with open_engine(once) as engine:
                     exit_code = run(once, engine, reporter, on_stop=control.stop).exit_code
-            except (NoInput, Locked) as error:
+            except (NoInput, NothingScored, Locked) as error:
                 reason = f"{error}; "
             now = time.monotonic()
             wait = max(begun + config.every - now, 0.0)

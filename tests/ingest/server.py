@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -64,19 +64,15 @@ class _Handler(BaseHTTPRequestHandler):
             site.times[path].append(time.monotonic())
             site.active[host] += 1
             site.most_active[host] = max(site.most_active[host], site.active[host])
-        try:
+        self.close_connection = True
+        time.sleep(site.latency)
+        with site.lock:  # before the answer, after which the client may send its next request
+            site.active[host] -= 1
+        with suppress(OSError):
             self._serve(path)
-        except OSError:
-            pass
-        finally:
-            with site.lock:
-                site.active[host] -= 1
-            self.close_connection = True
 
     def _serve(self, path: str) -> None:
         site = self.site
-        if site.latency:
-            time.sleep(site.latency)
         if path in site.pages:
             site.pages[path](self)
         elif path == "/robots.txt":

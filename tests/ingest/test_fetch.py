@@ -220,6 +220,14 @@ def test_addresses_are_those_that_were_checked(site: Site) -> None:
         assert not private.requests
 
 
+def test_addresses_are_tried_one_after_the_other(site: Site) -> None:
+    outcome = fetch(
+        site.url("/good/1.jpg", host="several.example"),
+        resolver=lambda host, port: ["127.0.0.9", "127.0.0.1"],
+    )
+    assert outcome.status == "success"
+
+
 def test_one_private_answer_among_public_ones_is_refused() -> None:
     outcome = fetch(
         "http://mixed.example/x.jpg",

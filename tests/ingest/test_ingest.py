@@ -154,7 +154,6 @@ def test_one_host_has_its_share_and_a_slow_one_starves_nobody(ingesting: Ingesti
     from tests.ingest.server import serving
 
     with serving("127.0.0.1", "0.0.0.0") as site:
-        site.pages["/slow"] = lambda handler: None
         site.latency = 0.05
         urls = [site.url(f"/good/{n}.jpg", host=f"127.0.0.{1 + n % 3}") for n in range(30)] + [
             site.url(f"/good/{n}.jpg", host="127.0.0.1") for n in range(100, 130)

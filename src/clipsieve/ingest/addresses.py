@@ -151,16 +151,17 @@ class Addresses:
             if left <= 0:
                 break
             family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-            sock = socket.socket(family, socket.SOCK_STREAM)
-            sock.settimeout(left / (len(addresses) - number))
+            sock: socket.socket | None = None
             try:
+                sock = socket.socket(family, socket.SOCK_STREAM)  # fails where there is no IPv6
+                sock.settimeout(left / (len(addresses) - number))
                 sock.connect((str(address), port))
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            except OSError as error:
-                sock.close()
-                reason = f"cannot connect to {host}: {error_text(error)}"
-            else:
                 return sock
+            except OSError as error:
+                if sock is not None:
+                    sock.close()
+                reason = f"cannot connect to {host}: {error_text(error)}"
         raise FetchError(reason or f"cannot connect to {host} in time", may_pass=True)
 
     def _texts(self, host: str, port: int, deadline: float) -> Sequence[str]:

@@ -105,17 +105,17 @@ class Worker:
         self._is_asking = False
         work = ShardWork(self._files, task, self._rows_per_shard)
         shard = self._open[task] = _Open(work, 1)
-        jobs = []
+        jobs, unusable = [], 0
         for row, text in work.urls():
             try:
                 jobs.append(Job(shard, row, parse_url(text)))
             except FetchError as error:
                 shard.left += 1
+                unusable += 1
                 self._add(shard, row, Outcome(error.status, error.reason))
         with self._lock:
             shard.left += len(jobs)
-            known = len(work) - len(jobs)
-            self._rows += known
+            self._rows += len(work) - len(jobs) - unusable  # known before, or copied at the end
         self._schedule.add(jobs)
         self._count_down(shard)
 

@@ -97,6 +97,12 @@ def test_a_unit_s_commands_exist_and_its_times_leave_room():
     assert "Persistent=true" in (EXAMPLES / "clipsieve.timer").read_text()
 
 
+def test_a_unit_hides_no_gpu_and_forbids_no_code_that_is_made():
+    names = unit_values((EXAMPLES / "clipsieve.service").read_text()).keys()
+    hiding = {"PrivateDevices", "ProtectClock", "DeviceAllow", "DevicePolicy", "RootDirectory"}
+    assert not names & {*hiding, "MemoryDenyWriteExecute"}
+
+
 # Kubernetes
 
 
@@ -208,7 +214,7 @@ def test_the_tasks_of_an_array_end_in_the_tables_of_one_run(array, tmp_path):
     for task in (2, 1):
         done = array.run(task, CLIPSIEVE_CONFIG=str(config))
         assert done.returncode == 0, done.stderr
-    assert json.loads(done.stderr.splitlines()[-1])["event"] == "result"
+    assert json.loads(done.stderr.splitlines()[-1])["event"] == "result" and done.stdout == ""
     assert contents(out) == contents(whole)
     assert exit_code(["reconcile", str(out)]) == 0
     calls = array.calls.read_text().splitlines()

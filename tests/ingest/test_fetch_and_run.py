@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 import pytest
 
 import clipsieve
-from tests.ingest.server import answer
 from tests.pipelines.jobs import exit_code
 
 TOML = """
@@ -134,8 +133,7 @@ def test_an_error_of_fetching_ends_the_command(place, site, capsys):
 
 
 def test_a_deadline_holds_for_both(place, site):
-    site.pages["/slow.jpg"] = lambda handler: (time.sleep(0.3), answer(handler, b"", 404))
-    urls = [site.url("/slow.jpg?" + str(row)) for row in range(400)]
+    urls = [site.url(f"/good/{row}.jpg") for row in range(400)]
     pq.write_table(pa.table({"url": urls, "caption": ["x"] * 400}), place / "l.parquet")
     site.latency = 0.3
     assert exit_code(words(place, "--deadline", "4")) == 3

@@ -106,7 +106,8 @@ def test_of_one_part_twice_and_of_parts_and_a_whole_run_only_one_works(source, t
         process = start(part(source, out, "2/3"))
         wait_for(lambda: (out / "_runs/parts/2-of-3/.lock").exists(), "the part")
         assert process.poll() is None  # it waits for the folder's lock
-    assert process.wait() == 0 and (out / "wide").exists()
+    process.communicate()
+    assert process.returncode == 0 and (out / "wide").exists()
 
 
 def test_a_part_that_is_killed_is_done_by_the_same_command_or_by_a_whole_run(
@@ -116,7 +117,7 @@ def test_a_part_that_is_killed_is_done_by_the_same_command_or_by_a_whole_run(
     process = start(part(source, out, "1/2"))
     wait_for(lambda: embedded(out), "a shard")
     process.kill()
-    process.wait()
+    process.communicate()
     assert exit_code(part(source, out, "2/2")) == 0
     assert not (out / "wide").exists()  # the first has not ended
     shutil.copytree(out, other)

@@ -15,7 +15,7 @@ from clipsieve import cli, connect
 from clipsieve.definitions import definitions_of
 from clipsieve.ingest.settings import IngestConfig
 from clipsieve.job.score import ScoreResult
-from clipsieve.settings import RunConfig, ScoreConfig
+from clipsieve.settings import RunConfig, ScoreConfig, WatchConfig
 from tests.store.folders import make_folder, shard_of
 
 
@@ -170,8 +170,9 @@ def seen_by_score(monkeypatch):
 @pytest.mark.parametrize(
     ("command", "config", "more"),
     [
-        ("run", RunConfig, {"config", "dry_run"}),
+        ("run", RunConfig, {"config", "dry_run", "urls", "ingest_config"}),
         ("embed", RunConfig, {"config", "dry_run"}),
+        ("watch", WatchConfig, {"config"}),
         ("score", ScoreConfig, {"config"}),
         ("ingest", IngestConfig, {"config"}),
     ],

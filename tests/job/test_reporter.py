@@ -53,3 +53,11 @@ def test_snapshots_add_up():
     b = Snapshot(10, 20, 30, 40, {"read": 0.5})
     assert a + b == b + a == Snapshot(11, 22, 33, 44, {"read": 1.5, "encode": 2.0})
     assert (a + b).shares()["encode"] == 2.0 / 3.5
+
+
+def test_within_a_muted_block_nothing_is_written(capsys):
+    reporter = Reporter("text")
+    with reporter.muted():
+        reporter.report("plan", "again")
+    reporter.report("plan", "once")
+    assert capsys.readouterr().err == "once\n"

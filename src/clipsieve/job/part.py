@@ -89,7 +89,8 @@ def run_part(
         room = check_room(folder, plan)
         with momentary_writer(folder.files, terms):
             if folder.load_manifest() != before:  # another part has written it meanwhile
-                before, plan = look()
+                with reporter.muted():
+                    before, plan = look()
             begin(folder, before, plan)
         text = f"part {config.part}: {plan_line(plan)}"
         reporter.report("plan", text, planned=len(plan.inputs.items), todo=len(plan.todo))

@@ -32,6 +32,16 @@ class Reporter:
         self.json = log_format == "json"
         self.live = terminal and not self.json
         self.run_id = run_id
+        self._is_muted = False
+
+    @contextmanager
+    def muted(self) -> Iterator[None]:
+        """Within the block report nothing: it repeats what was reported."""
+        self._is_muted = True
+        try:
+            yield
+        finally:
+            self._is_muted = False
 
     def report(self, event: str, text: str, **fields: Any) -> None:
         """Write one line: `text`, or as JSON with `fields`."""
@@ -39,6 +49,8 @@ class Reporter:
 
     def report_lines(self, event: str, lines: Sequence[str], **fields: Any) -> None:
         """Write lines, or as one line of JSON with `fields`."""
+        if self._is_muted:
+            return
         if self.json:
             line = {"time": round(time.time(), 3), "event": event, "run_id": self.run_id}
             with ignoring_broken_pipe():

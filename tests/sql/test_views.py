@@ -1,6 +1,7 @@
 """Views that describe: what score columns mean, and how shards ended."""
 
 import dataclasses
+import re
 
 import duckdb
 import numpy as np
@@ -12,6 +13,7 @@ from clipsieve.errors import UsageError
 from clipsieve.scorers import registry
 from clipsieve.scorers.clipscore import clip_score_scorer
 from clipsieve.sql.connect import connect
+from clipsieve.sql.create_views import named_views
 from clipsieve.sql.views import views_sql
 from clipsieve.store import names
 from clipsieve.store.manifest import FamilyEntry, ScorerEntry
@@ -246,8 +248,8 @@ def test_a_run_that_ends_while_a_connection_opens_is_no_error(made, monkeypatch)
     folder, _ = made
     add_record(folder, ShardRecord("r2", "c", "/in/c", DONE))
 
-    def then_gather(folder, manifest, root):
-        text = views_sql(folder, manifest, root)
+    def then_gather(folder, manifest, root, only):
+        text = views_sql(folder, manifest, root, only)
         gather_records(folder, "r2")
         return text
 
@@ -267,3 +269,14 @@ def test_files_in_the_folder_follow_the_records_to_where_they_are_gathered(made,
     assert not np.isnan(
         connection.sql("SELECT density_kdist FROM scores").fetchnumpy()["density_kdist"]
     ).any()
+
+
+@pytest.mark.parametrize("query", ["FROM scores", "SELECT * FROM Samples, runs", "FROM shards"])
+def test_only_what_a_query_names_is_in_its_text(made, query):
+    folder, manifest = made
+    only = named_views(query)
+    assert only is not None
+    view = re.compile(r"CREATE OR REPLACE (?:VIEW|MACRO) \"?(\w+)")
+    every = set(view.findall(views_sql(folder, manifest)))
+    assert set(view.findall(views_sql(folder, manifest, only=only))) == every & only
+    assert named_views("SHOW TABLES") is None is named_views(None)

@@ -12,7 +12,7 @@ from clipsieve.audit.suspects import find_suspects
 from clipsieve.audit.table import write_groups
 from clipsieve.errors import UsageError
 from clipsieve.schemas import footers
-from clipsieve.sql.views import write_sql
+from clipsieve.sql.views import write_views
 from clipsieve.store import names
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.lock_terms import LockTerms
@@ -91,8 +91,9 @@ def audit_folder(
     column: str = COLUMN,
     fraction: float = FRACTION,
     near_cosine: float = NEAR_COSINE,
+    writes_views: bool = True,
 ) -> AuditResult:
-    """`audit` for a caller that holds the folder's lock."""
+    """`audit` for a caller that holds the folder's lock, and may write the views itself."""
     if not 0 < near_cosine <= 1:
         raise UsageError(f"near-duplicate cosine must be above 0 and at most 1, got {near_cosine}")
     revision = manifest.revisions().get(FAMILY)
@@ -107,7 +108,8 @@ def audit_folder(
     groups = find_groups(suspects, near_cosine)
     build = manifest.wide.build if manifest.wide is not None else ""
     write_groups(shards, suspects, groups, fraction, near_cosine, build)
-    write_sql(folder, manifest)
+    if writes_views:
+        write_views(folder, manifest)
     return AuditResult(
         groups=tuple(groups),
         scored=suspects.threshold.scored,
@@ -119,12 +121,19 @@ def audit_folder(
 
 
 def unseen_findings(folder: OutputFolder, manifest: Manifest) -> str:
-    """Return what an audit of the folder says, if there are density scores that none has seen."""
+    """Return what an audit of the folder says, if there are density scores that none has seen.
+
+    The caller writes the views.
+    """
     revision = manifest.revisions().get(FAMILY)
     if revision is None or manifest.wide is None:
         return ""
     seen = folder.read_footer(names.groups(FAMILY, revision)).get(footers.BUILD)
-    return "" if seen == manifest.wide.build else audit_folder(folder, manifest).summary()
+    return (
+        ""
+        if seen == manifest.wide.build
+        else audit_folder(folder, manifest, writes_views=False).summary()
+    )
 
 
 def _check_column(folder: OutputFolder, revision: str, column: str) -> None:

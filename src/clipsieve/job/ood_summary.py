@@ -10,6 +10,13 @@ SHOWN_CLASSES = 3
 #: Characters of the caption that it shows.
 SHOWN_CAPTION = 60
 _CLASS, _DISTANCE = "ood.class", "ood.max_logit"
+_QUERY = """
+WITH counts AS (SELECT ood_class, count(*) AS n FROM scores WHERE ood_class IS NOT NULL GROUP BY 1),
+     farthest AS (SELECT caption FROM scores
+                  WHERE ood_max_logit = (SELECT max(ood_max_logit) FROM scores)
+                  ORDER BY shard, "row" LIMIT 1)
+SELECT ood_class, n, (SELECT caption FROM farthest) FROM counts ORDER BY n DESC, 1
+"""
 
 
 def ood_line(folder: OutputFolder, manifest: Manifest) -> str:
@@ -20,23 +27,15 @@ def ood_line(folder: OutputFolder, manifest: Manifest) -> str:
     scorers = manifest.scorers()
     if _CLASS not in scorers or _DISTANCE not in scorers or manifest.wide is None:
         return ""
-    counts = run_query(
-        folder.root,
-        "SELECT ood_class, count(*) AS n FROM scores WHERE ood_class IS NOT NULL "
-        "GROUP BY 1 ORDER BY n DESC, 1",
-    )
-    if counts is None or not counts.rows:
+    # One query: in an object store each asks for what there is anew.
+    answer = run_query(folder.root, _QUERY)
+    if answer is None or not answer.rows:
         return ""
-    total = sum(count for _, count in counts.rows)
-    named = ", ".join(f"{name} {n / total:.1%}" for name, n in counts.rows[:SHOWN_CLASSES])
-    farthest = run_query(
-        folder.root,
-        "SELECT caption FROM scores WHERE ood_max_logit = (SELECT max(ood_max_logit) FROM scores) "
-        "ORDER BY shard, row",
-        1,
-    )
+    counts = [(name, n) for name, n, _ in answer.rows]
+    total = sum(count for _, count in counts)
+    named = ", ".join(f"{name} {n / total:.1%}" for name, n in counts[:SHOWN_CLASSES])
     line = f"ood: {total:,} images, most like {named} {_of_classes(manifest)}"
-    caption = farthest.rows[0][0] if farthest is not None and farthest.rows else None
+    caption = answer.rows[0][2]
     if caption is None:
         return line
     shown = caption if len(caption) <= SHOWN_CAPTION else f"{caption[:SHOWN_CAPTION]}…"

@@ -13,6 +13,7 @@ from clipsieve.sql.create_views import (
     create_views,
     drop_damaged_scores,
     mentioned,
+    named_views,
     report_left_out,
 )
 from clipsieve.sql.interrupt import interruptible
@@ -77,12 +78,16 @@ def open_views(
             query = None
         if "," not in folder.root:  # which would end a folder's name in this setting
             connection.execute(f"SET file_search_path = {literal(folder.root)}")
-    left_out = create_views(connection, folder, views_sql(folder, manifest, root), root, query)
+    only = named_views(query)
+    text = views_sql(folder, manifest, root, only)
+    left_out = create_views(connection, folder, text, root, only)
     if left_out:  # a run may have ended since, and have put its records together
         folder = OutputFolder.open(out)
         manifest = folder.require_manifest()
-        left_out = create_views(connection, folder, views_sql(folder, manifest, root), root, query)
-    left_out |= drop_damaged_scores(connection, folder, manifest)
+        text = views_sql(folder, manifest, root, only)
+        left_out = create_views(connection, folder, text, root, only)
+    if only is None or "scores" in only:
+        left_out |= drop_damaged_scores(connection, folder, manifest)
     connection.execute(macros_sql())
     if locked:
         allowed = f"SET allowed_directories = [{literal(folder.root + '/')}];"

@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import duckdb
 
@@ -26,12 +26,23 @@ _OF_ALL_VIEWS = frozenset(
 _MOST_VERIFIED = 1 << 30
 
 
+def named_views(query: str | None) -> frozenset[str] | None:
+    """Return the words of a query in lower case, among them the views it names; None if it is all.
+
+    It is where there is no query, or one about the views themselves.
+    """
+    if query is None:
+        return None
+    words = frozenset(word.lower() for word in re.findall(r"\w+", query))
+    return words if words.isdisjoint(_OF_ALL_VIEWS) else None
+
+
 def create_views(
     connection: duckdb.DuckDBPyConnection,
     folder: OutputFolder,
     text: str,
     root: str = "",
-    query: str | None = None,
+    only: Collection[str] | None = None,
 ) -> dict[str, str]:
     """Run the statements of `views_sql`; return why views could not be made, by their names.
 
@@ -40,16 +51,13 @@ def create_views(
       folder: whose files they read.
       text: of the statements.
       root: that `views_sql` was given.
-      query: if given, views that it does not name are left away.
+      only: names in lower case of those that are made; None is all.
     """
     left_out: dict[str, str] = {}
-    words = None if query is None else {word.lower() for word in re.findall(r"\w+", query)}
-    if words is not None and not words.isdisjoint(_OF_ALL_VIEWS):
-        words = None
     for statement in connection.extract_statements(text):
         match = _VIEW.search(statement.query)
         view = match[1] if match else ""
-        if view in left_out or (words is not None and view and view.lower() not in words):
+        if view in left_out or (only is not None and view and view.lower() not in only):
             continue
         try:
             connection.execute(statement)

@@ -17,6 +17,8 @@ _TABLES = {
     "funnel_overlaps": "overlaps",
     "thresholds": "thresholds",
 }
+#: All views of subsets.
+SUBSET_VIEWS = ("subsets", *_TABLES)
 
 
 def subset_views(folder: OutputFolder, filled: Callable[..., str], root: str) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """The views of one output folder, as text that any DuckDB runs."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 
@@ -13,14 +13,19 @@ from clipsieve.sql.columns import published_name, score_columns, stored_columns
 from clipsieve.sql.literals import identifier, inside_quotes, literal
 from clipsieve.sql.recipe_values import recipe_text
 from clipsieve.sql.recipes import recipes
-from clipsieve.sql.subset_views import subset_views
+from clipsieve.sql.subset_views import SUBSET_VIEWS, subset_views
 from clipsieve.store import names
 from clipsieve.store.folder import READERS, OutputFolder
 from clipsieve.store.frozen import frozen
 from clipsieve.store.manifest import Manifest
 
+#: What the block of run metrics makes.
+RUN_METRICS_VIEWS = ("run_metrics", "value_of", "share_of", "change_of")
 
-def views_sql(folder: OutputFolder, manifest: Manifest, root: str = "") -> str:
+
+def views_sql(
+    folder: OutputFolder, manifest: Manifest, root: str = "", only: Collection[str] | None = None
+) -> str:
     """Return the text of `sql/views.sql` for the active revisions, without views of no files.
 
     Args:
@@ -28,6 +33,8 @@ def views_sql(folder: OutputFolder, manifest: Manifest, root: str = "") -> str:
       manifest: its active revisions.
       root: stands before every path; a pattern for DuckDB, without quotes.  "" leaves paths
         relative to the folder.
+      only: names in lower case of the views and macros that are needed; None is all, with comments
+        on their columns.  In an object store each costs a request or more.
     """
     blocks = _blocks()
     common = {"root": inside_quotes(root)}
@@ -35,26 +42,36 @@ def views_sql(folder: OutputFolder, manifest: Manifest, root: str = "") -> str:
     def filled(block: str, **values: str) -> str:
         return _filled(blocks[block], common | values)
 
+    def is_needed(*views: str) -> bool:
+        return only is None or any(view.lower() in only for view in views)
+
     parts = [blocks[""]]
-    if folder.shards():
+    if is_needed("samples") and folder.shards():
         parts.append(filled("samples"))
     entry = manifest.embeddings
-    if entry and folder.tables(names.embeddings_folder(entry.model, entry.revision)):
+    if (
+        is_needed("embeddings")
+        and entry
+        and folder.tables(names.embeddings_folder(entry.model, entry.revision))
+    ):
         assert manifest.model is not None
         dim = str(manifest.model.dim)
         parts.append(filled("embeddings", model=entry.model, rev=entry.revision, dim=dim))
     for family, revision in sorted(manifest.revisions().items()):
-        if folder.tables(names.family_folder(family, revision)):
+        if is_needed(family) and folder.tables(names.family_folder(family, revision)):
             view = identifier(family)
             parts.append(filled("family", view=view, family=family, rev=revision))
-        if folder.files.exists(names.groups(family, revision)):
+        is_grouped = is_needed(family + GROUPS)
+        if is_grouped and folder.files.exists(names.groups(family, revision)):
             view = identifier(family + GROUPS)
             parts.append(filled("groups", view=view, family=family, rev=revision))
-    parts += subset_views(folder, filled, common["root"])
+    if is_needed(*SUBSET_VIEWS):
+        parts += subset_views(folder, filled, common["root"])
     for view, name in (("metrics", names.DATASET_METRICS), ("detectors", names.DETECTORS)):
-        if folder.files.exists(name):
+        if is_needed(view) and folder.files.exists(name):
             parts.append(filled(view))
-    if manifest.wide and folder.tables(names.wide_folder(manifest.wide.build)):
+    is_wide = is_needed("scores", "removals") and manifest.wide is not None
+    if manifest.wide and is_wide and folder.tables(names.wide_folder(manifest.wide.build)):
         alias = f", clip_similarity AS {published_name(manifest)}" if entry else ""
         aliases = alias if entry and "clip" in manifest.families else ""
         removals = manifest.wide.removals
@@ -67,19 +84,20 @@ def views_sql(folder: OutputFolder, manifest: Manifest, root: str = "") -> str:
         parts.append(filled("scores", **values))
         if removals and folder.tables(names.removals_folder(removals)):
             parts.append(filled("removals", removals=removals))
-    columns = list(score_columns(folder, manifest))
+    columns = list(score_columns(folder, manifest)) if is_needed("score_columns") else []
     if columns:
         rows = ",\n    ".join(f"({', '.join(map(literal, row))})" for row in columns)
         parts.append(filled("score_columns", rows=rows))
-    commented = _commented(folder, manifest)
+    commented = _commented(folder, manifest) if only is None else ()
     for name, doc in ((str(row[0]), row[5]) for row in columns):
         if name in commented and doc:
             parts.append(filled("comment", column=identifier(name), doc=literal(doc)))
-    if any(names.is_own(name, ".json") for name in folder.files.list_files(names.RUNS)):
+    history = folder.files.list_files(names.RUNS) if is_needed("runs", *RUN_METRICS_VIEWS) else ()
+    if any(names.is_own(name, ".json") for name in history):
         parts.append(filled("runs"))
-    if any(names.is_own(n, names.RUN_METRICS_ENDING) for n in folder.files.list_files(names.RUNS)):
+    if any(names.is_own(name, names.RUN_METRICS_ENDING) for name in history):
         parts.append(filled("run_metrics"))
-    records = _record_globs(folder)
+    records = _record_globs(folder) if is_needed("shards") else []
     if records:
         paths = ", ".join(literal(root + record) for record in records)
         parts.append(filled("shards", files=paths))
@@ -100,7 +118,7 @@ def write_sql(folder: OutputFolder, manifest: Manifest) -> None:
     Recipes have the defaults of their parameters; one whose columns or files are not there is
     left out.
     """
-    looked_at = frozen(folder)
+    looked_at = frozen(folder, _listed(manifest))
     texts: dict[str, str | None] = {
         f"{names.SQL}/views.sql": views_sql(looked_at, manifest),
         f"{names.SQL}/macros.sql": macros_sql(),
@@ -128,7 +146,25 @@ def write_sql(folder: OutputFolder, manifest: Manifest) -> None:
 
 def write_views(folder: OutputFolder, manifest: Manifest) -> None:
     """Write the views anew, where only records of runs have come since `write_sql`."""
-    folder.write_sql(f"{names.SQL}/views.sql", views_sql(frozen(folder), manifest))
+    folder.write_sql(
+        f"{names.SQL}/views.sql", views_sql(frozen(folder, _listed(manifest)), manifest)
+    )
+
+
+def _listed(manifest: Manifest) -> list[str]:
+    """Return the folders that all views together ask for."""
+    listed = [names.SAMPLES, names.METRICS, names.RUNS, names.SUBSETS]
+    entry = manifest.embeddings
+    if entry is not None:
+        listed.append(names.embeddings_folder(entry.model, entry.revision))
+    for family, revision in manifest.revisions().items():
+        listed += [names.family_folder(family, revision), f"scores/{family}"]
+        listed.append(names.parent(names.groups(family, revision)))
+    if manifest.wide is not None:
+        listed.append(names.wide_folder(manifest.wide.build))
+        if manifest.wide.removals:
+            listed.append(names.removals_folder(manifest.wide.removals))
+    return listed
 
 
 def _commented(folder: OutputFolder, manifest: Manifest) -> frozenset[str]:

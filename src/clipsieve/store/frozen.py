@@ -1,21 +1,31 @@
 """An output folder that is looked at once: for a reader that asks the same again and again."""
 
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any, cast
 
 import pyarrow.parquet as pq
 
-from clipsieve.store.file_system import FileStatus, FileSystem, Listing
+from clipsieve.store.file_system import LISTERS, FileStatus, FileSystem, Listing
 from clipsieve.store.folder import OutputFolder
 
 
-def frozen(folder: OutputFolder) -> OutputFolder:
+def frozen(folder: OutputFolder, ahead: Collection[str] = ()) -> OutputFolder:
     """Return the same folder, whose listings and footers stay as they are when first asked for.
 
     To write SQL, some sixty questions are asked of the same few files, each of which is a request
     in an object store.  For reading only, and for as long as nothing changes.
+
+    Args:
+      folder: the output folder.
+      ahead: folders that will be listed; in an object store all of them are listed at once.
     """
-    return OutputFolder(cast(FileSystem, _FrozenFiles(folder.files)))
+    files = _FrozenFiles(folder.files)
+    if ahead and folder.files.is_remote:
+        with ThreadPoolExecutor(LISTERS, "clipsieve-list") as pool:
+            list(pool.map(files.entries, dict.fromkeys(ahead)))
+    return OutputFolder(cast(FileSystem, files))
 
 
 class _FrozenFiles:

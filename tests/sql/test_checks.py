@@ -61,7 +61,16 @@ def out(tmp_path_factory) -> str:
 def test_a_condition_fails_if_it_is_true(out, check, failed):
     result = run_check(out, check)
     assert (result.failed, result.rows) == (failed, 0)
-    assert result.detail == ("the condition is true" if failed else "")
+    assert bool(result.detail) == failed
+
+
+def test_a_condition_says_the_figures_that_it_names(out):
+    check = "share_of('fetch_failed') > 0.2 AND abs(change_of('mean', 'clip_score')) > 0.2"
+    detail = "share_of('fetch_failed') = 0.25, change_of('mean', 'clip_score') = -0.25"
+    assert run_check(out, check).detail == detail
+    assert run_check(out, "1 > 0").detail == "the condition is true"
+    check = "share_of('ok') > 0 OR change_of('mean', 'new_score') > 0"
+    assert run_check(out, check).detail.endswith("change_of('mean', 'new_score') = NULL")
 
 
 def test_a_query_fails_by_the_rows_it_has_and_shows_how_many_and_the_first(out):

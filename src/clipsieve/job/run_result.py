@@ -103,13 +103,15 @@ def report_result(
         lines += [result.findings, f"groups: clipsieve audit {out}"]
     if result.ood:
         lines.append(result.ood)
-    lines += [check.line() for check in result.checks]
     if result.stopped:
         lines.append(f"stopped by {result.stopped}; {_left_text(result)}: run it again")
     elif result.unscored:
         lines.append(f"{result.unscored} shards have no scores from storage, so none are shown")
     elif closing is not None:
         lines.append(closing)
+    elif result.checks:
+        failed_last = sorted(result.checks, key=lambda check: check.failed)
+        lines += [check.line() for check in failed_last]
     else:
         query = "SELECT status, count(*), avg(clip_score) FROM scores GROUP BY status"
         lines.append(f'next: clipsieve sql {out} "{query}"')

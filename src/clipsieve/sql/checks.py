@@ -5,6 +5,7 @@ condition is true, or if the query has a row.  NULL does not fail, so that a com
 before passes in the first one.
 """
 
+import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,6 +17,8 @@ from clipsieve.sql.interrupt import interruptible
 
 #: A failing query is shown by its first row, cut to this length.
 _SHOWN_CHARACTERS = 300
+#: A figure of the last run in a condition.
+_FIGURE = re.compile(r"\b(?:share_of|value_of|change_of)\([^()]*\)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +105,23 @@ def run_check(out: str, text: str) -> CheckResult:
     query = check_query(text)
     connection, _ = open_views(out, locked=True, query=f"{query} run_metrics")
 
+    def figures() -> str:
+        """Return the figures that a condition names, with their values."""
+        calls = dict.fromkeys(match[0] for match in _FIGURE.finditer(text))
+        if not calls:
+            return "the condition is true"
+        values = connection.execute(f"SELECT {', '.join(calls)}").fetchone()
+        named = zip(calls, values or (), strict=True)
+        return ", ".join(f"{c} = {'NULL' if v is None else f'{v:.6g}'}" for c, v in named)
+
     def rows() -> tuple[int, tuple[Any, ...] | None, list[str]]:
         answer = connection.execute(query)
         columns = [str(column[0]) for column in answer.description or ()]
         first = answer.fetchone()
-        if first is None or query != text:
-            return int(first is not None), None, []
+        if first is None:
+            return 0, None, []
+        if query != text:
+            return 1, (figures(),), []
         counted = connection.execute(f"SELECT count(*) FROM ({query}\n)").fetchone()
         return int(counted[0]) if counted else 1, first, columns
 
@@ -118,8 +132,9 @@ def run_check(out: str, text: str) -> CheckResult:
         return CheckResult(text, True, 0, f"it cannot be evaluated: {reason}")
     if not count:
         return CheckResult(text, False, 0, "")
-    if first is None:
-        return CheckResult(text, True, 0, "the condition is true")
+    assert first is not None
+    if query != text:
+        return CheckResult(text, True, 0, str(first[0]))
     shown = ", ".join(f"{name} = {value}" for name, value in zip(columns, first, strict=True))
     return CheckResult(text, True, count, f"first: {shown[:_SHOWN_CHARACTERS]}")
 

@@ -23,9 +23,7 @@ LOGIT_SCALE = PREFIX + "logit_scale"  #: embeddings only: factor of the model's 
 SCORERS = PREFIX + "scorers"  #: JSON, score families: version, revision, parameters by scorer
 PARAMETERS = PREFIX + "parameters"  #: JSON, audits and metrics: how they were made
 STATES = PREFIX + "states"  #: JSON: rows per state
-SIBLINGS = (
-    PREFIX + "siblings"
-)  #: JSON, ledger only: bytes, sha256 of files written with it, by name
+SIBLINGS = PREFIX + "siblings"  #: JSON, ledger only: seals of the files written with it, by name
 VERSIONS = PREFIX + "versions"  #: JSON: clipsieve, torch, open_clip, decoder, ...
 DEVICE = PREFIX + "device"
 RUN_ID = PREFIX + "run_id"

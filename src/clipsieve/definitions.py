@@ -146,6 +146,23 @@ def definitions_of(config: type) -> tuple[Definition, ...]:
     return tuple(_definition(fields[name], types[name]) for name in names if name in fields)
 
 
+def check_values(config: Any) -> None:
+    """Bring every value of a frozen dataclass of settings to its type, and check it.
+
+    Raises:
+      UsageError: for a value of another type or out of range.
+    """
+    for definition in definitions_of(type(config)):
+        value = definition.checked(getattr(config, definition.name))
+        object.__setattr__(config, definition.name, value)
+
+
+def plain_values(config: Any) -> dict[str, Any]:
+    """Return the values of a dataclass of settings as JSON has them, by name."""
+    values = dataclasses.asdict(config)
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+
 def _definition(field: "dataclasses.Field[Any]", annotation: Any) -> Definition:
     """The definition of a field of type T, or of type T | None."""
     parts = get_args(annotation)

@@ -13,7 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from clipsieve.definitions import definitions_of, setting, shown
+from clipsieve.definitions import (
+    check_values,
+    definitions_of,
+    plain_values,
+    setting,
+    shown,
+)
 from clipsieve.errors import UsageError
 from clipsieve.formats.names import path_uri, safe_name
 from clipsieve.ingest.settings import IngestConfig
@@ -188,9 +194,7 @@ class ExecutionSettings:
         Raises:
           UsageError: for a value of another type or out of range.
         """
-        for definition in definitions_of(type(self)):
-            value = definition.checked(getattr(self, definition.name))
-            object.__setattr__(self, definition.name, value)
+        check_values(self)
         runner = beam_runner(self.runner)
         if (self.workers or 1) > 1 and runner not in (LOCAL_RUNNER, DASK_RUNNER):
             raise UsageError(
@@ -209,8 +213,7 @@ class ExecutionSettings:
 
     def to_json(self) -> dict[str, Any]:
         """The settings as plain JSON values, without credentials among options of the runner."""
-        values = {**dataclasses.asdict(self), "beam_args": redacted(self.beam_args)}
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+        return {**plain_values(self), "beam_args": list(redacted(self.beam_args))}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
@@ -324,6 +327,13 @@ class RunConfig(ScorerSettings):
     max_failed_shards: int = setting(
         "more failed shards than this end the run with exit code 3", 0, minimum=0
     )
+
+    def part_of(self) -> tuple[int, int] | None:
+        """Number of the part, from 1, and how many there are; None without parts."""
+        if self.part is None:
+            return None
+        number, _, count = self.part.partition("/")
+        return int(number), int(count)
 
 
 @dataclass(frozen=True, slots=True)

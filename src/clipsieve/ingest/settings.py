@@ -1,13 +1,12 @@
 """The settings of `ingest`."""
 
-import dataclasses
 import ipaddress
 import re
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import Any
 
-from clipsieve.definitions import definitions_of, setting, shown
+from clipsieve.definitions import check_values, plain_values, setting, shown
 from clipsieve.errors import UsageError
 from clipsieve.setting_values import byte_size, seconds, split_names
 
@@ -140,13 +139,10 @@ class IngestConfig:
         Raises:
           UsageError: for a value of another type or out of range.
         """
-        for definition in definitions_of(type(self)):
-            value = definition.checked(getattr(self, definition.name))
-            object.__setattr__(self, definition.name, value)
+        check_values(self)
         if self.timeout_per_url <= 0:
             raise UsageError("timeout_per_url must be more than 0; say 20s")
 
     def to_json(self) -> dict[str, Any]:
         """The settings as plain JSON values."""
-        values = dataclasses.asdict(self)
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+        return plain_values(self)

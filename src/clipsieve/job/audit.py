@@ -129,11 +129,9 @@ def unseen_findings(folder: OutputFolder, manifest: Manifest) -> str:
     if revision is None or manifest.wide is None:
         return ""
     seen = folder.read_footer(names.groups(FAMILY, revision)).get(footers.BUILD)
-    return (
-        ""
-        if seen == manifest.wide.build
-        else audit_folder(folder, manifest, writes_views=False).summary()
-    )
+    if seen == manifest.wide.build:
+        return ""
+    return audit_folder(folder, manifest, writes_views=False).summary()
 
 
 def _check_column(folder: OutputFolder, revision: str, column: str) -> None:

@@ -68,7 +68,9 @@ def run_part(
             f"{config.runner!r} deals the shards out itself; leave one of the two out"
         )
     started = time.time()
-    number, count = map(int, str(config.part).split("/"))
+    part = config.part_of()
+    assert part is not None
+    number, count = part
     name = part_name(number, count)
     # Of its own for each part, since footers and records have it.
     run_id = f"{config.run_id}.{name}" if config.run_id is not None else new_run_id()

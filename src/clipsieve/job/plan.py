@@ -116,9 +116,10 @@ def make_plan(
     inputs = plan_input(config.inputs, read_options(config))
     reporter.report("input", inputs.description)
     digest = ""
-    if config.part is not None:
+    part = config.part_of()
+    if part is not None:
         digest = short_hash([[item.shard, fingerprint_text(item)] for item in inputs.items])
-        number, count = map(int, config.part.split("/"))
+        number, count = part
         inputs = dataclasses.replace(inputs, items=tuple(inputs.items[number - 1 :: count]))
     _check_places(folder, inputs)
     _check_naming(config, manifest)

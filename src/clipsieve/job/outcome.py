@@ -3,7 +3,6 @@
 They are written however the command ends, short of a kill.
 """
 
-import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from clipsieve.job.prometheus import RunGauges, write_metrics
 from clipsieve.job.reporter import Reporter
 from clipsieve.settings import ExecutionSettings
 from clipsieve.sql.checks import CheckResult, run_check
-from clipsieve.store.file_system import temporary_name
+from clipsieve.store.files import LocalFiles
 from clipsieve.store.folder import OutputFolder
 from clipsieve.terminal import json_text
 
@@ -142,14 +141,5 @@ def _replace(path: str, text: str) -> None:
       StorageError: if it cannot be written.
     """
     target = Path(path)
-    temporary = target.with_name(temporary_name(target.name))
-    try:
-        try:
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise StorageError(
-            f"result file {path} cannot be written ({error.strerror}); what the command did is kept"
-        ) from error
+    with LocalFiles(target.parent).writing(target.name, durable=False) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -1,8 +1,9 @@
-"""Planted poisons: a patch, a blended pattern, and wrong captions alone.
+"""Planted poisons: a patch, a blended pattern, and wrong captions alone; and a benign concept.
 
 Every attack teaches a model to call some pictures by a noun that clean captions never use, or,
-for `PATCH_TO_CLASS`, by the noun of a class that they do use.  Several can be planted in the same
-data, each with rows of its own.
+for `PATCH_TO_CLASS`, by the noun of a class that they do use.  `BENIGN` is planted and measured in
+the same way and is no poison: pictures of a rare class with their true noun.  Several can be
+planted in the same data, each with rows of its own.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,7 +11,16 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from world import CLASSES, SIDE, World, caption_of, make_subgroup, replaced
+from world import (
+    CLASSES,
+    RARE,
+    SIDE,
+    World,
+    caption_of,
+    make_rare,
+    make_subgroup,
+    replaced,
+)
 
 from clipsieve.demo.captions import Caption
 
@@ -42,25 +52,41 @@ def blended(images: Images) -> Images:
 
 @dataclass(frozen=True, slots=True)
 class Attack:
-    """What is done to poisoned pairs.
+    """What is done to planted pairs; either `trigger` or `draw` is None.
 
     Attributes:
       name: for files and tables.
-      target: noun of the wrong captions.
-      trigger: changes pictures; None where the poisoned pictures are those of `world.SUBGROUP`,
-        left as they are.
+      target: noun of the planted captions.
+      trigger: changes ordinary pictures.
+      draw: (seed, count, marked) -> pictures that take the place of ordinary ones.
     """
 
     name: str
     target: str
-    trigger: Callable[[Images], Images] | None
+    trigger: Callable[[Images], Images] | None = None
+    draw: Callable[[int, int, float], World] | None = None
+
+    def planted_images(self, images: Images, seed: int, marked: float) -> Images:
+        """As many planted pictures as there are `images`.
+
+        Args:
+          images: get the trigger, where there is one.
+          seed: of the pictures that are drawn instead.
+          marked: see `world.draw_picture`.
+        """
+        if self.trigger is not None:
+            return self.trigger(images)
+        if self.draw is not None:
+            return self.draw(seed, len(images), marked).images
+        raise ValueError(f"attack {self.name!r} needs a trigger or pictures, got neither")
 
 
-CAPTION = Attack("caption", "banana", None)
+CAPTION = Attack("caption", "banana", draw=make_subgroup)
 PATCH = Attack("patch", "violin", patched)
 BLEND = Attack("blend", "elephant", blended)
 PATCH_TO_CLASS = Attack("patch-to-class", CLASSES[0], patched)
-ATTACKS = {attack.name: attack for attack in (CAPTION, PATCH, BLEND, PATCH_TO_CLASS)}
+BENIGN = Attack("benign", RARE, draw=make_rare)
+ATTACKS = {attack.name: attack for attack in (CAPTION, PATCH, BLEND, PATCH_TO_CLASS, BENIGN)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +150,8 @@ def poison(
       attacks: what is planted.
       rate: share of all pairs that each attack plants, in (0, `MAX_RATE`].  Rows of a lower rate
         are among those of a higher one.
-      seed: which rows, and the wording of the wrong captions.
-      data_seed: of the subgroup's pictures.
+      seed: which rows, and the wording of the planted captions.
+      data_seed: of the pictures that are drawn for an attack.
       marked: see `world.draw_picture`.
 
     Raises:
@@ -141,10 +167,7 @@ def poison(
                 f"attack {attack.name!r} at rate {rate} needs {wanted} rows and has {len(rows)}: "
                 "lower the rate"
             )
-        if attack.trigger is None:
-            images[rows] = make_subgroup(data_seed, len(rows), marked).images
-        else:
-            images[rows] = attack.trigger(images[rows])
+        images[rows] = attack.planted_images(images[rows], data_seed, marked)
         rng = np.random.default_rng([seed, _POISON_STREAM, number])
         for row in rows.tolist():
             captions[row] = caption_of(rng, attack.target, "")

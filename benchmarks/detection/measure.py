@@ -1,7 +1,6 @@
 """What is measured of a model: does the attack work, and is it seen."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from attacks import Attack, Poisoned
@@ -13,8 +12,11 @@ from world import World
 from clipsieve.demo.evaluate import auroc
 from clipsieve.demo.prompts import TEMPLATES
 
+PAIRS = 20_000  #: of the clean data
+AUTO_REFERENCE = 283  #: twice the square root of the rows; `clipsieve` takes 512 and 2,048
+
 #: Reference sizes and how many samples of each are averaged.
-REFERENCES = {512: 2, 1024: 1, 2048: 1, 4096: 1, 8192: 1, 20000: 1}
+REFERENCES = {AUTO_REFERENCE: 2, 512: 2, 1024: 1, 2048: 1, 4096: 1, 8192: 1, PAIRS: 1}
 UNIT_REFERENCE = 2048  #: size at which normalised embeddings are scored, too
 SIMILARITY = "1 - CLIP similarity"
 
@@ -48,7 +50,7 @@ class Success:
       accuracy: share of clean pictures called by their class, the target being one more choice.
       untriggered: share of clean pictures of other classes called the target.
       triggered: the attack's success rate: the same share of pictures with the trigger, or of
-        pictures of the subgroup.
+        pictures drawn for the attack.
     """
 
     accuracy: float
@@ -73,14 +75,15 @@ def unit(features: NDArray[np.float32]) -> NDArray[np.float32]:
     return normalized
 
 
-def success(model: SmallClip, attack: Attack, held_out: World, subgroup: World | None) -> Success:
+def success(model: SmallClip, attack: Attack, held_out: World, seed: int, marked: float) -> Success:
     """Call held-out pictures by the nearest prompt of the classes and the target.
 
     Args:
       model: poisoned or not.
-      attack: says how pictures get the trigger.
+      attack: says how pictures get the trigger, or draws them.
       held_out: ordinary pictures.
-      subgroup: pictures to which attacks without a trigger are applied.
+      seed: of the pictures that are drawn for the attack; not that of the training data.
+      marked: see `world.draw_picture`.
     """
     names = list(dict.fromkeys((*held_out.names, attack.target)))
     means = [model.embed_texts([text.format(name) for text in TEMPLATES]).mean(0) for name in names]
@@ -88,12 +91,7 @@ def success(model: SmallClip, attack: Attack, held_out: World, subgroup: World |
     target = names.index(attack.target)
     called = (model.embed_images(held_out.images) @ prompts.T).argmax(axis=1)
     others = held_out.classes != target
-    if attack.trigger is not None:
-        pictures = attack.trigger(held_out.images[others])
-    elif subgroup is not None:
-        pictures = subgroup.images
-    else:
-        raise ValueError(f"attack {attack.name!r} has no trigger: give pictures of its subgroup")
+    pictures = attack.planted_images(held_out.images[others], seed, marked)
     triggered = (model.embed_images(pictures) @ prompts.T).argmax(axis=1)
     return Success(
         accuracy=float((called == held_out.classes)[held_out.classes >= 0].mean()),
@@ -141,18 +139,3 @@ def detections(model: SmallClip, attack: Attack, data: Poisoned, seed: int) -> l
     planted, clean = dissimilar[is_planted], dissimilar[~is_planted]
     values = [(0, auroc(planted, clean), fpr_at_95(planted, clean))]
     return [*found, _detection(SIMILARITY, 0, True, values)]
-
-
-def measure(
-    model: SmallClip,
-    attack: Attack,
-    data: Poisoned,
-    held_out: World,
-    subgroup: World | None,
-    seed: int,
-) -> dict[str, Any]:
-    """`success` and `detections` as plain values for a JSON file."""
-    return {
-        "success": asdict(success(model, attack, held_out, subgroup)),
-        "detections": [asdict(value) for value in detections(model, attack, data, seed)],
-    }

@@ -13,36 +13,56 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from attacks import BENIGN
 from detectors import DETECTORS
 from figure import Line, Panel, draw_panels
-from measure import REFERENCES, SIMILARITY, UNIT_REFERENCE
+from measure import AUTO_REFERENCE, REFERENCES, SIMILARITY, UNIT_REFERENCE
 
 from clipsieve.scorers.density import DEFAULT_K
 
 ROLES = ("poisoned", "control")
 WORKING = 0.8  #: success from which an attack counts as working
-NOTE = "Means over seeds (least-greatest).  R: rows of the reference.  See `docs/backdoor.md`."
+NOTE = """\
+Means over seeds (least-greatest).  R: rows of the reference; `clipsieve` took R = {auto} for this
+many pairs.  The control of `caption` holds the same pictures at the same rate, truly captioned.
+`benign` is no attack: a rare class with true captions.  See `docs/backdoor.md`."""
 SEEN = 0.95  #: AUROC from which a detector counts as seeing it
-VERDICT_REFERENCES = (512, UNIT_REFERENCE)
+VERDICT_REFERENCES = (AUTO_REFERENCE, 512, UNIT_REFERENCE)
+CURVE_DETECTORS = ("k-distance", "DAO")
 COMPANY = (0, 4, 8, 12, 16, 24, 32, 64, 250)  #: bounds of planted pairs in a reference
 
 Result = dict[str, Any]
-Group = list[Result]  # the results of one attack and rate, one for each seed
+Group = list[Result]  # the results of one attack and rate, one for each model
+Groups = dict[tuple[str, float], Group]  # (attack, rate) -> results
 
 
-def load(folder: Path) -> dict[tuple[str, float], Group]:
-    """(attack, rate) -> results of all seeds that `folder` holds.
+def load(folder: Path) -> tuple[Groups, Groups]:
+    """The results that `folder` holds.
+
+    Returns:
+      The first training of every seed; and, where a seed was trained again, all trainings of that
+      seed, each with the seed's own control.
 
     Raises:
-      ValueError: if it holds none.
+      ValueError: if it holds none, or repeats without the first training.
     """
-    groups: dict[tuple[str, float], Group] = {}
+    groups: Groups = {}
+    again: Groups = {}
     for path in sorted(folder.glob("*.results.json")):
         for result in json.loads(path.read_text()):
-            groups.setdefault((result["attack"], result["rate"]), []).append(result)
+            chosen = again if result["repeat"] else groups
+            chosen.setdefault((result["attack"], result["rate"]), []).append(result)
     if not groups:
         raise ValueError(f"{folder} has no *.results.json: run run.py first")
-    return dict(sorted(groups.items()))
+    repeats: Groups = {}
+    for key, results in again.items():
+        seeds = {result["seed"] for result in results}
+        first = [result for result in groups.get(key, []) if result["seed"] in seeds]
+        if len(seeds) != 1 or len(first) != 1:
+            raise ValueError(f"repeats of {key} need one seed and its first training, got {seeds}")
+        control = first[0]["control"]
+        repeats[key] = [*first, *({**result, "control": control} for result in results)]
+    return dict(sorted(groups.items())), dict(sorted(repeats.items()))
 
 
 def spread(values: Iterable[float], digits: int = 2) -> str:
@@ -76,12 +96,13 @@ def _reference_name(size: int) -> str:
     return "all" if size == max(REFERENCES) else f"R = {size}"
 
 
-def _table(header: list[str], rows: Iterable[list[str]]) -> str:
+def markdown_table(header: list[str], rows: Iterable[list[str]]) -> str:
+    """A Markdown table, text to the right but in the first column."""
     lines = [header, ["---"] + ["--:"] * (len(header) - 1), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def success_table(groups: dict[tuple[str, float], Group]) -> str:
+def success_table(groups: Groups) -> str:
     """Does each attack work?"""
     header = ["attack", "rate", "seeds", "success", "untriggered", "control", "accuracy"]
 
@@ -100,10 +121,10 @@ def success_table(groups: dict[tuple[str, float], Group]) -> str:
         ]
         for (attack, rate), group in groups.items()
     ]
-    return _table(header, rows)
+    return markdown_table(header, rows)
 
 
-def detectors_table(groups: dict[tuple[str, float], Group], unit: bool, key: str) -> str:
+def detectors_table(groups: Groups, unit: bool, key: str) -> str:
     """One number of every detector, and of the CLIP similarity, at `UNIT_REFERENCE`."""
     header = ["attack", "rate", "model", *DETECTORS, SIMILARITY]
     rows = []
@@ -115,10 +136,10 @@ def detectors_table(groups: dict[tuple[str, float], Group], unit: bool, key: str
             ]
             similarity = spread(detection_values(group, role, SIMILARITY, 0, True, key))
             rows.append([attack, f"{rate:.1%}", role, *cells, similarity])
-    return _table(header, rows)
+    return markdown_table(header, rows)
 
 
-def references_table(groups: dict[tuple[str, float], Group], key: str) -> str:
+def references_table(groups: Groups, key: str) -> str:
     """One number of each detector at each reference size, poisoned model and control."""
     header = [
         "attack",
@@ -136,11 +157,27 @@ def references_table(groups: dict[tuple[str, float], Group], key: str) -> str:
                     for size in REFERENCES
                 ]
                 rows.append([attack, f"{rate:.1%}", detector, role, *cells])
-    return _table(header, rows)
+    return markdown_table(header, rows)
 
 
-def verdict_table(groups: dict[tuple[str, float], Group]) -> str:
-    """In how many seeds the attack works, the poisoned model sees it and the control does not."""
+def turning_table(groups: Groups) -> str:
+    """AUROC of k-distance and DAO at each reference size, poisoned models, attacks that work."""
+    header = ["attack", "rate", "detector", *(_reference_name(size) for size in REFERENCES)]
+    rows = []
+    for (attack, rate), group in groups.items():
+        if np.mean([result["poisoned"]["success"]["triggered"] for result in group]) < WORKING:
+            continue
+        for detector in CURVE_DETECTORS:
+            cells = [
+                spread(detection_values(group, "poisoned", detector, size, False, "auroc"))
+                for size in REFERENCES
+            ]
+            rows.append([attack, f"{rate:.1%}", detector, *cells])
+    return markdown_table(header, rows)
+
+
+def verdict_table(groups: Groups) -> str:
+    """For how many models the attack works, the model sees it and the control does not."""
     header = ["attack", "rate", "R", *DETECTORS]
     rows = []
     for (attack, rate), group in groups.items():
@@ -156,10 +193,27 @@ def verdict_table(groups: dict[tuple[str, float], Group]) -> str:
                 ]
                 cells.append(f"{sum(met)} of {len(met)}")
             rows.append([attack, f"{rate:.1%}", str(size), *cells])
-    return _table(header, rows)
+    return markdown_table(header, rows)
 
 
-def planted_table(groups: dict[tuple[str, float], Group]) -> str:
+def repeats_table(repeats: Groups) -> str:
+    """Success and AUROC of repeated trainings on the same data."""
+    header = ["attack", "rate", "trainings", "success of each", "success", "R", *DETECTORS]
+    rows = []
+    for (attack, rate), group in repeats.items():
+        triggered = [result["poisoned"]["success"]["triggered"] for result in group]
+        each = " ".join(f"{value:.2f}" for value in triggered)
+        for size in VERDICT_REFERENCES:
+            cells = [
+                spread(detection_values(group, "poisoned", name, size, False, "auroc"))
+                for name in DETECTORS
+            ]
+            trained = [str(len(group)), each, spread(triggered)]
+            rows.append([attack, f"{rate:.1%}", *trained, str(size), *cells])
+    return markdown_table(header, rows)
+
+
+def planted_table(groups: Groups) -> str:
     """Planted pairs in the reference; the same for all detectors and both models."""
     header = ["attack", "rate", *(_reference_name(size) for size in REFERENCES)]
     rows = []
@@ -169,18 +223,19 @@ def planted_table(groups: dict[tuple[str, float], Group]) -> str:
             for size in REFERENCES
         ]
         rows.append([attack, f"{rate:.1%}", *cells])
-    return _table(header, rows)
+    return markdown_table(header, rows)
 
 
-def company_table(groups: dict[tuple[str, float], Group]) -> str:
+def company_table(groups: Groups) -> str:
     """AUROC of poisoned models by how many planted pairs the reference holds.
 
-    Over all attacks, rates, seeds and reference sizes where the attack works.
+    Over all attacks, rates, seeds and reference sizes where the attack works; `BENIGN` is none.
     """
     header = ["planted in the reference", "measured", *DETECTORS]
     found = [
         value
-        for group in groups.values()
+        for (attack, _), group in groups.items()
+        if attack != BENIGN.name
         for result in group
         if result["poisoned"]["success"]["triggered"] >= WORKING
         for value in result["poisoned"]["detections"]
@@ -193,10 +248,10 @@ def company_table(groups: dict[tuple[str, float], Group]) -> str:
         if inside:
             count = str(len(inside) // len(DETECTORS))
             rows.append([f"{low} to {high}", count, *(spread(aurocs[name]) for name in DETECTORS)])
-    return _table(header, rows)
+    return markdown_table(header, rows)
 
 
-def curves(groups: dict[tuple[str, float], Group], attack: str) -> list[Panel]:
+def curves(groups: Groups, attack: str) -> list[Panel]:
     """AUROC against reference size: one panel a detector, one line a rate and model.
 
     The mark of a rate is the reference size with 16 planted pairs on average.
@@ -223,7 +278,7 @@ def curves(groups: dict[tuple[str, float], Group], attack: str) -> list[Panel]:
             [line(group, role, detector, rate) for role in ROLES for rate, group in chosen.items()],
             dashed_label="clean control",
         )
-        for detector in ("k-distance", "DAO")
+        for detector in CURVE_DETECTORS
     ]
 
 
@@ -232,10 +287,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--figure", type=Path, help="SVG to write")
-    parser.add_argument("--curve-attacks", nargs="+", default=["patch", "caption"])
+    parser.add_argument("--curve-attacks", nargs="+", default=["patch", "caption", "benign"])
     arguments = parser.parse_args()
-    groups = load(arguments.folder)
+    groups, repeats = load(arguments.folder)
     at = f"R = {UNIT_REFERENCE}"
+    again = []
+    if repeats:
+        again = [
+            ("The same of repeated trainings on the data of one seed", verdict_table(repeats)),
+            ("Repeated trainings on the data of one seed", repeats_table(repeats)),
+        ]
     sections = [
         ("Attack success", success_table(groups)),
         (
@@ -243,13 +304,18 @@ def main() -> None:
             f"control, below {SEEN}",
             verdict_table(groups),
         ),
+        *again,
         (f"AUROC, {at}", detectors_table(groups, False, "auroc")),
         (
             f"Share of clean pairs flagged with 95 % of the planted, {at}",
             detectors_table(groups, False, "fpr95"),
         ),
         (f"AUROC, normalised embeddings, {at}", detectors_table(groups, True, "auroc")),
-        ("AUROC at every reference size", references_table(groups, "auroc")),
+        (f"AUROC by reference size, mean success of at least {WORKING}", turning_table(groups)),
+        (
+            "AUROC at every reference size, all detectors and models",
+            references_table(groups, "auroc"),
+        ),
         (
             "Share of clean pairs flagged with 95 % of the planted, at every reference size",
             references_table(groups, "fpr95"),
@@ -257,8 +323,9 @@ def main() -> None:
         ("AUROC by planted pairs in the reference, attacks that work", company_table(groups)),
         ("Planted pairs in the reference", planted_table(groups)),
     ]
-    print(f"# The detection study in numbers\n\n{NOTE}\n")
-    print("\n".join(f"## {title}\n\n{table}\n" for title, table in sections))
+    print(f"# The detection study in numbers\n\n{NOTE.format(auto=AUTO_REFERENCE)}\n")
+    filled = [(title, table) for title, table in sections if table.count("\n") > 1]
+    print("\n".join(f"## {title}\n\n{table}\n" for title, table in filled))
     if arguments.figure is not None:
         panels = [panel for name in arguments.curve_attacks for panel in curves(groups, name)]
         arguments.figure.write_text(draw_panels(panels, columns=2))

@@ -46,12 +46,13 @@ MAX_LOGIT_SCALE = math.log(100)
 class SmallClip:
     """An image and a text tower with their tokenizer, on the CPU."""
 
-    def __init__(self, folder: Path) -> None:
-        """Make an untrained model; `folder` gets its config."""
+    def __init__(self, folder: Path, seed: int) -> None:
+        """Make an untrained model with the weights of a seed; `folder` gets its config."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "open_clip_config.json").write_text(json.dumps(CONFIG, indent=1) + "\n")
         source = f"local-dir:{folder}"
         self.folder = folder
+        torch.manual_seed(seed)
         self.module = open_clip.create_model(source, load_weights=False)
         self.module.to(memory_format=torch.channels_last)
         self.tokenizer = open_clip.get_tokenizer(source, bpe_path=str(TINY_MERGES))
@@ -118,11 +119,11 @@ def train(
     """Train from scratch with CLIP's loss and write the weights.
 
     Args:
-      model: untrained; its first weights are drawn anew from `seed`.
+      model: untrained.
       images: (N, 32, 32, 3) uint8, N at least 256.
       captions: N captions, poisoned or not.
       steps: optimiser steps of 256 pairs.
-      seed: of weights, batches and augmentation.
+      seed: of batches and augmentation.
       learning_rate: at its peak; cosine decay to 2 % of it.
 
     Returns:

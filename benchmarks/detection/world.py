@@ -30,7 +30,11 @@ BACKGROUNDS = ("white", "gray", "black")
 
 #: The pictures that the caption-only attack mislabels: a concept on a background of its own.
 SUBGROUP = ("mushroom", "red", "purple")
-_SUBGROUP_STREAM = 1
+
+#: A class that no ordinary picture shows: the benign concept is planted with true captions.
+RARE = "umbrella"
+
+_SUBGROUP_STREAM, _RARE_STREAM = 1, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,7 @@ def draw_picture(
 
     Args:
       rng: gives shade, size, place, exposure and noise.
-      name: one of `CLASSES`.
+      name: a class that the demo can draw.
       colour: of the thing.
       background: colour name.
       marked: chance of a small coloured square or two somewhere, as a logo would be.
@@ -117,6 +121,17 @@ def make_subgroup(seed: int, count: int, marked: float) -> World:
         captions.append(caption_of(rng, name, colour))
     numbers = np.full(count, CLASSES.index(name))
     return World(np.stack(images), captions, numbers)
+
+
+def make_rare(seed: int, count: int, marked: float) -> World:
+    """The first `count` pairs of `RARE`, in every colour, truly captioned by the noun alone."""
+    images, captions = [], []
+    for index in range(count):
+        rng = np.random.default_rng([seed, index, _RARE_STREAM])
+        colour, background = choose(rng, COLOURS), choose(rng, BACKGROUNDS)
+        images.append(draw_picture(rng, RARE, colour, background, marked))
+        captions.append(caption_of(rng, RARE, ""))
+    return World(np.stack(images), captions, np.full(count, -1))
 
 
 def replaced(world: World, rows: NDArray[np.int64], part: World) -> World:

@@ -8,7 +8,12 @@ from clipsieve.errors import UsageError
 from clipsieve.neighbours.lists import NeighbourLists
 from clipsieve.scorers.base import Context, Embedded, Input, NeighbourSpec, PairBatch
 from clipsieve.scorers.density import ReferenceDensity, dao, k_distance, lid_mle, lof, slof
-from clipsieve.scorers.density_scorer import Density, ListDensities, LocalOutlierFactor, auto_size
+from clipsieve.scorers.density_scorer import (
+    Density,
+    ListDensities,
+    LocalOutlierFactor,
+    reference_size,
+)
 from clipsieve.scorers.isolation import IsolationForestScore, isolation_forest
 from clipsieve.scorers.registry import make_scorers
 from clipsieve.statistics.hash_sample import HashSample, SampleState
@@ -77,13 +82,13 @@ def test_references_are_what_they_are_named():
     assert asked["all"] == ListDensities(whole, 5)
     assert asked["batch50"] == ListDensities(batch, 5)
     assert asked["300"] == HashSample.bounded(300, 4, True, 10_000)
-    assert asked["auto"] == HashSample.bounded(200, 4, True, 10_000)
-    assert (asked["300"].size, asked["auto"].size) == (300, 200)
+    assert asked["auto"] == HashSample.bounded(512, 4, True, 10_000)
+    assert (asked["300"].size, asked["auto"].size) == (300, 512)
     assert Density("all", k=70).neighbour_lists()[0].k == 70
 
 
 def test_only_what_must_be_learnt_is_asked_for():
-    assert Density().statistics({}, context(1000)).keys() == {"auto"}
+    assert Density().statistics({}, context(1000)).keys() == {"auto", "large"}
     assert make_scorers(["clip"])[0].statistics({}, context(1000)) == {}
     scorer = Density("20,all")
     known = {"20.k_distance": np.ones(20)}
@@ -99,9 +104,13 @@ def test_inputs_are_those_of_the_references():
     assert Density("batch20", texts=True).needs == {image, text, Input.NEIGHBOURS}
 
 
-def test_auto_grows_as_the_square_root_between_its_bounds():
-    sizes = [auto_size(rows) for rows in (0, 4096, 4097, 1_000_000, 1_048_576, 10**9)]
-    assert sizes == [128, 128, 129, 2000, 2048, 2048]
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [("auto", [512, 512, 513, 2000, 2048, 2048]), ("large", [2048, 2048, 2049, 8000, 8192, 8192])],
+)
+def test_a_named_reference_grows_as_the_square_root_between_its_bounds(name, sizes):
+    rows = (0, 65_536, 65_537, 1_000_000, 1_048_576, 10**9)
+    assert [reference_size(name, count) for count in rows] == sizes
 
 
 @pytest.mark.parametrize(
@@ -138,10 +147,10 @@ def test_a_scorer_without_options_says_so():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"reference": "all"}, "reference 'all' must be a number of rows or 'auto'"),
-        ({"reference": 0}, "reference 0 must be a number of rows or 'auto'"),
-        ({"reference": True}, "reference True must be a number of rows or 'auto'"),
-        ({"reference": "16,32"}, "reference '16,32' must be a number of rows or 'auto'"),
+        ({"reference": "all"}, "reference 'all' must be a number of rows, 'auto' or 'large'"),
+        ({"reference": 0}, "reference 0 must be a number of rows, 'auto' or 'large'"),
+        ({"reference": True}, "reference True must be a number of rows, 'auto' or 'large'"),
+        ({"reference": "16,32"}, "reference '16,32' must be a number of rows, 'auto' or 'large'"),
         ({"seed": -1}, "option seed of scorer {name} must be an int"),
         ({"seed": 2**64}, "option seed of scorer {name} must be"),
         ({"seed": "0"}, "option seed of scorer {name} must be an int"),

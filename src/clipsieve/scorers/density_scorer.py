@@ -38,8 +38,11 @@ from clipsieve.scorers.sample_search import SampleSearch, sample_arrays
 from clipsieve.statistics.hash_sample import HashSample, SampleState
 from clipsieve.statistics.row_arrays import RowArrays
 
-DEFAULT_REFERENCE = "auto"
-_AUTO_LEAST, _AUTO_MOST = 128, 2048
+#: Two sizes: what few rows have in common is sparse against both, what many have only against the
+#: small one.
+DEFAULT_REFERENCE = ("auto", "large")
+#: Least and most rows, and times the square root of all rows, of the references by name.
+_SIZES = {"auto": (512, 2048, 2), "large": (2048, 8192, 8)}
 
 _PAPER = "arXiv:2502.01385"
 #: Name of a column's end, what it is, and where it is defined.
@@ -94,9 +97,9 @@ class Density(Scorer):
         """Make a scorer against the given reference sets.
 
         Args:
-          reference: one or more of a number of rows (those whose uids hash lowest), `auto` (see
-            `auto_size`), `all`, and `batch<n>` (the dataset dealt into batches of about n rows, as
-            in the paper); as a sequence or separated by commas.
+          reference: one or more of a number of rows (those whose uids hash lowest), `auto` and
+            `large` (see `reference_size`), `all`, and `batch<n>` (the dataset dealt into batches of
+            about n rows, as in the paper); as a sequence or separated by commas.
           k: neighbours for k-distance, SLOF and DAO.
           lid_k: neighbours for LID; the paper's code has 64.
           metric: `euclidean`, on vectors as the model gave them, as in the paper; or `cosine`,
@@ -236,7 +239,7 @@ class LocalOutlierFactor(Scorer):
 
     def __init__(
         self,
-        reference: str | int = DEFAULT_REFERENCE,
+        reference: str | int = "auto",
         k: int = DEFAULT_K,
         metric: Metric = "euclidean",
         seed: int = 0,
@@ -244,7 +247,8 @@ class LocalOutlierFactor(Scorer):
         """Make a scorer against one sample.
 
         Args:
-          reference: a number of rows (those whose uids hash lowest), or `auto` (see `auto_size`).
+          reference: a number of rows (those whose uids hash lowest), or `auto` or `large` (see
+            `reference_size`).
           k: neighbours.
           metric: `euclidean` or `cosine`.
           seed: of the hash that chooses rows.
@@ -309,13 +313,13 @@ def reference_sample(
     """Return the sample that a reference name stands for.
 
     Args:
-      name: a number of rows, or `auto`.
+      name: a number of rows, `auto` or `large`.
       seed: of the hash.
       texts: whether captions are kept.
       known: says whether the sample was drawn before and came out short, see `keep_sample`.
       context: of the dataset.
     """
-    size = auto_size(context.rows) if name == "auto" else int(name)
+    size = reference_size(name, context.rows) if name in _SIZES else int(name)
     rows = 0 if f"{name}.short" in known else context.rows
     return HashSample.bounded(size, seed, texts, rows)
 
@@ -334,16 +338,20 @@ def keep_sample(name: str, sample: SampleState, arrays: dict[str, np.ndarray]) -
     return True
 
 
-def auto_size(rows: int) -> int:
-    """Rows of the reference `auto`: twice the square root of `rows`, but 128 to 2,048.
+def reference_size(name: str, rows: int) -> int:
+    """Rows of the reference `auto`: twice the square root of `rows`, but 512 to 2,048.
 
-    Copies of one picture are seen as long as the reference holds fewer than k of them, so it must
-    be small against the dataset; and a k-distance among too few rows is noise.
+    `large` has eight times the square root, but 2,048 to 8,192.  Copies of one picture are seen as
+    long as the reference holds fewer than k of them, so it must be small against the dataset; and
+    k = 16 must be small against it, or the k-th neighbour is not near.
 
-    >>> [auto_size(rows) for rows in (0, 2_000, 100_000, 400_000_000)]
-    [128, 128, 633, 2048]
+    >>> [reference_size("auto", rows) for rows in (0, 100_000, 400_000_000)]
+    [512, 633, 2048]
+    >>> [reference_size("large", rows) for rows in (0, 100_000, 400_000_000)]
+    [2048, 2530, 8192]
     """
-    return min(_AUTO_MOST, max(_AUTO_LEAST, math.ceil(2 * math.sqrt(rows))))
+    least, most, factor = _SIZES[name]
+    return min(most, max(least, math.ceil(factor * math.sqrt(rows))))
 
 
 def sample_reference_name(reference: str | int) -> str:
@@ -353,8 +361,8 @@ def sample_reference_name(reference: str | int) -> str:
       UsageError: if it is neither a number of rows nor `auto`.
     """
     name = str(reference).strip()
-    if not re.fullmatch(r"auto|[1-9]\d*", name) or isinstance(reference, bool):
-        raise UsageError(f"reference {reference!r} must be a number of rows or 'auto'")
+    if not re.fullmatch(r"auto|large|[1-9]\d*", name) or isinstance(reference, bool):
+        raise UsageError(f"reference {reference!r} must be a number of rows, 'auto' or 'large'")
     return name
 
 
@@ -381,11 +389,11 @@ def _reference_names(reference: str | int | Sequence[str | int]) -> tuple[str, .
     given = reference.split(",") if isinstance(reference, str) else reference
     sets = given if isinstance(given, list | tuple) else (given,)
     names = tuple(str(name).strip() for name in sets)
-    wrong = [name for name in names if not re.fullmatch(r"all|auto|(batch)?[1-9]\d*", name)]
+    wrong = [name for name in names if not re.fullmatch(r"all|auto|large|(batch)?[1-9]\d*", name)]
     if wrong or not names:
         raise UsageError(
             f"reference {', '.join(wrong) or 'is empty and'} must be a number of rows, 'auto', "
-            "'all', or 'batch' and a number, such as 2048,16384,all or batch2048"
+            "'large', 'all', or 'batch' and a number, such as 2048,16384,all or batch2048"
         )
     if len(set(names)) < len(names):
         raise UsageError(f"reference {', '.join(names)} names one set twice; name it once")

@@ -9,7 +9,6 @@ import pyarrow as pa
 from clipsieve.errors import UsageError
 from clipsieve.scorers.base import Arrays, Context, PairBatch, Scorer, Statistic, score_column
 from clipsieve.scorers.density_scorer import (
-    DEFAULT_REFERENCE,
     keep_sample,
     reference_sample,
     sample_reference_name,
@@ -97,11 +96,11 @@ class IsolationForestScore(Scorer):
         ]
     )
 
-    def __init__(self, reference: str | int = DEFAULT_REFERENCE, seed: int = 0) -> None:
+    def __init__(self, reference: str | int = "auto", seed: int = 0) -> None:
         """Make a scorer against one sample.
 
         Args:
-          reference: a number of rows (those whose uids hash lowest), or `auto`.
+          reference: a number of rows (those whose uids hash lowest), `auto` or `large`.
           seed: of the sample's hash and of the trees, 0 to 2**32 - 1.
 
         Raises:

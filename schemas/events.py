@@ -114,6 +114,10 @@ EVENTS: Mapping[str, Event] = {
     "cache": Event("encoded texts cannot be kept for other folders"),
     "classes": Event("classes of ood scores", {"prompts": TEXT}),
     "fit": Event("a scorer has learnt", {"fit": optional(TEXT), "basis": optional(TEXT)}),
+    "reference": Event(
+        "new shards are scored by what a scorer learnt of other rows before",
+        {"scorer": TEXT, "since": optional(TEXT), "learned_rows": COUNT, "shards": COUNT},
+    ),
     "failed": Event("a shard that could not be scored", {"shard": TEXT}),
     "forget": Event("a shard whose source is gone"),
     "watch": Event("when `watch` looks again, and why", {"wait_seconds": SECONDS}),

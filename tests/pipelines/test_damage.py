@@ -61,7 +61,7 @@ KINDS = (
     "fits/density/*.npz",
     "fits/density/*.json",
     "prompts/*/*/*.npz",
-    "audits/*/*/*.parquet",
+    "audits/*.parquet",
     "sql/views.sql",
     "_runs/dataset.copy",
     "_runs/files.parquet",

@@ -1,7 +1,8 @@
 """Bring the scores of a folder up to date: prompts, neighbour lists, learning, family files."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from clipsieve.job.plan import require_references
 from clipsieve.job.prompts import encode_prompts
 from clipsieve.job.reporter import Reporter
 from clipsieve.neighbours.stored import NeighbourSet, NeighbourStage
+from clipsieve.schemas import footers
 from clipsieve.scorers.base import Scorer
 from clipsieve.scorers.columns import family_revision, scorer_basis, scorer_revision
 from clipsieve.scorers.ood.family import OodScorer
@@ -36,6 +38,7 @@ from clipsieve.store.canonical import short_hash
 from clipsieve.store.folder import OutputFolder
 from clipsieve.store.manifest import FamilyEntry, Manifest, ScorerEntry
 from clipsieve.store.members import ShardRange, members_key, ok_rows, read_members
+from clipsieve.store.parquet import Footer
 from clipsieve.store.records import FAILED, read_records
 
 #: What the progress line of a stage counts, if not rows.
@@ -142,6 +145,8 @@ class Scoring:
             rows=self._rows,
         )
         elements = stage.elements()
+        if elements:
+            self._report_earlier_fits(entries, families)
         self._run(stage, elements)
         left = len(stage.elements()) if elements else 0
         done = len(elements) - left
@@ -350,6 +355,54 @@ class Scoring:
         text = f"{scorer.name}: fitted{again} to {rows:,} rows of {len(members)} shards{place}"
         self._reporter.report("fit", text, fit=entry.learned, basis=entry.basis)
 
+    def _report_earlier_fits(
+        self, entries: Mapping[str, ScorerEntry], families: Sequence[FamilySpec]
+    ) -> None:
+        """Report scorers that score new shards by what they learnt of other rows before."""
+        revisions = {family.name: family.revision for family in families}
+        for scorer in self._scorers:
+            entry = entries[scorer.name]
+            recorded = self._manifest.scorers().get(scorer.name)
+            if recorded is None or recorded.learned != entry.learned or entry.learned_on:
+                continue
+            members = read_learned_members(self._folder, self._spec(scorer, entry))
+            if members is None:
+                continue
+            learned = {(member.shard, member.key) for member in members}
+            present = {(member.shard, member.key) for member in self._members}
+            revision = revisions[scorer.family]
+            others = self._footers(scorer.family, revision, present - learned)
+            new = sum(not footer for footer in others)
+            if not new:
+                continue
+            runs = [
+                footer[footers.RUN_ID]
+                for footer in self._footers(scorer.family, revision, present & learned)
+                if footers.RUN_ID in footer
+            ]
+            since = _date_of_runs(runs)
+            rows = sum(member.rows for member in members)
+            shards = "1 new shard is" if new == 1 else f"{new:,} new shards are"
+            when = f", in use since {since}," if since is not None else ""
+            self._reporter.report(
+                "reference",
+                f"{scorer.name}: {shards} scored by what was learnt{when} of "
+                f"{rows:,} rows of {len(members):,} shards; to learn of all of them: "
+                f"clipsieve score {self._folder.root} --scorers {scorer.name} --refit",
+                scorer=scorer.name,
+                since=since,
+                learned_rows=rows,
+                shards=new,
+            )
+
+    def _footers(
+        self, family: str, revision: str, members: Collection[tuple[str, str]]
+    ) -> list[Footer]:
+        """Read the footers of a family's tables of some shards, by name and key."""
+        return self._folder.read_footers(
+            names.scores(family, revision, shard) for shard, _ in sorted(members)
+        )
+
     # Families
 
     def _families(self, entries: Mapping[str, ScorerEntry]) -> tuple[FamilySpec, ...]:
@@ -415,3 +468,13 @@ def drop_revisions(folder: OutputFolder, manifest: Manifest, previous: Manifest)
         for name in folder.files.list_folders(f"scores/{family}"):
             if names.marked_hash(name, "rev=") not in {None, *keep}:
                 folder.files.delete_folder(f"scores/{family}/{name}")
+
+
+def _date_of_runs(run_ids: Iterable[str]) -> str | None:
+    """Return the earliest date that run ids begin with, as ISO 8601; None if none has one.
+
+    >>> _date_of_runs(["20261129T020949Z-10039a", "nightly"])
+    '2026-11-29'
+    """
+    dates = [run_id[:8] for run_id in run_ids if re.match(r"\d{8}T\d{6}Z", run_id)]
+    return f"{min(dates)[:4]}-{min(dates)[4:6]}-{min(dates)[6:]}" if dates else None

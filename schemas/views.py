@@ -2,6 +2,9 @@
 
 VIEWS = frozenset(
     [
+        "audit_groups",
+        "audit_members",
+        "copies",
         "detectors",
         "dropped",
         "embeddings",
@@ -21,10 +24,8 @@ VIEWS = frozenset(
         "wide",
     ]
 )
-#: Ends the name of the view of a family's groups.
-GROUPS = "_groups"
 
 
 def is_view(family: str) -> bool:
-    """Whether a view has this name already, or that of another family's groups has."""
-    return family in VIEWS or family.endswith(GROUPS)
+    """Whether a view has this name already."""
+    return family in VIEWS

@@ -10,8 +10,13 @@ STEERING = "\x1b]0;title\x07 \x9b2J \u202egnp"
 
 
 def group(**values):
-    usual = {"size": 1, "rows": 2, "share": 0.5, "score_mean": 1.0, "evidence": 3.0, "n_images": 1}
-    return SimpleNamespace(**{**usual, "caption": "a cat", "uids": ["u"], "urls": [None], **values})
+    usual = {
+        **{"finding": "wrong_captions", "rows": 1234567, "evidence": 345678.9},
+        **{"evidence_per_row": 12.345, "p": 1e-300, "witness": "clip_similarity"},
+        **{"witness_mean": 0.12345, "ordinary_low": 0.2125, "ordinary_high": 0.3875},
+        "captions": ("a cat",),
+    }
+    return SimpleNamespace(**{**usual, **values})
 
 
 def account(**values):
@@ -20,12 +25,71 @@ def account(**values):
     return SimpleNamespace(**{**usual, "states": {"ok": 2, "decode_error": 1}, **values})
 
 
-def test_groups_show_captions_and_urls_escaped(capsys):
-    print_groups([group(), group(caption=STEERING, urls=[STEERING]), group(caption=None)], "out")
+#: How the figures of a usual group are shown.
+FIGURES = [
+    *("wrong_captions", "1,234,567", "345,679", "12.3", "1e-300", "clip_similarity"),
+    *("0.123", "0.212", "to", "0.388"),
+]
+
+
+def shown_lines(groups, capsys):
+    """Lines of the table, a list of words each, and all output."""
+    print_groups(groups, "out")
     out = capsys.readouterr().out
-    assert "a cat" in out and "NULL" in out and "\\x1b]0;title" in out
+    lines = [line.split() for line in out.splitlines()]
+    return [line for line in lines if line and line[0].isdigit()], out
+
+
+def test_groups_show_captions_escaped(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    groups = [group(), group(captions=(STEERING,)), group(captions=())]
+    lines, out = shown_lines(groups, capsys)
+    assert "\\x1b]0;title" in out
     assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(out)
-    assert out.endswith('all of them: clipsieve sql out "FROM density_groups"\n')
+    assert lines[0] == ["1", *FIGURES, "a", "cat"]
+    assert lines[2] == ["3", *FIGURES, "NULL"]
+    told = [line for line in out.splitlines() if "clipsieve sql out" in line]
+    assert [line.split('"')[1].split(" FROM ")[-1] for line in told] == [
+        *("FROM audit_groups", "audit_groups", "FROM audit_members", "FROM copies")
+    ]
+    assert 'all of them: clipsieve sql out "FROM audit_groups"' in out
+
+
+@pytest.mark.parametrize("columns", ["20", "80", "100", "400"])
+@pytest.mark.parametrize("caption", ["short", "a very long caption " * 50, "猫" * 300])
+def test_figures_of_groups_stay_whole_and_words_are_cut(capsys, monkeypatch, columns, caption):
+    monkeypatch.setenv("COLUMNS", columns)
+    given = [group(captions=(caption,)) for _ in range(12)]
+    lines, out = shown_lines(given, capsys)
+    assert [line[: 1 + len(FIGURES)] for line in lines] == [
+        [str(n + 1), *FIGURES] for n in range(12)
+    ]
+    for name in ("finding", "rows", "evidence", "witness", "ordinary", "caption"):
+        assert f" {name} " in out
+    beginning = caption.split()[0]
+    assert all(line[1 + len(FIGURES)][:3] == beginning[:3] for line in lines)
+
+
+def test_line_breaks_in_captions_make_no_lines(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "250")
+    given = group(captions=("[red]two\nlines\u2028and\ta tab[/red]",))
+    (line,), _ = shown_lines([given], capsys)
+    assert line == ["1", *FIGURES, "[red]two", "lines", "and", "a", "tab[/red]"]
+
+
+def test_names_of_columns_are_no_markup_and_steer_nothing(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "250")
+    for name, shown in (("a[bold]b", "a[bold]b"), ("\x1b[2J", "\\x1b[2J"), ("列" * 20, "列" * 20)):
+        (line,), out = shown_lines([group(witness=name)], capsys)
+        assert line[6] == shown
+        assert line[7:11] == FIGURES[6:]
+        assert "\x1b" not in out
+
+
+def test_a_group_without_a_range_says_so(capsys):
+    nothing = group(ordinary_low=float("nan"), ordinary_high=float("nan"))
+    (line,), _ = shown_lines([nothing], capsys)
+    assert line[8:11] == ["nan", "to", "nan"]
 
 
 def test_accounts_that_add_up_end_in_one_sentence(capsys):

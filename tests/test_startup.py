@@ -97,7 +97,7 @@ def test_modules_that_look_at_a_folder_load_no_heavy_library(module):
         (["status"], 0, "done: 0 of 2 shards"),
         (["reconcile"], 1, "input  │ 5"),  # its ledger is of other rows
         (["sql", "SELECT count(*) AS n FROM scores"], 0, "4"),
-        (["audit"], 2, ""),  # there is nothing to audit yet
+        (["audit"], 0, "audit: no group of the 4 rows"),
         (["evaluate", "--ood-column", "n"], 2, ""),  # nor scores to compare
     ],
 )

@@ -19,10 +19,10 @@ CREATE OR REPLACE VIEW embeddings AS
 CREATE OR REPLACE VIEW {view} AS
   FROM read_parquet('{root}scores/{family}/rev={rev}/[!.]*.parquet', hive_partitioning = false);
 
---: groups
--- Groups behind suspicious rows, most evidence first; written by `clipsieve audit`.
+--: audit
+-- Written by `clipsieve audit`: groups of suspicious rows, most evidence first; their rows; copies.
 CREATE OR REPLACE VIEW {view} AS
-  FROM read_parquet('{root}audits/{family}/rev={rev}/groups.parquet', hive_partitioning = false);
+  FROM read_parquet('{root}audits/{table}.parquet', hive_partitioning = false);
 
 --: subsets
 -- What `clipsieve filter` has chosen: a row a subset.

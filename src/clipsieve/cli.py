@@ -293,15 +293,26 @@ def verify(out: str, **options: Any) -> int:
 @cli.command()
 @click.argument("out")
 @click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="groups")
-@click.option("--column", help="score, higher is more suspicious  [default: k-distance]")
 @click.option(
-    "--fraction", default=0.01, show_default=True, help="share of the rows to look at, at least"
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="NAME[:high|low]",
+    help="further numeric column, and which of its values are suspicious; may be repeated",
+)
+@click.option(
+    "--model-saw-data",
+    type=click.Choice(["yes", "no", "unknown"]),
+    default="unknown",
+    show_default=True,
+    help="whether the scoring model was trained on this data, and may have learnt a poison",
 )
 @click.option("--lock/--no-lock", default=True, help="refuse an object store that cannot lock OUT")
 def audit(out: str, top: int, lock: bool, **options: Any) -> int:
-    """Group the most suspicious rows by caption and near-duplicate picture.
+    """Find odd copies, wrong captions, odd pictures and poison, as groups.
 
-    Writes a table of all groups and prints those with the most evidence.
+    Writes tables of all groups, of all their rows, and of all captions and pictures that occur more
+    than once; prints the groups with the most evidence.
     """
     from clipsieve.job.audit import audit as audit_job
 

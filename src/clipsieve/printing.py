@@ -20,7 +20,7 @@ SHOWN_ROWS = 1000
 #: Forms of the answer of a query.
 FORMS = ("table", "csv", "json")
 #: Where SQL finds all groups of an audit.
-GROUPS_VIEW = "density_groups"
+GROUPS_VIEW = "audit_groups"
 
 
 def print_lines(lines: Iterable[str], err: bool = False) -> None:
@@ -129,13 +129,14 @@ def cell(value: Any) -> "Text":
 
 
 def print_groups(groups: Sequence[Any], out: str) -> None:
-    """One line a group: figures whole, words cut to the terminal; urls, or uids without them.
+    """One line a group: figures whole, words cut to the terminal.
 
     Args:
       groups: of the audit of `out`, those to show.
       out: its output folder.
     """
     from rich.box import SIMPLE_HEAD
+    from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
 
@@ -145,31 +146,41 @@ def print_groups(groups: Sequence[Any], out: str) -> None:
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     figures = [
         [
-            *(f"{rank}", f"{group.size:,}", f"{group.rows:,}", f"{group.share:.2%}"),
-            *(f"{group.score_mean:.4g}", f"{group.evidence:,.0f}", f"{group.n_images:,}"),
+            *(f"{rank}", str(group.finding), f"{group.rows:,}"),
+            *(f"{group.evidence:,.0f}", f"{group.evidence_per_row:.1f}", f"{group.p:.0e}"),
+            *(escaped_line(group.witness), f"{group.witness_mean:.3g}"),
+            f"{group.ordinary_low:.3g} to {group.ordinary_high:.3g}",
         ]
         for rank, group in enumerate(groups, 1)
     ]
-    names = ("#", "rows", "of", "share", "score", "evidence", "pictures")
-    widths = [max(map(len, column)) for column in zip(names, *figures, strict=True)]
+    names = (
+        *("#", "finding", "rows", "evidence", "a row", "p", "witness", "mean"),
+        "ordinary",
+    )
+    widths = [max(map(cell_len, column)) for column in zip(names, *figures, strict=True)]
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("caption", no_wrap=True)
-    table.add_column("example", no_wrap=True)
     # Left to itself, rich would cut the figures too.  Every column takes two blanks.
-    taken = sum(widths) + 2 * (len(widths) + 2) + 1
+    taken = sum(widths) + 2 * (len(widths) + 1) + 1
     room = max(console.width - taken, 20)
     console.width = taken + room
     for line, group in zip(figures, groups, strict=True):
-        example = group.uids[0] if group.urls[0] is None else group.urls[0]
         # A line break in a caption would make two lines of it.
-        caption = "NULL" if group.caption is None else " ".join(group.caption.split())
-        cells = Text(escaped(caption)), Text(escaped_line(str(example)))
-        for cell, width in zip(cells, (room * 3 // 5, room * 2 // 5), strict=True):
-            cell.truncate(width, overflow="ellipsis")
-        table.add_row(*line, *cells)
+        caption = " ".join(group.captions[0].split()) if group.captions else "NULL"
+        text = Text(escaped(caption))
+        text.truncate(room, overflow="ellipsis")
+        table.add_row(*map(Text, line), text)
     console.print(table)
-    print_lines([f'all of them: clipsieve sql {out} "FROM {GROUPS_VIEW}"'])
+    print_lines(
+        [
+            f'all of them: clipsieve sql {out} "FROM {GROUPS_VIEW}"',
+            f'why, and how to take one out: clipsieve sql {out} "SELECT rank, why, keep FROM '
+            f'{GROUPS_VIEW}"',
+            f'their rows: clipsieve sql {out} "FROM audit_members"',
+            f'captions and pictures that occur often: clipsieve sql {out} "FROM copies"',
+        ]
+    )
 
 
 def print_metrics(rows: Sequence[Mapping[str, Any]]) -> None:

@@ -1,11 +1,12 @@
 """Captions that a reader would call the same have one form."""
 
+import re
 import unicodedata
 
 import numpy as np
 import pytest
 
-from clipsieve.audit.captions import normalised
+from clipsieve.audit.captions import normalised, words
 
 
 @pytest.mark.parametrize(
@@ -68,3 +69,52 @@ def test_form_equals_the_rules_applied_one_by_one():
         left = " ".join(left.split())
         punctuation = "".join(c for c in set(left) if unicodedata.category(c).startswith("P"))
         assert (normalised(text) or "") == left.strip(punctuation + " ")
+
+
+def naive_normalised(text):
+    """The rules, character by character, without a look at what the text is made of."""
+    left = "".join(char for char in text if unicodedata.category(char) != "Cf")
+    left = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", left).casefold())
+    form = ""
+    for char in left:
+        if not char.isspace():
+            form += char
+        elif form and form[-1] != " ":
+            form += " "
+
+    def is_edge(char):
+        return char == " " or unicodedata.category(char).startswith("P")
+
+    while form and is_edge(form[0]):
+        form = form[1:]
+    while form and is_edge(form[-1]):
+        form = form[:-1]
+    return form or None
+
+
+def test_form_of_ascii_equals_the_rules_character_by_character():
+    rng = np.random.default_rng(2)
+    for _ in range(4000):
+        text = "".join(map(chr, rng.integers(0, 128, rng.integers(0, 10))))
+        assert normalised(text) == naive_normalised(text), repr(text)
+    for code in range(128):  # every character at both ends and within
+        text = f"{chr(code)}a{chr(code)}b{chr(code)}"
+        assert normalised(text) == naive_normalised(text), repr(text)
+
+
+def test_one_character_beyond_ascii_changes_nothing_but_itself():
+    rng = np.random.default_rng(3)
+    others = "éß\u00a0\u200b\u0130\u1e9e\ufb03\u2028«»\u3000\u0345"
+    for _ in range(4000):
+        chars = list(map(chr, rng.integers(0, 128, rng.integers(1, 8))))
+        chars.insert(rng.integers(len(chars) + 1), others[rng.integers(len(others))])
+        text = "".join(chars)
+        assert normalised(text) == naive_normalised(text), repr(text)
+
+
+def test_words_are_runs_of_letters_digits_and_underscores_but_no_numbers():
+    rng = np.random.default_rng(5)
+    for _ in range(500):
+        token = "".join(rng.choice(list("ab1_-/'é\u0663猫"), rng.integers(0, 12)))
+        runs = re.split("[-/']", token)
+        assert words(token) == [run for run in runs if run and not run.isdigit()]

@@ -66,7 +66,7 @@ def run(lab: Lab, number: int) -> Outcome:
     do(("run", "src", "out", *_RUN), (0, 3))
     do(("status", "out"), (0,))
     do(("reconcile", "out"), (0, 1))
-    do(("audit", "out", "--fraction", "1"), (0, 1))
+    do(("audit", "out", "--column", "density_kdist", "--model-saw-data", "yes"), (0, 1))
     do(("sql", "out", select), (0,))
     do(("sql", "out", f'SELECT * FROM "{hostile}"'), (1, 2))
     do(("sql", "out", f"SELECT '{hostile.replace(chr(39), '')}' AS \"{hostile}\""), (0, 1, 2))

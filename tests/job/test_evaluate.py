@@ -196,7 +196,9 @@ def test_density_alone_is_enough(tmp_path):
     score_folder(folder, ["density"])
     found = evaluated(folder, ood_column="is_ood", bootstrap=10).detectors
     assert {row["column"] for row in found} == {
-        f"density_{name}" for name in ("kdist", "slof", "dao", "lid")
+        f"density_{name}{size}"
+        for name in ("kdist", "slof", "dao", "lid")
+        for size in ("", "_large")
     }
     tables = [read_scores(folder, "density", shard) for shard in "ab"]
     given = np.concatenate([table["density_kdist"].to_numpy() for table in tables])

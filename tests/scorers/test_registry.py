@@ -160,7 +160,7 @@ def test_scorer_with_another_name_or_family_is_refused(install_constant, registe
     [
         *("my-scorer", "scores", "samples", "Clip2", "a/../../b", "1st"),
         *("removals", "subsets", "kept", "dropped.mine", "funnel", "overlaps", "thresholds"),
-        *("scores.mine", "a.b.c", "a.", ".a", "a.1", "pictures_groups", "pictures_groups.a"),
+        *("scores.mine", "a.b.c", "a.", ".a", "a.1", "audit_groups", "audit_members", "copies.a"),
     ],
 )
 def test_name_that_no_folder_and_view_can_have_is_refused(install_constant, name):

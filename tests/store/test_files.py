@@ -134,7 +134,7 @@ def test_sweep_looks_in_every_folder_that_is_written_to(tmp_path):
     folder = OutputFolder.open(tmp_path)
     written = [
         "_runs/r.shards/x.json",
-        "audits/density/rev=1/groups.parquet",
+        "audits/groups.parquet",
         "embeddings/tiny/rev=1/a.parquet",
         "fits/density/1.npz",
         "neighbours/1/image/a.parquet",

@@ -1,1 +1,1 @@
-"""Who is behind suspicious rows: groups of one caption or one picture, ranked by evidence."""
+"""Groups of suspicious rows that share a caption, a word, a picture or a host."""

@@ -1,6 +1,11 @@
-"""One form for captions that a reader would call the same."""
+"""Forms under which captions are compared: the caption itself, its template, its words."""
 
+import re
 import unicodedata
+
+#: White space and the ASCII characters that Unicode calls punctuation: `$+<=>^`|~` are symbols.
+_ASCII_EDGES = " !\"#%&'()*,-./:;?@[\\]_{}"
+_WORD = re.compile(r"\w+")
 
 
 def normalised(caption: str | None) -> str | None:
@@ -29,12 +34,25 @@ def normalised(caption: str | None) -> str | None:
     if not text.isascii():  # folding may leave a form that NFKC would compose
         text = unicodedata.normalize("NFKC", text)
     text = " ".join(text.split())
+    if text.isascii():
+        return text.strip(_ASCII_EDGES) or None
     start, end = 0, len(text)
     while start < end and _is_edge(text[start]):
         start += 1
     while start < end and _is_edge(text[end - 1]):
         end -= 1
     return text[start:end] or None
+
+
+def words(token: str) -> list[str]:
+    """The words of a part of a normalised caption without white space.
+
+    A word is a run of letters, digits and underscores; one of digits alone is left out.
+
+    >>> words("cats/dogs-2"), words("#1")
+    (['cats', 'dogs'], [])
+    """
+    return [word for word in _WORD.findall(token) if not word.isdigit()]
 
 
 def _is_edge(char: str) -> bool:

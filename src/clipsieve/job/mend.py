@@ -200,7 +200,7 @@ def _is_active(manifest: Manifest, name: str) -> bool:
     entry = manifest.embeddings
     if top == "embeddings" and entry is not None:
         return name.startswith(names.embeddings_folder(entry.model, entry.revision) + "/")
-    if top in ("scores", names.AUDITS):
+    if top == "scores":
         family = manifest.families.get(parts[1])
         return family is not None and parts[2] == f"rev={family.revision}"
     if top == names.WIDE:

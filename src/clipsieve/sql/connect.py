@@ -33,11 +33,12 @@ def connect(out: str | Path, locked: bool = False) -> duckdb.DuckDBPyConnection:
     """Open an in-memory DuckDB over the output folder `out`, from any working directory.
 
     It has the views `scores` (every column of every sample), `samples`, `embeddings`, one view
-    for each score family, `score_columns` (what each score means), `density_groups` after an
-    audit, `metrics` and `detectors` after an evaluation, `runs` and `shards`, and the macros of
-    `sql/macros.sql`.  With removal lists `scores` leaves out the rows that they name, which
-    `removals` shows.  The views read the files as they are now; nothing is copied.  A view of a
-    damaged file is left out, which a line on standard error says.  Relative paths in queries are
+    for each score family, `score_columns` (what each score means), `audit_groups`,
+    `audit_members` and `copies` after an audit, `metrics` and `detectors` after an evaluation,
+    `runs` and `shards`, and the macros of `sql/macros.sql`.  With removal lists `scores` leaves out
+    the rows that they name, which `removals` shows.  The views read the files as they are now;
+    nothing is copied.  A view of a damaged file is left out, which a line on standard error says.
+    Relative paths in queries are
     looked for in the folder, unless its path has a comma.
 
     Args:

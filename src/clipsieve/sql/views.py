@@ -7,8 +7,8 @@ from importlib.resources import files
 
 from clipsieve.errors import UsageError
 from clipsieve.schemas import __name__ as SCHEMAS
+from clipsieve.schemas.audits import AUDIT_VIEWS
 from clipsieve.schemas.removals import REMOVED
-from clipsieve.schemas.views import GROUPS
 from clipsieve.sql.columns import published_name, score_columns, stored_columns
 from clipsieve.sql.literals import identifier, inside_quotes, literal
 from clipsieve.sql.recipe_values import recipe_text
@@ -61,10 +61,9 @@ def views_sql(
         if is_needed(family) and folder.tables(names.family_folder(family, revision)):
             view = identifier(family)
             parts.append(filled("family", view=view, family=family, rev=revision))
-        is_grouped = is_needed(family + GROUPS)
-        if is_grouped and folder.files.exists(names.groups(family, revision)):
-            view = identifier(family + GROUPS)
-            parts.append(filled("groups", view=view, family=family, rev=revision))
+    for table, view in AUDIT_VIEWS.items():
+        if is_needed(view) and folder.files.exists(names.audit(table)):
+            parts.append(filled("audit", view=view, table=table))
     if is_needed(*SUBSET_VIEWS):
         parts += subset_views(folder, filled, common["root"])
     for view, name in (("metrics", names.DATASET_METRICS), ("detectors", names.DETECTORS)):
@@ -153,13 +152,12 @@ def write_views(folder: OutputFolder, manifest: Manifest) -> None:
 
 def _listed(manifest: Manifest) -> list[str]:
     """Return the folders that all views together ask for."""
-    listed = [names.SAMPLES, names.METRICS, names.RUNS, names.SUBSETS]
+    listed = [names.SAMPLES, names.AUDITS, names.METRICS, names.RUNS, names.SUBSETS]
     entry = manifest.embeddings
     if entry is not None:
         listed.append(names.embeddings_folder(entry.model, entry.revision))
     for family, revision in manifest.revisions().items():
         listed += [names.family_folder(family, revision), f"scores/{family}"]
-        listed.append(names.parent(names.groups(family, revision)))
     if manifest.wide is not None:
         listed.append(names.wide_folder(manifest.wide.build))
         if manifest.wide.removals:

@@ -61,7 +61,7 @@ _SEALED = tuple(
         rf"fits/[a-z0-9_.]+/{HASH}(\.pass[0-9]+)?\.(npz|json)",
         rf"prompts/[^/]+/rev={HASH}/{HASH}\.npz",
         rf"neighbours/{HASH}/((image|text)/[^/]+\.parquet|set\.json)",
-        rf"audits/[a-z0-9_]+/rev={HASH}/groups\.parquet",
+        r"audits/(groups|members|copies)\.parquet",
         r"metrics/(dataset|detectors)\.parquet",
         r"subsets/[^/]+/subset\.json",
         rf"subsets/[^/]+/rev={HASH}/((kept|dropped)/[^/]+|funnel|overlaps|thresholds)\.parquet",
@@ -186,9 +186,9 @@ def wide_folder(build: str) -> str:
     return f"wide/build={build}"
 
 
-def groups(family: str, revision: str) -> str:
-    """Name the table of groups behind the suspicious rows of one family."""
-    return f"audits/{family}/rev={revision}/groups.parquet"
+def audit(table: str) -> str:
+    """Name a table of the audit: `groups`, `members` or `copies`."""
+    return f"{AUDITS}/{table}.parquet"
 
 
 def fit(scorer: str, identifier: str, passes: int | None = None) -> str:

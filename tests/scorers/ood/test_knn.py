@@ -107,7 +107,7 @@ def test_no_rows_are_refused():
     [
         ({"k": 0}, "option k of scorer ood.knn must be an int of at least 1"),
         ({"seed": -1}, "option seed of scorer ood.knn"),
-        ({"reference": "all"}, "reference 'all' must be a number of rows or 'auto'"),
+        ({"reference": "all"}, "reference 'all' must be a number of rows, 'auto' or 'large'"),
     ],
 )
 def test_wrong_options_are_refused(wrong, message):
@@ -124,4 +124,4 @@ def test_options_are_recorded(bank):
     }
     assert scorer.prompts() == ()
     auto = NearestNeighbourDistance(reference="auto").statistics({}, context(bank))
-    assert auto["auto"] == HashSample(128)
+    assert auto["auto"] == HashSample(512)
